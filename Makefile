@@ -1,0 +1,70 @@
+# Two commands set up a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+#
+# Everything is installed into $(VENV), from the package registry alone and without root.
+
+TF ?= 2.18.1
+VENV ?= $(if $(filter 2.18.1,$(TF)),.venv,.venv-tf$(TF))
+DEMO ?= demo
+
+# The first Python that TensorFlow has wheels for.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+BIN := $(VENV)/bin
+RUN_DEMO := $(BIN)/python main.py --dataset synthetic --data_dir $(DEMO) \
+	--checkpoint_dir $(DEMO)/checkpoints --results_dir $(DEMO)/results --log_path $(DEMO)/vae_cf.log
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: demo
+demo: env ## Prepare a small built-in data set, train, test and compare with popularity
+	$(BIN)/python prepare_dataset.py --dataset synthetic --scale demo --data_dir $(DEMO)
+	$(RUN_DEMO) --train --test --epochs 60 --batch_size_train 512 --validation_step 10 --lr 0.001 \
+		--total_anneal_steps 2000 --anneal_cap 0.2
+
+.PHONY: test
+test: dev horovod ## Run the tests
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: dev ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: dev ## Put the code into the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: env
+env: $(VENV)/.installed ## Create the environment
+
+.PHONY: dev
+dev: $(VENV)/.installed-dev ## Add the tools for tests and lint to the environment
+
+.PHONY: horovod
+horovod: env ## Build Horovod into the environment
+	scripts/install_horovod.sh $(BIN)/python
+
+.PHONY: clean
+clean: ## Remove the environment and the demo's files
+	rm -rf $(VENV) $(DEMO)
+
+$(VENV)/.installed: requirements.txt
+	@test -n "$(PYTHON)" || { echo "No Python that TensorFlow $(TF) has a wheel for: install Python 3.10, 3.11 or 3.12, or name one with 'make PYTHON=/path/to/python3.11'." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || { echo "TensorFlow $(TF) has no wheel for $$($(PYTHON) --version): use Python 3.10, 3.11 or 3.12, for example 'make PYTHON=python3.11'." >&2; exit 2; }
+	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot create an environment: install its venv module (Debian, Ubuntu: apt install python3-venv)." >&2; exit 2; }
+	sed 's/^tensorflow-cpu==.*/tensorflow-cpu==$(TF)/' requirements.txt > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,111 @@
+"""The command line of ``main.py``: one frozen, typed configuration, checked before TensorFlow loads.
+
+Every field of ``Config`` is one flag of the same name; its default, range and help stand beside it
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vae.errors import UserError
+from vae.flags import flag, out_of_range, parse
+
+MODES = "modes (one or several)"
+DATA = "data and files"
+MODEL = "model and loss"
+OPTIMISATION = "training"
+EVALUATION = "evaluation and inference"
+EXECUTION = "execution"
+
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one run.
+
+    Raises:
+        UserError: values out of range or flags that contradict each other, all named at once.
+    """
+
+    train: bool = flag(MODES, False, "train the model")
+    test: bool = flag(MODES, False, "evaluate on the held-out test users")
+    inference_benchmark: bool = flag(MODES, False, "measure inference latency and throughput")
+
+    data_dir: Path = flag(DATA, Path("/data"), "folder that holds the prepared data sets")
+    dataset: str = flag(DATA, "ml-20m", "name of the prepared data set")
+    checkpoint_dir: Path | None = flag(
+        DATA, None, "folder for checkpoints (none: the trained model is not kept)"
+    )
+    results_dir: Path | None = flag(
+        DATA, None, "folder for args.json, results.json and traces (none: not written)"
+    )
+    log_path: Path = flag(DATA, Path("./vae_cf.log"), "file for the JSON log lines")
+
+    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", low=1)
+    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", low=1)
+    activation: str = flag(
+        MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
+    )
+    dropout: float = flag(
+        MODEL, 0.5, "share of a user's items dropped from the input", low=0, below=1
+    )
+    total_anneal_steps: int = flag(
+        MODEL, 15000, "steps in which the KL term's weight would rise from 0 to 1", low=1
+    )
+    anneal_cap: float = flag(MODEL, 0.1, "largest weight of the KL term", low=0)
+    lam: float = flag(MODEL, 0.0, "weight of the L2 penalty on the kernels", low=0)
+
+    epochs: int = flag(OPTIMISATION, 400, "epochs to train", low=1)
+    batch_size_train: int = flag(
+        OPTIMISATION, 24576, "users in a global training batch (all workers together)", low=1
+    )
+    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", low=0)
+    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", low=0, below=1)
+    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", low=0, below=1)
+    validation_step: int = flag(OPTIMISATION, 50, "epochs between two validations", low=1)
+    warm_up_epochs: int = flag(
+        OPTIMISATION, 5, "first epochs to leave out of the mean throughput", low=0
+    )
+
+    batch_size_validation: int = flag(
+        EVALUATION, 10000, "users in a batch of validation and testing", low=1
+    )
+    top_results: int = flag(EVALUATION, 100, "items to recommend to a user", low=1)
+
+    amp: bool = flag(EXECUTION, False, "automatic mixed precision")
+    xla: bool = flag(EXECUTION, False, "compile the graph with XLA")
+    trace: bool = flag(EXECUTION, False, "save a timeline of one step for chrome://tracing")
+    seed: int = flag(EXECUTION, 0, "seed of everything random", low=0, high=2**31 - 1)
+
+    def trace_path(self, what: str) -> Path:
+        """Where ``--trace`` puts the timeline of ``what``."""
+        return (self.results_dir or Path()) / f"timeline_{what}.json"
+
+    def __post_init__(self) -> None:
+        problems = [*out_of_range(self), *self._contradictions()]
+        if problems:
+            raise UserError("; ".join(problems) + ".")
+
+    def _contradictions(self) -> Iterator[str]:
+        if not (self.train or self.test or self.inference_benchmark):
+            yield "nothing to do, give --train, --test or --inference_benchmark"
+        if self.test and not self.train and self.checkpoint_dir is None:
+            yield "--test needs a trained model, give --checkpoint_dir or add --train"
+
+
+def parse_flags(arguments: Sequence[str] | None = None) -> Config:
+    """The configuration that the command line asks for.
+
+    Raises:
+        UserError: an unknown flag, a value of the wrong type or out of range, a contradiction.
+    """
+    return parse(
+        Config,
+        "main.py",
+        "Train a variational autoencoder for collaborative filtering in TensorFlow",
+        arguments,
+    )

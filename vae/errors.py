@@ -1,0 +1,16 @@
+"""The one exception that speaks to the person at the command line."""
+
+
+class UserError(Exception):
+    """Bad input, a bad flag or an unusable file.
+
+    The message is one sentence that names the file, row or flag and the mend. Entry points print it
+    to standard error without a stack trace and exit with ``exit_code``.
+
+    Attributes:
+        exit_code: 2 for bad input or flags (the default), 1 for a run that failed by itself.
+    """
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,121 @@
+"""Command lines made from frozen dataclasses: a field is a flag, with all there is to know of it.
+
+Both ``main.py`` and ``prepare_dataset.py`` describe their flags this way, so a default, a range and
+a help text stand in one place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+from vae.errors import UserError
+
+Options = TypeVar("Options")
+
+
+def flag(
+    group: str,
+    default: Any,
+    help: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    below: float = math.inf,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """A dataclass field that is a command-line flag of the same name.
+
+    Args:
+        group: heading in ``--help``.
+        default: value without the flag; a bool makes a switch.
+        help: one line for ``--help``.
+        low: least value allowed.
+        high: greatest value allowed.
+        below: values must be less than this.
+        choices: the only values allowed.
+    """
+    limits = {"low": low, "high": high, "below": below}
+    metadata = {"group": group, "help": help, "limits": limits, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse(
+    options: type[Options], prog: str, description: str, arguments: Sequence[str] | None
+) -> Options:
+    """The options that a command line gives.
+
+    Raises:
+        UserError: an unknown flag, a value of the wrong type, or whatever ``options`` refuses.
+    """
+    return options(**vars(build_parser(options, prog, description).parse_args(arguments)))
+
+
+def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:
+    """The parser behind ``--help``, with one flag for each field of ``options``."""
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    types = get_type_hints(options)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in dataclasses.fields(options):
+        name, text = field.metadata["group"], field.metadata["help"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        if types[field.name] is bool:
+            groups[name].add_argument(f"--{field.name}", action="store_true", help=text)
+        else:
+            groups[name].add_argument(
+                f"--{field.name}",
+                type=_converter(types[field.name]),
+                default=field.default,
+                choices=field.metadata["choices"],
+                help=text if field.default is None else f"{text} (default: %(default)s)",
+            )
+    return parser
+
+
+def out_of_range(options: Any) -> Iterator[str]:
+    """A phrase for every number that is outside of its flag's range."""
+    for field in dataclasses.fields(options):
+        value, limits = getattr(options, field.name), field.metadata["limits"]
+        if isinstance(value, (int, float)) and not _in_range(value, limits):
+            yield f"--{field.name} {value} is out of range, give {_range_text(limits)}"
+
+
+def as_json(options: Any) -> dict[str, Any]:
+    """The options as values that JSON can hold."""
+    values = dataclasses.asdict(options)
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad flag the way every other problem is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help.")
+
+
+def _converter(hint: Any) -> Any:
+    """What turns a flag's text into a value: ``Path`` for a field of type ``Path | None``."""
+    for plain in (str, int, float, Path):
+        if hint in (plain, plain | None):
+            return plain
+    raise TypeError(f"no flag can have the type {hint}")
+
+
+def _in_range(value: float, limits: Mapping[str, float]) -> bool:
+    return (
+        math.isfinite(value)
+        and limits["low"] <= value <= limits["high"]
+        and value < limits["below"]
+    )
+
+
+def _range_text(limits: Mapping[str, float]) -> str:
+    if math.isfinite(limits["below"]):
+        return f"{limits['low']} to below {limits['below']}"
+    if math.isfinite(limits["high"]):
+        return f"{limits['low']} to {limits['high']}"
+    return f"at least {limits['low']}"

@@ -1,0 +1,7 @@
+"""Everything before the graph: read, filter and split ratings, store them, open them, batch them."""
+
+from vae.load.batches import Batch, TrainingBatches, prefetch
+from vae.load.dataset import Dataset, HeldOut
+from vae.load.store import open_dataset
+
+__all__ = ["Batch", "Dataset", "HeldOut", "TrainingBatches", "open_dataset", "prefetch"]

@@ -1,0 +1,132 @@
+"""Training batches: each worker's share of each global batch, as functions of (seed, epoch) alone.
+
+Neither the number of workers nor the batch that an epoch starts with changes a user's place in the
+order or the items that he loses to dropout: invariants that exact resumption and equal results for
+any number of workers rest on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from vae.utils.workers import share
+
+Element = TypeVar("Element")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's share of one global batch: B users with N items in all.
+
+    Attributes:
+        items: (N,) int64 columns, user by user, before dropout.
+        counts: (B,) int32 items of each user, before dropout.
+        kept: (N,) bool, the items that survive dropout.
+        first_user: place of the share's first user in the global batch.
+        global_users: users of the global batch.
+        step: steps of the run before this one.
+    """
+
+    items: NDArray[np.int64]
+    counts: NDArray[np.int32]
+    kept: NDArray[np.bool_]
+    first_user: int
+    global_users: int
+    step: int
+
+
+class TrainingBatches:
+    """The batches of a training set: every user once an epoch, the last partial batch included.
+
+    Args:
+        train: (users, items) training matrix.
+        batch_size: users in a global batch.
+        seed: of order and dropout.
+        dropout: share of the items to drop.
+        rank: this worker's.
+        workers: how many share a batch; their shares differ by one user at most.
+    """
+
+    def __init__(
+        self,
+        train: csr_matrix,
+        batch_size: int,
+        seed: int,
+        dropout: float,
+        rank: int = 0,
+        workers: int = 1,
+    ) -> None:
+        self._items = train.indices
+        self._starts = train.indptr
+        self._users = train.shape[0]
+        self._batch_size = min(batch_size, self._users)
+        self._seed = seed
+        self._dropout = dropout
+        self._rank = rank
+        self._workers = workers
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches in an epoch."""
+        return math.ceil(self._users / self._batch_size)
+
+    @property
+    def largest_share(self) -> int:
+        """Users in this worker's share at most."""
+        return math.ceil(self._batch_size / self._workers)
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from ``first_batch`` on."""
+        order = self._generator(epoch, "order").permutation(self._users)
+        kept = self._kept(epoch)
+        for batch in range(first_batch, self.steps_per_epoch):
+            users = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            part = share(len(users), self._rank, self._workers)
+            positions, counts = self._positions(users[part])
+            yield Batch(
+                items=self._items[positions].astype(np.int64),
+                counts=counts,
+                kept=kept[positions],
+                first_user=part.start,
+                global_users=len(users),
+                step=epoch * self.steps_per_epoch + batch,
+            )
+
+    def _kept(self, epoch: int) -> NDArray[np.bool_]:
+        """For each item of the training matrix, whether it survives dropout in this epoch."""
+        uniform = self._generator(epoch, "dropout").random(len(self._items), dtype=np.float32)
+        return uniform >= self._dropout
+
+    def _positions(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Places of the users' items in the matrix's arrays, and how many each user has."""
+        starts = self._starts[users].astype(np.int64)
+        counts = self._starts[users + 1] - starts
+        ends = np.cumsum(counts)
+        total = int(ends[-1]) if len(ends) else 0
+        return np.arange(total) + np.repeat(starts - ends + counts, counts), counts.astype(np.int32)
+
+    def _generator(self, epoch: int, purpose: str) -> np.random.Generator:
+        stream = {"order": 0, "dropout": 1}[purpose]
+        return np.random.Generator(np.random.Philox([self._seed, epoch, stream]))
+
+
+def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
+    """The same elements, made in a background thread up to ``depth`` ahead of their use.
+
+    What the thread raises is raised where the element would have been used.
+    """
+    end = object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead = deque(pool.submit(next, elements, end) for _ in range(depth))
+        while (element := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(next, elements, end))
+            yield cast(Element, element)

@@ -1,0 +1,47 @@
+"""The prepared data in memory: what preparation yields and everything else works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Users who are evaluated on and never trained on.
+
+    Attributes:
+        fold_in: (users, items) uint8 ones: the history that the model sees.
+        ranked: (users, items) uint8 ones: what it has to find.
+        user_ids: (users,) raw ids.
+    """
+
+    fold_in: csr_matrix
+    ranked: csr_matrix
+    user_ids: NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set; its matrices are read from the disk as they are used.
+
+    Attributes:
+        name: of the data set.
+        train: (users, items) uint8 ones, at least one a user.
+        train_user_ids: (users,) raw ids.
+        item_ids: (items,) raw id of each column.
+        validation: users to tune on.
+        test: users to report on.
+        digest: of the content: the same for the same data only.
+    """
+
+    name: str
+    train: csr_matrix
+    train_user_ids: NDArray[np.generic]
+    item_ids: NDArray[np.generic]
+    validation: HeldOut
+    test: HeldOut
+    digest: str

@@ -1,0 +1,122 @@
+"""The command line of ``prepare_dataset.py``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vae.errors import UserError
+from vae.flags import flag, out_of_range, parse
+
+DATASET = "data set"
+FILE = "ratings file"
+SPLIT = "filter and split"
+
+SCALES = ("demo", "ml-20m")
+
+_DEMO_HELDOUT_USERS = 500
+_HELDOUT_USERS = 10_000
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What to prepare, and how.
+
+    Raises:
+        UserError: values out of range or flags that contradict each other, all named at once.
+    """
+
+    data_dir: Path = flag(DATASET, Path("/data"), "folder that holds the data sets")
+    dataset: str = flag(
+        DATASET, "ml-20m", "name of the data set; 'synthetic' is generated instead of read"
+    )
+    scale: str | None = flag(
+        DATASET, None, "size of the synthetic data set (none: demo)", choices=SCALES
+    )
+    force: bool = flag(DATASET, False, "prepare again what is already prepared")
+
+    ratings: Path | None = flag(
+        FILE, None, "CSV file (none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)"
+    )
+    user_col: str = flag(FILE, "userId", "column of user ids")
+    item_col: str = flag(FILE, "movieId", "column of item ids")
+    rating_col: str = flag(FILE, "rating", "column of ratings; 'none': every row counts")
+    sep: str | None = flag(FILE, None, "column separator (none: tab for .tsv, else comma)")
+    threshold: float = flag(FILE, 4.0, "keep rows with at least this rating")
+
+    min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", low=1)
+    min_users_per_item: int = flag(SPLIT, 0, "drop items with fewer users", low=0)
+    heldout_users: float | None = flag(
+        SPLIT,
+        None,
+        f"users of the validation and of the test set each; below 1: a fraction of all users "
+        f"(none: {_HELDOUT_USERS}, {_DEMO_HELDOUT_USERS} for the demo)",
+        low=1e-9,
+    )
+    test_proportion: float = flag(
+        SPLIT, 0.2, "share of a held-out user's items to rank", low=1e-9, below=1
+    )
+    seed: int = flag(SPLIT, 0, "seed of the split and of synthetic data", low=0, high=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        problems = [*out_of_range(self), *self._contradictions()]
+        if problems:
+            raise UserError("; ".join(problems) + ".")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the ratings are generated."""
+        return self.dataset == "synthetic"
+
+    @property
+    def ratings_file(self) -> Path:
+        """The file to read."""
+        if self.ratings is not None:
+            return self.ratings
+        return self.data_dir / self.dataset / "extracted" / self.dataset / "ratings.csv"
+
+    @property
+    def heldout(self) -> float:
+        """``heldout_users``, or the default that suits the data set."""
+        if self.heldout_users is not None:
+            return self.heldout_users
+        demo = self.synthetic and self.scale in (None, "demo")
+        return _DEMO_HELDOUT_USERS if demo else _HELDOUT_USERS
+
+    @property
+    def separator(self) -> str:
+        """The character between two columns."""
+        if self.sep is not None:
+            return self.sep
+        return "\t" if ".tsv" in self.ratings_file.suffixes else ","
+
+    def _contradictions(self) -> Iterator[str]:
+        if not re.fullmatch(r"[\w][\w.-]*", self.dataset):
+            yield f"--dataset {self.dataset!r} is no name for a folder, give letters and digits"
+        if self.scale is not None and not self.synthetic:
+            yield "--scale is for --dataset synthetic alone"
+        if self.ratings is not None and self.synthetic:
+            yield "--ratings is not for --dataset synthetic, give the data set another name"
+        if self.user_col == self.item_col:
+            yield f"--user_col and --item_col both name {self.user_col!r}"
+        if self.sep is not None and len(self.sep) != 1:
+            yield f"--sep {self.sep!r} is not one character"
+        heldout = self.heldout_users
+        if heldout is not None and heldout >= 1 and heldout != int(heldout):
+            yield f"--heldout_users {heldout} is neither a whole number nor below 1"
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> PrepareOptions:
+    """The options that the command line gives.
+
+    Raises:
+        UserError: an unknown flag, a value of the wrong type or out of range, a contradiction.
+    """
+    return parse(
+        PrepareOptions,
+        "prepare_dataset.py",
+        "Turn a ratings file into training, validation and test matrices",
+        arguments,
+    )

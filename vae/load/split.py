@@ -1,0 +1,182 @@
+"""From ratings to the five matrices of Liang et al. (2018), section 4.2 (strong generalisation).
+
+::
+
+                 items (those of the training users)
+              +---------------------------------------+
+    training  |  everything                           |
+      users   |                                       |
+              +---------------------------------------+
+  validation  |  fold in 80 %       |  rank 20 %      |   each user's items, at random
+        test  |  fold in 80 %       |  rank 20 %      |
+              +---------------------------------------+
+
+All of it is a function of the seed and of the set of (user, item) pairs: the order of the rows in the
+file does not matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from vae.errors import UserError
+from vae.load.dataset import HeldOut
+from vae.load.ratings import Ratings
+
+FEWEST_ITEMS_TO_SPLIT = 5
+"""A held-out user with fewer items than this (Liang's code) folds them all in: nothing to rank."""
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How to filter and split.
+
+    Attributes:
+        min_items_per_user: users with fewer items are dropped.
+        min_users_per_item: items with fewer users are dropped, before the users are counted.
+        heldout_users: users of the validation set, and again of the test set; below 1 a fraction of
+            all users.
+        test_proportion: share of a held-out user's items to rank.
+        seed: of the order of users and of the items to rank.
+    """
+
+    min_items_per_user: int = 5
+    min_users_per_item: int = 0
+    heldout_users: float = 10_000
+    test_proportion: float = 0.2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """The prepared data, and what was counted on the way.
+
+    Attributes:
+        train: (users, items) uint8.
+        train_user_ids: raw id of each row of ``train``.
+        item_ids: raw id of each column, ascending.
+        validation: held-out users to tune on.
+        test: held-out users to report on.
+        counts: what was kept and dropped, by step.
+    """
+
+    train: csr_matrix
+    train_user_ids: NDArray[np.generic]
+    item_ids: NDArray[np.generic]
+    validation: HeldOut
+    test: HeldOut
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
+    """Filters the pairs, splits the users, and splits the held-out users' items.
+
+    Raises:
+        UserError: too few users are left.
+    """
+    pairs = _distinct_pairs(ratings)
+    counts = {"rows": ratings.rows_read, "kept_rows": len(ratings.users.codes), "pairs": pairs.nnz}
+    pairs, user_ids, item_ids = _filter(pairs, ratings, options)
+    counts |= {"users": pairs.shape[0], "items_before_split": pairs.shape[1]}
+
+    rng = np.random.default_rng(options.seed)
+    held_out = _held_out_count(pairs.shape[0], options.heldout_users)
+    order = rng.permutation(pairs.shape[0])
+    train_rows, validation_rows, test_rows = np.split(order, [-2 * held_out, -held_out])
+
+    train = pairs[train_rows]
+    seen = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
+    train = train[:, seen]
+    item_ids = item_ids[seen]
+    held = [
+        _fold(pairs[rows][:, seen], user_ids[rows], options.test_proportion, rng)
+        for rows in (validation_rows, test_rows)
+    ]
+    counts |= {
+        "items": len(item_ids),
+        "train_users": train.shape[0],
+        "train_pairs": train.nnz,
+        "heldout_users": held_out,
+        "heldout_pairs_unseen_in_training": int(pairs[order[-2 * held_out :]].nnz)
+        - sum(part.fold_in.nnz + part.ranked.nnz for part in held),
+    }
+    for name, part in zip(("validation", "test"), held, strict=True):
+        counts[f"{name}_fold_in_pairs"] = part.fold_in.nnz
+        counts[f"{name}_ranked_pairs"] = part.ranked.nnz
+        counts[f"{name}_users_with_nothing_to_rank"] = int((np.diff(part.ranked.indptr) == 0).sum())
+    return Split(train, user_ids[train_rows], item_ids, held[0], held[1], counts)
+
+
+def _distinct_pairs(ratings: Ratings) -> csr_matrix:
+    """(users, items) matrix of ones; a pair that occurs twice counts once."""
+    users, items = ratings.users, ratings.items
+    shape = (len(users.values), len(items.values))
+    keys = users.codes.astype(np.int64)
+    keys *= shape[1]
+    keys += items.codes
+    keys.sort()
+    if len(keys) > 1:
+        keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    rows = keys // shape[1]
+    columns = (keys - rows * shape[1]).astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
+    return _ones(columns, starts, shape)
+
+
+def _filter(
+    pairs: csr_matrix, ratings: Ratings, options: SplitOptions
+) -> tuple[csr_matrix, NDArray[np.generic], NDArray[np.generic]]:
+    """The users and items with enough pairs, items first, once (Liang's order)."""
+    user_ids, item_ids = ratings.users.values, ratings.items.values
+    users_per_item = np.bincount(pairs.indices, minlength=pairs.shape[1])
+    if users_per_item.min() < options.min_users_per_item:
+        items = np.flatnonzero(users_per_item >= options.min_users_per_item)
+        pairs, item_ids = pairs[:, items], item_ids[items]
+    users = np.flatnonzero(np.diff(pairs.indptr) >= max(1, options.min_items_per_user))
+    return pairs[users], user_ids[users], item_ids
+
+
+def _held_out_count(users: int, asked: float) -> int:
+    """Users of each held-out set; at least one, with at least one user left for training."""
+    count = int(asked * users) if asked < 1 else int(asked)
+    if count < 1 or users <= 2 * count:
+        advice = (
+            f"give --heldout_users {max(1, users // 10)}"
+            if users >= 3
+            else "lower --threshold, --min_items_per_user or --min_users_per_item"
+        )
+        raise UserError(
+            f"{users} users are left after filtering, too few to hold out 2 x {max(1, count)} of "
+            f"them and train on the others; {advice}."
+        )
+    return count
+
+
+def _fold(
+    pairs: csr_matrix, user_ids: NDArray[np.generic], proportion: float, rng: np.random.Generator
+) -> HeldOut:
+    """Splits each user's items at random; floor(proportion * n) of n are to be ranked."""
+    lengths = np.diff(pairs.indptr)
+    to_rank = np.where(lengths >= FEWEST_ITEMS_TO_SPLIT, np.floor(proportion * lengths), 0)
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    shuffled = np.lexsort((rng.random(pairs.nnz), users))
+    place = np.empty(pairs.nnz, np.int64)
+    place[shuffled] = np.arange(pairs.nnz) - np.repeat(pairs.indptr[:-1], lengths)
+    ranked = place < np.repeat(to_rank, lengths)
+    return HeldOut(_subset(pairs, ~ranked), _subset(pairs, ranked), user_ids)
+
+
+def _subset(pairs: csr_matrix, chosen: NDArray[np.bool_]) -> csr_matrix:
+    """The matrix with the chosen entries alone, in the same shape."""
+    starts = np.concatenate([[0], np.cumsum(chosen)])[pairs.indptr]
+    return _ones(pairs.indices[chosen], starts, pairs.shape)
+
+
+def _ones(
+    columns: NDArray[np.integer], starts: NDArray[np.integer], shape: tuple[int, int]
+) -> csr_matrix:
+    return csr_matrix((np.ones(len(columns), np.uint8), columns, starts), shape)

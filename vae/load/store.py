@@ -1,0 +1,253 @@
+"""The prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
+
+Five CSR matrices as SciPy writes them (uncompressed, so that they can be mapped into memory and be
+shared by all workers of a machine), the raw ids of their rows and columns, and ``manifest.json``.
+The manifest is written last and removed first: without it nothing counts as prepared.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, save_npz
+
+from vae.errors import UserError
+from vae.load.dataset import Dataset, HeldOut
+from vae.load.split import Split
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+_MATRICES = (
+    "train",
+    "validation_fold_in",
+    "validation_ranked",
+    "test_fold_in",
+    "test_ranked",
+)
+_IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
+
+
+def prepared_folder(data_dir: Path, name: str) -> Path:
+    """Where a prepared data set lies."""
+    return data_dir / name / "preprocessed"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second preparation out of the folder; it waits for the first to finish.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); give another --data_dir."
+        ) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
+    """Writes a split and its manifest, so that a crash leaves either all of it or nothing.
+
+    Args:
+        folder: of the prepared data, locked by the caller.
+        split: what to write.
+        facts: what the manifest should say of the source and the parameters.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written to.
+    """
+    matrices = {
+        "train": split.train,
+        "validation_fold_in": split.validation.fold_in,
+        "validation_ranked": split.validation.ranked,
+        "test_fold_in": split.test.fold_in,
+        "test_ranked": split.test.ranked,
+    }
+    ids = {
+        "item_ids": split.item_ids,
+        "train_user_ids": split.train_user_ids,
+        "validation_user_ids": split.validation.user_ids,
+        "test_user_ids": split.test.user_ids,
+    }
+    drafts: dict[Path, Path] = {}
+    try:
+        for name, matrix in matrices.items():
+            drafts[folder / f"{name}.npz"] = draft = folder / f".draft-{name}.npz"
+            save_npz(draft, matrix, compressed=False)
+        for name, values in ids.items():
+            drafts[folder / f"{name}.npy"] = draft = folder / f".draft-{name}.npy"
+            np.save(draft, values, allow_pickle=False)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "digest": _content_digest(matrices, ids),
+            **facts,
+            "counts": split.counts,
+            "files": {
+                target.name: {"bytes": draft.stat().st_size, "sha256": sha256(draft)}
+                for target, draft in drafts.items()
+            },
+        }
+        drafts[folder / MANIFEST] = draft = folder / f".draft-{MANIFEST}"
+        draft.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        for draft in drafts.values():
+            _sync(draft)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for target, draft in drafts.items():
+            draft.replace(target)
+    except OSError as error:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+        raise UserError(f"{folder}: cannot be written ({error.strerror}).", exit_code=1) from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest, or None where nothing is prepared.
+
+    Raises:
+        UserError: it cannot be understood, or another version of this program wrote it.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+        files = manifest["files"]
+        complete = {f"{n}.npz" for n in _MATRICES} | {f"{n}.npy" for n in _IDS}
+        if version == FORMAT_VERSION and set(files) != complete:
+            raise ValueError("it does not list the prepared files")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: is damaged ({error}); remove it and run prepare_dataset.py again."
+        ) from None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: was written in format {version}, this program reads {FORMAT_VERSION}; "
+            "remove it and run prepare_dataset.py again."
+        )
+    return dict(manifest)
+
+
+def open_dataset(data_dir: Path, name: str) -> Dataset:
+    """Opens a prepared data set, checking every file against the manifest.
+
+    The matrices' arrays are mapped into memory, not read: workers of one machine share them.
+
+    Raises:
+        UserError: nothing is prepared there, or a file is missing, damaged or of another set.
+    """
+    folder = prepared_folder(data_dir, name)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(
+            f"{folder}: holds no prepared data; run python prepare_dataset.py --data_dir {data_dir} "
+            f"--dataset {name} first."
+        )
+    for file, facts in manifest["files"].items():
+        _check_file(folder / file, facts)
+    matrices = {name: _open_matrix(folder / f"{name}.npz") for name in _MATRICES}
+    ids = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _IDS}
+    return Dataset(
+        name=name,
+        train=matrices["train"],
+        train_user_ids=ids["train_user_ids"],
+        item_ids=ids["item_ids"],
+        validation=HeldOut(
+            matrices["validation_fold_in"],
+            matrices["validation_ranked"],
+            ids["validation_user_ids"],
+        ),
+        test=HeldOut(matrices["test_fold_in"], matrices["test_ranked"], ids["test_user_ids"]),
+        digest=manifest["digest"],
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
+    mend = "run prepare_dataset.py again"
+    if not path.is_file():
+        raise UserError(f"{path}: is missing; {mend}.")
+    if path.stat().st_size != facts["bytes"]:
+        raise UserError(
+            f"{path}: has {path.stat().st_size} bytes where the manifest says {facts['bytes']}; {mend}."
+        )
+    if sha256(path) != facts["sha256"]:
+        raise UserError(f"{path}: differs from what was written (its digest is another); {mend}.")
+
+
+def _open_matrix(path: Path) -> csr_matrix:
+    """A matrix of ``save_npz``, its arrays mapped out of the archive."""
+    with zipfile.ZipFile(path) as archive:
+        arrays = {info.filename: _map_member(path, info) for info in archive.infolist()}
+    shape = tuple(int(length) for length in arrays["shape.npy"])
+    matrix = csr_matrix(
+        (arrays["data.npy"], arrays["indices.npy"], arrays["indptr.npy"]), shape, copy=False
+    )
+    matrix.has_sorted_indices = True
+    return matrix
+
+
+def _map_member(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """An uncompressed ``.npy`` file inside a zip archive, mapped into memory."""
+    with path.open("rb") as file:
+        # A local header: 30 bytes, of which the last four say how long name and extra field are.
+        file.seek(member.header_offset + 26)
+        name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
+        file.seek(member.header_offset + 30 + name_length + extra_length)
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, _, dtype = read_header(file)
+        if 0 in shape or shape == ():
+            return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
+        return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape)
+
+
+def _content_digest(
+    matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]
+) -> str:
+    """Of what the data are, not of how NumPy and zip write them."""
+    digest = hashlib.sha256()
+    for name, matrix in matrices.items():
+        digest.update(f"{name} {matrix.shape}".encode())
+        digest.update(np.ascontiguousarray(matrix.indptr, "<i8"))
+        digest.update(np.ascontiguousarray(matrix.indices, "<i4"))
+    for name, values in ids.items():
+        digest.update(f"{name} {values.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(values).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

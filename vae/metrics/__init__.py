@@ -1,0 +1,7 @@
+"""Ranking metrics of Liang et al. (2018), in plain NumPy and SciPy."""
+
+from vae.metrics.moments import Moments
+from vae.metrics.popularity import recommend_popular
+from vae.metrics.ranking import LIANG_METRICS, liang_metrics, ndcg, recall
+
+__all__ = ["LIANG_METRICS", "Moments", "liang_metrics", "ndcg", "recall", "recommend_popular"]

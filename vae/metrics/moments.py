@@ -1,0 +1,48 @@
+"""Mean and standard error of a metric, in a form that workers can add up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, sum and sum of squares of a metric over users.
+
+    Two shares of the users add up to the moments of all of them, so the result does not depend on
+    how many workers evaluated.
+    """
+
+    users: int = 0
+    total: float = 0.0
+    total_squares: float = 0.0
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64]) -> Moments:
+        """Moments of the scores that are not NaN (users with nothing to rank are left out)."""
+        scored = scores[~np.isnan(scores)]
+        return cls(len(scored), float(scored.sum()), float(np.square(scored).sum()))
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.users + other.users,
+            self.total + other.total,
+            self.total_squares + other.total_squares,
+        )
+
+    @property
+    def mean(self) -> float:
+        """Mean over users; NaN without users."""
+        return self.total / self.users if self.users else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Sample standard deviation over the square root of the number of users; NaN below two."""
+        if self.users < 2:
+            return math.nan
+        squares = self.total_squares - self.total * self.total / self.users
+        return math.sqrt(max(squares, 0.0) / (self.users - 1) / self.users)

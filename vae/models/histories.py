@@ -1,0 +1,74 @@
+"""Histories: the items of each user of a batch, as tensors (CSR without its values)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from scipy.sparse import csr_matrix
+
+
+class Histories(NamedTuple):
+    """The items of B users, user by user, N in all.
+
+    Attributes:
+        items: (N,) int64 columns.
+        counts: (B,) int32 items of each user.
+        rows: (N,) int64 row of each item's user, 0 to B - 1.
+    """
+
+    items: tf.Tensor
+    counts: tf.Tensor
+    rows: tf.Tensor
+
+    @classmethod
+    def of(cls, items: tf.Tensor, counts: tf.Tensor) -> Histories:
+        """Histories from the items and the number of items of each user."""
+        users = tf.range(tf.size(counts, out_type=tf.int64))
+        return cls(items, counts, tf.repeat(users, counts))
+
+    @property
+    def users(self) -> tf.Tensor:
+        """B, as a scalar int32."""
+        return tf.size(self.counts)
+
+    def slice(self, first: tf.Tensor, last: tf.Tensor) -> Histories:
+        """Histories of the users from row ``first`` up to, not including, row ``last``."""
+        ends = tf.cumsum(self.counts)
+        starts = tf.concat([[0], ends], axis=0)
+        return Histories.of(
+            self.items[starts[first] : starts[last]],
+            self.counts[first:last],
+        )
+
+    def coordinates(self) -> tf.Tensor:
+        """(N, 2) int64 (row, column) of each item."""
+        return tf.stack([self.rows, self.items], axis=1)
+
+    def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """A (B, I) matrix with (N,) ``values`` added at the users' items.
+
+        On a CPU the sparse addition takes a quarter of the time of a scatter; GPUs have no kernel
+        for it.
+        """
+        if tf.config.list_physical_devices("GPU"):
+            return tf.tensor_scatter_nd_add(matrix, self.coordinates(), values)
+        shape = tf.shape(matrix, out_type=tf.int64)
+        return tf.sparse.add(matrix, tf.SparseTensor(self.coordinates(), values, shape))
+
+
+def placeholders() -> Histories:
+    """Histories to be fed with :func:`feed`."""
+    return Histories.of(
+        tf.placeholder(tf.int64, [None], "items"),
+        tf.placeholder(tf.int32, [None], "counts"),
+    )
+
+
+def feed(histories: Histories, matrix: csr_matrix) -> dict[tf.Tensor, Any]:
+    """Feeds :func:`placeholders` with the rows of a (B, I) matrix."""
+    return {
+        histories.items: matrix.indices.astype(np.int64),
+        histories.counts: np.diff(matrix.indptr).astype(np.int32),
+    }

@@ -1,0 +1,21 @@
+"""One TensorFlow session a worker."""
+
+from __future__ import annotations
+
+import tensorflow.compat.v1 as tf
+
+from vae.config import Config
+from vae.utils.workers import Workers
+
+# Control flow of TF1: loops are part of the graph itself, where Grappler's passes see into them.
+tf.disable_control_flow_v2()
+
+
+def open_session(config: Config, workers: Workers) -> tf.Session:
+    """A session for the current graph on the worker's own GPU, if there is one, else on the CPU."""
+    settings = tf.ConfigProto(allow_soft_placement=True)
+    settings.gpu_options.allow_growth = True
+    settings.gpu_options.visible_device_list = str(workers.local_rank)
+    if config.xla:
+        settings.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
+    return tf.Session(config=settings)

@@ -1,0 +1,87 @@
+"""The graph of one training step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow.compat.v1 as tf
+
+from vae.config import Config
+from vae.load import Batch
+from vae.models.histories import Histories
+from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
+from vae.models.vae import VAE, kl_divergence, sample
+from vae.utils.workers import Workers
+
+
+class TrainingStep:
+    """Loss, gradients and update on one worker's share of a global batch.
+
+    Every worker sums over its own users and divides by the users of the global batch, so the sum of
+    the workers' gradients is the gradient of the global batch's mean, however unequal the shares.
+
+    Attributes:
+        global_step: steps so far; the KL term's weight follows it.
+        totals: (3,) float32, what this step adds to an epoch's sums over users: the objective, the
+            negative log-likelihood and the KL divergence, of all workers together.
+        kl_weight: scalar float32, this step's weight of the KL term.
+        update: runs the step.
+    """
+
+    def __init__(self, vae: VAE, config: Config, workers: Workers, max_users: int) -> None:
+        self._items = tf.placeholder(tf.int64, [None], "items")
+        self._kept = tf.placeholder(tf.bool, [None], "kept")
+        self._counts = tf.placeholder(tf.int32, [None], "counts")
+        self._first_user = tf.placeholder(tf.int32, [], "first_user")
+        self._global_users = tf.placeholder(tf.int32, [], "global_users")
+        self._step = tf.placeholder(tf.int64, [], "step")
+
+        users = Histories.of(self._items, self._counts)
+        inputs = users._replace(
+            items=tf.boolean_mask(users.items, self._kept),
+            rows=tf.boolean_mask(users.rows, self._kept),
+        )
+        mean, log_variance = vae.encode(inputs, keep_probability=1 - config.dropout)
+        latent = sample(mean, log_variance, self._noise(config))
+        kernel, bias = vae.item_layer
+        global_users = tf.cast(self._global_users, tf.float32)
+        likelihood_loss = multinomial_nll(
+            vae.decode_hidden(latent), kernel, bias, users, 1 / global_users, max_users
+        )
+        divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
+
+        self.global_step = tf.train.get_or_create_global_step()
+        self.kl_weight = kl_weight(
+            self.global_step, config.total_anneal_steps, config.anneal_cap
+        )
+        objective = likelihood_loss + self.kl_weight * divergence
+        if config.lam:
+            penalty = l2_penalty([layer.kernel for layer in vae.layers])
+            objective += config.lam / workers.size * penalty
+        self.totals = workers.sum_tensor(
+            global_users * tf.stack([objective, likelihood_loss, divergence])
+        )
+        adam = tf.train.AdamOptimizer(config.lr, config.beta1, config.beta2)
+        self.update = workers.optimizer(adam).minimize(objective, self.global_step)
+
+    def _noise(self, config: Config) -> tf.Tensor:
+        """(B, Z) standard normal, a function of the seed, the step and the place in the batch.
+
+        Each worker draws the noise of the global batch and takes its own rows, so the number of
+        workers does not change a user's noise.
+        """
+        noise = tf.random.stateless_normal(
+            [self._global_users, config.latent_dim], seed=tf.stack([config.seed, self._step])
+        )
+        return noise[self._first_user : self._first_user + tf.size(self._counts)]
+
+    def feed(self, batch: Batch) -> dict[tf.Tensor, Any]:
+        """Feeds the step with one worker's share of a batch."""
+        return {
+            self._items: batch.items,
+            self._kept: batch.kept,
+            self._counts: batch.counts,
+            self._first_user: batch.first_user,
+            self._global_users: batch.global_users,
+            self._step: batch.step,
+        }

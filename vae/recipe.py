@@ -1,0 +1,100 @@
+"""The recipe: open the data, join the workers, then train, test and benchmark as asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vae.config import Config
+from vae.flags import as_json
+from vae.load import Dataset, HeldOut, open_dataset
+from vae.metrics import LIANG_METRICS, Moments, liang_metrics, recommend_popular
+from vae.metrics.ranking import LONGEST_CUTOFF
+from vae.models.evaluation import Evaluation
+from vae.models.inference import Weights, benchmark, restore_weights, test
+from vae.models.training import train
+from vae.models.vae import Architecture
+from vae.utils.logging import UNITS, RunLog
+from vae.utils.workers import Workers, connect
+
+
+def run_recipe(config: Config) -> None:
+    """Runs the modes that the flags name, one after another, on one model.
+
+    Raises:
+        UserError: the data or the checkpoint cannot be used.
+    """
+    workers = connect()
+    dataset = open_dataset(config.data_dir, config.dataset)
+    architecture = Architecture(
+        len(dataset.item_ids), config.hidden_dim, config.latent_dim, config.activation
+    )
+    is_first = workers.rank == 0
+    with RunLog(config.log_path, append=not config.train, enabled=is_first) as log:
+        log.say(f"Workers: {workers.description}.")
+        log.units(UNITS)
+        log.parameters(as_json(config))
+        summary: dict[str, float] = {}
+        weights: Weights | None = None
+        if config.train:
+            model = train(config, dataset, workers, log)
+            weights = model.weights
+            summary |= model.summary
+        if weights is None and (config.test or config.checkpoint_dir):
+            weights = restore_weights(config, dataset, architecture)
+        if config.test and weights is not None:
+            result = test(config, dataset, workers, architecture, weights)
+            popular = popularity_baseline(dataset)
+            log.say(comparison_table(result, popular))
+            summary |= test_figures(result, popular)
+        if config.inference_benchmark and is_first:
+            summary |= benchmark(config, workers, architecture, weights)
+        log.log((), summary)
+        if config.results_dir and is_first:
+            write_results(config.results_dir, config, summary)
+
+
+def popularity_baseline(dataset: Dataset) -> dict[str, Moments]:
+    """The metrics that recommending the most popular items reaches on the test users."""
+    held_out: HeldOut = dataset.test
+    ranking = recommend_popular(dataset.train, held_out.fold_in, LONGEST_CUTOFF)
+    return liang_metrics(ranking, held_out.ranked)
+
+
+def test_figures(result: Evaluation, popular: Mapping[str, Moments]) -> dict[str, float]:
+    """The test's part of the closing summary."""
+    figures = {f"test_{name}": value for name, value in result.figures().items()}
+    baseline = {f"popularity_{name}": moments.mean for name, moments in popular.items()}
+    return figures | baseline | {"test_users": result.scored_users, "test_time": result.seconds}
+
+
+def comparison_table(result: Evaluation, popular: Mapping[str, Moments]) -> str:
+    """The metrics of the model beside those of the most popular items, for people."""
+    lines = [
+        f"Test on {result.users} held-out users, {result.scored_users} of them with items to rank:",
+        f"{'':12}{'model':>20}{'most popular':>20}",
+    ]
+    for name in LIANG_METRICS:
+        columns = (_with_error(moments[name]) for moments in (result.metrics, popular))
+        lines.append(f"{name:12}" + "".join(f"{column:>20}" for column in columns))
+    return "\n".join(lines)
+
+
+def write_results(folder: Path, config: Config, summary: Mapping[str, float]) -> None:
+    """Writes ``args.json`` and ``results.json``, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "args.json", as_json(config))
+    _write_json(folder / "results.json", summary)
+
+
+def _with_error(moments: Moments) -> str:
+    return f"{moments.mean:.5f} ± {moments.standard_error:.5f}"
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)

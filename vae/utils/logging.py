@@ -1,0 +1,109 @@
+"""The run's log: dllogger lines on standard output and in a JSON file, from rank 0 alone."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vae.errors import UserError
+from vae.utils import dllogger_lines
+from vae.utils.dllogger_lines import Step
+
+try:
+    import dllogger
+except ImportError:
+    dllogger = dllogger_lines
+
+UNITS = {
+    "train_epoch_time": "s",
+    "train_throughput": "users/s",
+    "loss": "nats/user",
+    "neg_log_likelihood": "nats/user",
+    "kl_divergence": "nats/user",
+    "l2_penalty": "nats/user",
+    "kl_weight": None,
+    "valid_time": "s",
+    "valid_users": "users",
+    "mean_training_throughput": "users/s",
+    "mean_inference_throughput": "users/s",
+    "test_users": "users",
+}
+"""Units of what is logged; metrics and their standard errors have none."""
+
+
+class RunLog:
+    """Logs plain numbers; what is not finite is left out, since JSON has no NaN.
+
+    Args:
+        path: JSON lines go here.
+        append: keep what the file holds (a resumed run, a test after training).
+        enabled: False on every rank but 0.
+
+    Raises:
+        UserError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, append: bool, enabled: bool = True) -> None:
+        self._logger = None
+        if not enabled:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = dllogger.JSONStreamBackend(
+                dllogger.Verbosity.VERBOSE, str(path), append=append
+            )
+        except OSError as error:
+            raise UserError(
+                f"--log_path {path}: cannot be written ({error.strerror}); name another file."
+            ) from None
+        console = dllogger.StdOutBackend(dllogger.Verbosity.VERBOSE)
+        self._logger = dllogger.Logger([stream, console])
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._logger is not None:
+            self._logger.flush()
+
+    def units(self, units: Mapping[str, str | None]) -> None:
+        """Write the metadata lines."""
+        if self._logger is not None:
+            for metric, unit in units.items():
+                self._logger.metadata(metric, {"unit": unit} if unit else {})
+
+    def parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Log the run's settings under the step ``PARAMETER``."""
+        self.log("PARAMETER", parameters)
+
+    def log(self, step: Step, data: Mapping[str, Any]) -> None:
+        """Log one step: ``(epoch,)``, or ``()`` for the run's summary. Nothing is logged for {}."""
+        plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
+        if self._logger is not None and plain:
+            self._logger.log(step, plain)
+            self._logger.flush()
+
+    def say(self, sentence: str) -> None:
+        """Tell the person at the terminal something that is not a measurement."""
+        if self._logger is not None:
+            print(sentence, file=sys.stderr, flush=True)
+
+
+def _is_defined(value: Any) -> bool:
+    return not (hasattr(value, "__float__") and not math.isfinite(value))
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number it holds; a path as a string."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if hasattr(value, "item") else value
