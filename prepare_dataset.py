@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 from vae.errors import UserError
-from vae.load.options import PrepareOptions, parse_options
+from vae.prepare_config import PrepareOptions, parse_options
 
 
 def main() -> int:

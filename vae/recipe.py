@@ -18,7 +18,7 @@ from vae.models.inference import Weights, benchmark, restore_weights, test
 from vae.models.training import train
 from vae.models.vae import Architecture
 from vae.utils.logging import UNITS, RunLog
-from vae.utils.workers import Workers, connect
+from vae.utils.workers import connect
 
 
 def run_recipe(config: Config) -> None:

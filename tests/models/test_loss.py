@@ -13,8 +13,7 @@ HIDDEN, ITEMS, COLUMNS = 5, 13, 16
 
 def random_users(rng, users):
     return [
-        np.sort(rng.choice(ITEMS, rng.integers(1, ITEMS + 1), replace=False))
-        for _ in range(users)
+        np.sort(rng.choice(ITEMS, rng.integers(1, ITEMS + 1), replace=False)) for _ in range(users)
     ]
 
 

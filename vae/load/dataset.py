@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,3 +45,24 @@ class Dataset:
     validation: HeldOut
     test: HeldOut
     digest: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The prepared data, and what was counted on the way.
+
+    Attributes:
+        train: (users, items) uint8.
+        train_user_ids: raw id of each row of ``train``.
+        item_ids: raw id of each column, ascending.
+        validation: held-out users to tune on.
+        test: held-out users to report on.
+        counts: what was kept and dropped, by step.
+    """
+
+    train: csr_matrix
+    train_user_ids: NDArray[np.generic]
+    item_ids: NDArray[np.generic]
+    validation: HeldOut
+    test: HeldOut
+    counts: dict[str, int] = field(default_factory=dict)

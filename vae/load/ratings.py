@@ -93,7 +93,9 @@ def read_ratings(path: Path, columns: Columns, threshold: float) -> Ratings:
         _check_no_gaps(path, name, table[name])
     if columns.rating is not None:
         _check_finite(path, columns.rating, table[columns.rating])
-        kept = table.filter(pc.greater_equal(table[columns.rating], pa.scalar(threshold, pa.float32())))
+        kept = table.filter(
+            pc.greater_equal(table[columns.rating], pa.scalar(threshold, pa.float32()))
+        )
     else:
         kept = table
     if kept.num_rows == 0:
@@ -112,7 +114,9 @@ def _read_header(path: Path) -> str:
         with opened as file:
             line = file.readline(1 << 20)
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; name the ratings file with --ratings.") from None
+        raise UserError(
+            f"{path}: there is no such file; name the ratings file with --ratings."
+        ) from None
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}).") from None
     try:
@@ -129,7 +133,9 @@ def _check_columns(path: Path, columns: Columns, header: str) -> None:
     found = _split(header, columns.separator)
     for name in columns.names:
         if found.count(name) > 1:
-            raise UserError(f"{path}: has {found.count(name)} columns named {name!r}; rename all but one.")
+            raise UserError(
+                f"{path}: has {found.count(name)} columns named {name!r}; rename all but one."
+            )
         if name not in found:
             raise UserError(
                 f"{path}: has no column {name!r} but {', '.join(map(repr, found))}; "
@@ -169,7 +175,9 @@ def _read_table(path: Path, columns: Columns, header: str) -> pa.Table:
             raise UserError(f"{path}: cannot be read ({error}).") from None
 
 
-def _parse(path: Path, columns: Columns, types: Mapping[str, pa.DataType], use_threads: bool) -> pa.Table:
+def _parse(
+    path: Path, columns: Columns, types: Mapping[str, pa.DataType], use_threads: bool
+) -> pa.Table:
     return pa_csv.read_csv(
         path,
         pa_csv.ReadOptions(use_threads=use_threads, block_size=_BLOCK_BYTES),

@@ -17,14 +17,14 @@ file does not matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
-from vae.load.dataset import HeldOut
+from vae.load.dataset import HeldOut, Split
 from vae.load.ratings import Ratings
 
 FEWEST_ITEMS_TO_SPLIT = 5
@@ -51,27 +51,6 @@ class SplitOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Split:
-    """The prepared data, and what was counted on the way.
-
-    Attributes:
-        train: (users, items) uint8.
-        train_user_ids: raw id of each row of ``train``.
-        item_ids: raw id of each column, ascending.
-        validation: held-out users to tune on.
-        test: held-out users to report on.
-        counts: what was kept and dropped, by step.
-    """
-
-    train: csr_matrix
-    train_user_ids: NDArray[np.generic]
-    item_ids: NDArray[np.generic]
-    validation: HeldOut
-    test: HeldOut
-    counts: dict[str, int] = field(default_factory=dict)
-
-
 def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
     """Filters the pairs, splits the users, and splits the held-out users' items.
 
@@ -80,8 +59,13 @@ def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
     """
     pairs = _distinct_pairs(ratings)
     counts = {"rows": ratings.rows_read, "kept_rows": len(ratings.users.codes), "pairs": pairs.nnz}
+    all_users, all_items = pairs.shape
     pairs, user_ids, item_ids = _filter(pairs, ratings, options)
-    counts |= {"users": pairs.shape[0], "items_before_split": pairs.shape[1]}
+    counts |= {
+        "users": pairs.shape[0],
+        "dropped_users": all_users - pairs.shape[0],
+        "dropped_items": all_items - pairs.shape[1],
+    }
 
     rng = np.random.default_rng(options.seed)
     held_out = _held_out_count(pairs.shape[0], options.heldout_users)

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, save_npz
 
 from vae.errors import UserError
-from vae.load.dataset import Dataset, HeldOut
-from vae.load.split import Split
+from vae.load.dataset import Dataset, HeldOut, Split
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

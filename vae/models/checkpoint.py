@@ -96,9 +96,7 @@ class CheckpointFolder:
         draft = self.path / f".writing-{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        saver.save(
-            session, str(draft / _PREFIX), write_meta_graph=False, write_state=False
-        )
+        saver.save(session, str(draft / _PREFIX), write_meta_graph=False, write_state=False)
         digests = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
         document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
         (draft / _STATE_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

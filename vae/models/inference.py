@@ -47,9 +47,7 @@ def restore_weights(config: Config, dataset: Dataset, architecture: Architecture
             f"--checkpoint_dir {config.checkpoint_dir}: holds no checkpoint; "
             "train first, or name the folder that was trained into."
         )
-    checkpoint.check_match(
-        latest, checkpoint.read_state(latest), architecture, dataset.digest
-    )
+    checkpoint.check_match(latest, checkpoint.read_state(latest), architecture, dataset.digest)
     return checkpoint.read_weights(latest)
 
 
@@ -118,9 +116,14 @@ def benchmark(
             if i >= 0:
                 seconds[i] = time.perf_counter() - start
         if config.trace:
-            user = csr_matrix((np.ones(len(items)), items, [0, len(items)]), (1, architecture.columns))
+            user = csr_matrix(
+                (np.ones(len(items)), items, [0, len(items)]), (1, architecture.columns)
+            )
             run_traced(
-                session, ranking.items, feed(ranking.histories, user), config.trace_path("inference")
+                session,
+                ranking.items,
+                feed(ranking.histories, user),
+                config.trace_path("inference"),
             )
     return latency_figures(seconds, users=1)
 

@@ -14,6 +14,10 @@ tf.disable_control_flow_v2()
 def open_session(config: Config, workers: Workers) -> tf.Session:
     """A session for the current graph on the worker's own GPU, if there is one, else on the CPU."""
     settings = tf.ConfigProto(allow_soft_placement=True)
+    if not tf.config.list_physical_devices("GPU"):
+        # One operation after another, each on all cores: two large matmuls side by side fight for
+        # the caches and take a fifth longer than in turn (docs/performance.md).
+        settings.inter_op_parallelism_threads = 1
     settings.gpu_options.allow_growth = True
     settings.gpu_options.visible_device_list = str(workers.local_rank)
     if config.xla:

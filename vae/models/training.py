@@ -76,18 +76,14 @@ class Trainer:
             workers.size,
         )
         items = len(dataset.item_ids)
-        architecture = Architecture(
-            items, config.hidden_dim, config.latent_dim, config.activation
-        )
+        architecture = Architecture(items, config.hidden_dim, config.latent_dim, config.activation)
         self._vae = VAE(architecture, config.seed)
         self._step = TrainingStep(self._vae, config, workers, self._batches.largest_share)
         self._ranking = build_ranking(
             self._vae, metric_depth(items), max_users=config.batch_size_validation
         )
         self._saver = tf.train.Saver(max_to_keep=None)
-        self._folder = (
-            CheckpointFolder(config.checkpoint_dir) if config.checkpoint_dir else None
-        )
+        self._folder = CheckpointFolder(config.checkpoint_dir) if config.checkpoint_dir else None
         self._state = RunState.new(architecture, dataset.digest, as_json(config))
         self._throughput = Throughput(config.warm_up_epochs)
         self._validation: Evaluation | None = None

@@ -51,9 +51,7 @@ class TrainingStep:
         divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
 
         self.global_step = tf.train.get_or_create_global_step()
-        self.kl_weight = kl_weight(
-            self.global_step, config.total_anneal_steps, config.anneal_cap
-        )
+        self.kl_weight = kl_weight(self.global_step, config.total_anneal_steps, config.anneal_cap)
         objective = likelihood_loss + self.kl_weight * divergence
         if config.lam:
             penalty = l2_penalty([layer.kernel for layer in vae.layers])

@@ -108,9 +108,9 @@ class VAE:
         """All weights, input side first."""
         return [variable for layer in self.layers for variable in layer]
 
-    def encode(self, histories: Histories, keep_probability: float = 1.0) -> tuple[
-        tf.Tensor, tf.Tensor
-    ]:
+    def encode(
+        self, histories: Histories, keep_probability: float = 1.0
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The latent distribution of each user.
 
         The input row is L2-normalised: 1 / sqrt(n) at each of the user's n items.

@@ -68,7 +68,10 @@ class JSONStreamBackend:
 
     def __init__(self, verbosity: int, filename: str | Path, append: bool = False) -> None:
         self.verbosity = verbosity
-        self._file = Path(filename).open("a" if append else "w", encoding="utf-8")
+        # Open for the whole run: the process's end closes it.
+        self._file = Path(filename).open(  # noqa: SIM115
+            "a" if append else "w", encoding="utf-8"
+        )
 
     def metadata(
         self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
