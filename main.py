@@ -1,7 +1,7 @@
 """Train, test and benchmark a variational autoencoder for collaborative filtering.
 
-This file turns flags into a configuration and calls what they ask for; the work is done in ``vae/``,
-where it can be tested. On one machine, and on eight GPUs of one machine::
+This file turns flags into a configuration and calls what they ask for; the work is done in
+``vae/``, where it can be tested. On one machine, and on eight GPUs of one machine::
 
     python main.py --train --test --checkpoint_dir ./checkpoints
     mpirun -np 8 -H localhost:8 python main.py --train --checkpoint_dir ./checkpoints

@@ -1,4 +1,4 @@
-"""The command line of ``main.py``: one frozen, typed configuration, checked before TensorFlow loads.
+"""The command line of ``main.py``: one frozen configuration, checked before TensorFlow loads.
 
 Every field of ``Config`` is one flag of the same name; its default, range and help stand beside it
 and nowhere else.

@@ -1,4 +1,4 @@
-"""Everything before the graph: read, filter and split ratings, store them, open them, batch them."""
+"""Everything before the graph: read, filter, split, store, open and batch ratings."""
 
 from vae.load.batches import Batch, TrainingBatches, prefetch
 from vae.load.dataset import Dataset, HeldOut

@@ -67,8 +67,8 @@ class TrainingBatches:
     ) -> None:
         self._items = train.indices
         self._starts = train.indptr
-        self._users = train.shape[0]
-        self._batch_size = min(batch_size, self._users)
+        self._users: int = train.shape[0]
+        self._batch_size: int = min(batch_size, self._users)
         self._seed = seed
         self._dropout = dropout
         self._rank = rank

@@ -100,7 +100,8 @@ def read_ratings(path: Path, columns: Columns, threshold: float) -> Ratings:
         kept = table
     if kept.num_rows == 0:
         raise UserError(
-            f"{path}: no row has a {columns.rating} of at least {threshold:g}; give a lower --threshold."
+            f"{path}: no row has a {columns.rating} of at least {threshold:g}; "
+            "give a lower --threshold."
         )
     return Ratings(_encode(kept[columns.user]), _encode(kept[columns.item]), table.num_rows)
 
@@ -110,8 +111,7 @@ def _read_header(path: Path) -> str:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the ratings file in it with --ratings.")
     try:
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             line = file.readline(1 << 20)
     except FileNotFoundError:
         raise UserError(

@@ -11,13 +11,14 @@
         test  |  fold in 80 %       |  rank 20 %      |
               +---------------------------------------+
 
-All of it is a function of the seed and of the set of (user, item) pairs: the order of the rows in the
-file does not matter.
+All of it is a function of the seed and of the set of (user, item) pairs: the order of the rows in
+the file does not matter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,7 +161,5 @@ def _subset(pairs: csr_matrix, chosen: NDArray[np.bool_]) -> csr_matrix:
     return _ones(pairs.indices[chosen], starts, pairs.shape)
 
 
-def _ones(
-    columns: NDArray[np.integer], starts: NDArray[np.integer], shape: tuple[int, int]
-) -> csr_matrix:
+def _ones(columns: NDArray[Any], starts: NDArray[Any], shape: tuple[int, int]) -> csr_matrix:
     return csr_matrix((np.ones(len(columns), np.uint8), columns, starts), shape)

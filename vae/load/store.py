@@ -156,8 +156,8 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(
-            f"{folder}: holds no prepared data; run python prepare_dataset.py --data_dir {data_dir} "
-            f"--dataset {name} first."
+            f"{folder}: holds no prepared data; run python prepare_dataset.py "
+            f"--data_dir {data_dir} --dataset {name} first."
         )
     for file, facts in manifest["files"].items():
         _check_file(folder / file, facts)
@@ -193,7 +193,8 @@ def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: is missing; {mend}.")
     if path.stat().st_size != facts["bytes"]:
         raise UserError(
-            f"{path}: has {path.stat().st_size} bytes where the manifest says {facts['bytes']}; {mend}."
+            f"{path}: has {path.stat().st_size} bytes where the manifest says {facts['bytes']}; "
+            f"{mend}."
         )
     if sha256(path) != facts["sha256"]:
         raise UserError(f"{path}: differs from what was written (its digest is another); {mend}.")
@@ -218,12 +219,12 @@ def _map_member(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
         file.seek(member.header_offset + 26)
         name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
         file.seek(member.header_offset + 30 + name_length + extra_length)
-        version = np.lib.format.read_magic(file)
+        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
         read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
-        shape, _, dtype = read_header(file)
+        shape, _, dtype = read_header(file)  # type: ignore[no-untyped-call]
         if 0 in shape or shape == ():
             return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
         return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape)
@@ -236,11 +237,11 @@ def _content_digest(
     digest = hashlib.sha256()
     for name, matrix in matrices.items():
         digest.update(f"{name} {matrix.shape}".encode())
-        digest.update(np.ascontiguousarray(matrix.indptr, "<i8"))
-        digest.update(np.ascontiguousarray(matrix.indices, "<i4"))
+        digest.update(np.ascontiguousarray(matrix.indptr, "<i8").data)
+        digest.update(np.ascontiguousarray(matrix.indices, "<i4").data)
     for name, values in ids.items():
         digest.update(f"{name} {values.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(values).view(np.uint8))
+        digest.update(np.ascontiguousarray(values).view(np.uint8).data)
     return digest.hexdigest()
 
 

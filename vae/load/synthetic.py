@@ -107,7 +107,7 @@ class _World:
         items = population.items
         rank = rng.permutation(items)
         weight = (rank + population.popularity_offset) ** -population.popularity_exponent
-        # Items lie cluster by cluster, so that a cluster is an interval of the cumulated popularity.
+        # Items lie cluster by cluster, so a cluster is an interval of the cumulated popularity.
         self._cluster_ends = np.sort(rng.choice(items - 1, population.clusters - 1, replace=False))
         self._cluster_ends = np.append(self._cluster_ends + 1, items)
         self._cumulated = np.concatenate([[0.0], np.cumsum(weight / weight.sum())])

@@ -38,6 +38,6 @@ def _first_unseen(order: NDArray[np.int64], fold_in: csr_matrix, k: int) -> NDAr
     candidates = order[: k + longest_history]
     seen = fold_in[:, candidates].toarray() != 0
     unseen_first = np.argsort(seen, axis=1, kind="stable")[:, :k]
-    ranking = candidates[unseen_first]
+    ranking: NDArray[np.int64] = candidates[unseen_first]
     ranking[np.take_along_axis(seen, unseen_first, axis=1)] = -1
     return ranking

@@ -8,6 +8,8 @@ never hits. A user with nothing to rank has no score: NaN.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -15,7 +17,7 @@ from scipy.sparse import csr_matrix
 from vae.metrics.moments import Moments
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.integer]
+IntArray = NDArray[Any]
 
 LIANG_METRICS = ("ndcg@100", "recall@20", "recall@50")
 """The paper's three figures, under the names the logs use."""
@@ -65,7 +67,7 @@ def liang_metrics(ranking: IntArray, relevant: csr_matrix) -> dict[str, Moments]
     """The three metrics of ``LIANG_METRICS`` over the users who have something to rank.
 
     Args:
-        ranking: (B, K) columns, best first, with K >= ``LONGEST_CUTOFF`` or all the items there are.
+        ranking: (B, K) columns, best first, K >= ``LONGEST_CUTOFF`` or all the items there are.
         relevant: (B, I) the items to find.
 
     Raises:
@@ -86,7 +88,8 @@ def _hits(ranking: IntArray, relevant: csr_matrix) -> NDArray[np.bool_]:
         return np.zeros(ranking.shape, dtype=bool)
     users = np.arange(ranking.shape[0])[:, np.newaxis]
     stored = relevant[users, np.maximum(ranking, 0)]
-    return (np.asarray(stored.todense()) != 0) & (ranking >= 0)
+    hits: NDArray[np.bool_] = (stored.toarray() != 0) & (ranking >= 0)
+    return hits
 
 
 def _relevant_counts(relevant: csr_matrix) -> NDArray[np.int64]:
@@ -94,7 +97,7 @@ def _relevant_counts(relevant: csr_matrix) -> NDArray[np.int64]:
     return np.diff(relevant.indptr).astype(np.int64)
 
 
-def _ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> FloatArray:
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
     """Element by element, NaN where the denominator is zero."""
     scores = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=scores, where=denominator > 0)

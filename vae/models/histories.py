@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from scipy.sparse import csr_matrix
 
+from vae.models.xla import uncompiled
+
 
 class Histories(NamedTuple):
     """The items of B users, user by user, N in all.
@@ -25,8 +27,9 @@ class Histories(NamedTuple):
     @classmethod
     def of(cls, items: tf.Tensor, counts: tf.Tensor) -> Histories:
         """Histories from the items and the number of items of each user."""
-        users = tf.range(tf.size(counts, out_type=tf.int64))
-        return cls(items, counts, tf.repeat(users, counts))
+        with uncompiled():
+            users = tf.range(tf.size(counts, out_type=tf.int64))
+            return cls(items, counts, tf.repeat(users, counts))
 
     @property
     def users(self) -> tf.Tensor:
@@ -35,16 +38,38 @@ class Histories(NamedTuple):
 
     def slice(self, first: tf.Tensor, last: tf.Tensor) -> Histories:
         """Histories of the users from row ``first`` up to, not including, row ``last``."""
-        ends = tf.cumsum(self.counts)
-        starts = tf.concat([[0], ends], axis=0)
-        return Histories.of(
-            self.items[starts[first] : starts[last]],
-            self.counts[first:last],
-        )
+        with uncompiled():
+            starts = tf.concat([[0], tf.cumsum(self.counts)], axis=0)
+            return Histories.of(self.items[starts[first] : starts[last]], self.counts[first:last])
+
+    def keep(self, kept: tf.Tensor) -> Histories:
+        """The items where the (N,) bool ``kept`` is true; ``counts`` stay as they are."""
+        with uncompiled():
+            return self._replace(
+                items=tf.boolean_mask(self.items, kept), rows=tf.boolean_mask(self.rows, kept)
+            )
 
     def coordinates(self) -> tf.Tensor:
         """(N, 2) int64 (row, column) of each item."""
-        return tf.stack([self.rows, self.items], axis=1)
+        with uncompiled():
+            return tf.stack([self.rows, self.items], axis=1)
+
+    def spread(self, per_user: tf.Tensor) -> tf.Tensor:
+        """(N,) the value of each item's user, from (B,) values."""
+        with uncompiled():
+            return tf.gather(per_user, self.rows)
+
+    def pick(self, matrix: tf.Tensor) -> tf.Tensor:
+        """(N,) the values of a (B, I) matrix at the users' items."""
+        with uncompiled():
+            return tf.gather_nd(matrix, self.coordinates())
+
+    def weighted_sum(self, weights: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        """(B, H) sum over each user's items of the items' (I, H) vectors times (B,) weights."""
+        with uncompiled():
+            shape = tf.stack([tf.size(self.counts, out_type=tf.int64), vectors.shape[0]])
+            inputs = tf.SparseTensor(self.coordinates(), self.spread(weights), shape)
+            return tf.sparse.sparse_dense_matmul(inputs, vectors)
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """A (B, I) matrix with (N,) ``values`` added at the users' items.
@@ -52,10 +77,11 @@ class Histories(NamedTuple):
         On a CPU the sparse addition takes a quarter of the time of a scatter; GPUs have no kernel
         for it.
         """
-        if tf.config.list_physical_devices("GPU"):
-            return tf.tensor_scatter_nd_add(matrix, self.coordinates(), values)
-        shape = tf.shape(matrix, out_type=tf.int64)
-        return tf.sparse.add(matrix, tf.SparseTensor(self.coordinates(), values, shape))
+        with uncompiled():
+            if tf.config.list_physical_devices("GPU"):
+                return tf.tensor_scatter_nd_add(matrix, self.coordinates(), values)
+            shape = tf.shape(matrix, out_type=tf.int64)
+            return tf.sparse.add(matrix, tf.SparseTensor(self.coordinates(), values, shape))
 
 
 def placeholders() -> Histories:

@@ -22,6 +22,7 @@ from vae.models.ranking import Ranking, build_ranking
 from vae.models.session import open_session
 from vae.models.timeline import run_traced
 from vae.models.vae import VAE, Architecture
+from vae.models.xla import compiled
 from vae.utils.workers import Workers
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -62,8 +63,9 @@ def open_model(
 ) -> Iterator[tuple[tf.Session, Ranking]]:
     """A session with the inference graph of a model; random weights where there are none."""
     with tf.Graph().as_default(), open_session(config, workers) as session:
-        vae = VAE(architecture, config.seed)
-        ranking = build_ranking(vae, k, max_users)
+        with compiled(config.xla):
+            vae = VAE(architecture, config.seed)
+            ranking = build_ranking(vae, k, max_users)
         if weights is None:
             session.run(tf.global_variables_initializer())
         else:

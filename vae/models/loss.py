@@ -42,7 +42,7 @@ def multinomial_nll(
         ``bias``.
     """
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:
         def body(part: Histories, per_user: Sequence[tf.Tensor]) -> SliceResult:
             return _nll_and_gradients(per_user[0], kernel, bias, part, weight)
@@ -77,12 +77,10 @@ def _nll_and_gradients(
     logits = tf.nn.bias_add(tf.matmul(hidden, kernel), bias)
     probabilities = tf.nn.softmax(logits)
     log_normaliser = _log_normaliser(logits, probabilities)
-    value = tf.reduce_sum(counts * log_normaliser) - tf.reduce_sum(
-        tf.gather_nd(logits, histories.coordinates())
-    )
+    value = tf.reduce_sum(counts * log_normaliser) - tf.reduce_sum(histories.pick(logits))
     # Only then is nobody left who reads the probabilities, and the sum can be made in place.
     with tf.control_dependencies([value]):
-        difference = histories.add_to(probabilities, tf.gather(-1 / counts, histories.rows))
+        difference = histories.add_to(probabilities, histories.spread(-1 / counts))
     factor = (weight * counts)[:, tf.newaxis]
     by_hidden = factor * tf.matmul(difference, kernel, transpose_b=True)
     # A column of ones beside the hidden layer makes the bias's gradient the matmul's last row: far

@@ -18,7 +18,7 @@ class Ranking(NamedTuple):
 
     Attributes:
         histories: placeholders for the users' items.
-        items: (B, K) int32 columns, best first, -1 where the user has nothing more to be recommended.
+        items: (B, K) int32 columns, best first, -1 where nothing is left to recommend.
         scores: (B, K) float32 logits, -inf beside a -1.
     """
 

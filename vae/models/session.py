@@ -10,6 +10,9 @@ from vae.utils.workers import Workers
 # Control flow of TF1: loops are part of the graph itself, where Grappler's passes see into them.
 tf.disable_control_flow_v2()
 
+# The recipe uses TF1's API on purpose: no advice on every call that TF2 has another one.
+tf.logging.set_verbosity(tf.logging.ERROR)
+
 
 def open_session(config: Config, workers: Workers) -> tf.Session:
     """A session for the current graph on the worker's own GPU, if there is one, else on the CPU."""
@@ -20,6 +23,4 @@ def open_session(config: Config, workers: Workers) -> tf.Session:
         settings.inter_op_parallelism_threads = 1
     settings.gpu_options.allow_growth = True
     settings.gpu_options.visible_device_list = str(workers.local_rank)
-    if config.xla:
-        settings.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     return tf.Session(config=settings)

@@ -22,6 +22,7 @@ from vae.models.session import open_session
 from vae.models.timeline import run_traced
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
+from vae.models.xla import compiled
 from vae.utils.logging import RunLog
 from vae.utils.workers import Workers
 
@@ -77,11 +78,12 @@ class Trainer:
         )
         items = len(dataset.item_ids)
         architecture = Architecture(items, config.hidden_dim, config.latent_dim, config.activation)
-        self._vae = VAE(architecture, config.seed)
-        self._step = TrainingStep(self._vae, config, workers, self._batches.largest_share)
-        self._ranking = build_ranking(
-            self._vae, metric_depth(items), max_users=config.batch_size_validation
-        )
+        with compiled(config.xla):
+            self._vae = VAE(architecture, config.seed)
+            self._step = TrainingStep(self._vae, config, workers, self._batches.largest_share)
+            self._ranking = build_ranking(
+                self._vae, metric_depth(items), max_users=config.batch_size_validation
+            )
         self._saver = tf.train.Saver(max_to_keep=None)
         self._folder = CheckpointFolder(config.checkpoint_dir) if config.checkpoint_dir else None
         self._state = RunState.new(architecture, dataset.digest, as_json(config))

@@ -37,11 +37,7 @@ class TrainingStep:
         self._step = tf.placeholder(tf.int64, [], "step")
 
         users = Histories.of(self._items, self._counts)
-        inputs = users._replace(
-            items=tf.boolean_mask(users.items, self._kept),
-            rows=tf.boolean_mask(users.rows, self._kept),
-        )
-        mean, log_variance = vae.encode(inputs, keep_probability=1 - config.dropout)
+        mean, log_variance = vae.encode(users.keep(self._kept), keep_probability=1 - config.dropout)
         latent = sample(mean, log_variance, self._noise(config))
         kernel, bias = vae.item_layer
         global_users = tf.cast(self._global_users, tf.float32)

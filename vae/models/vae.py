@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 from vae.models.histories import Histories
 
 COLUMN_MULTIPLE = 8
-"""Tensor cores want dimensions in multiples of eight; the columns beyond the catalogue are masked."""
+"""Tensor cores want dimensions in multiples of eight; columns beyond the catalogue are masked."""
 
 ACTIVATIONS = {
     "tanh": tf.nn.tanh,
@@ -125,13 +125,8 @@ class VAE:
         """
         lengths = tf.maximum(tf.cast(histories.counts, tf.float32), 1.0)
         scale = tf.math.rsqrt(lengths) / keep_probability
-        inputs = tf.SparseTensor(
-            histories.coordinates(),
-            tf.gather(scale, histories.rows),
-            tf.stack([tf.cast(histories.users, tf.int64), self.architecture.columns]),
-        )
         kernel, bias = self._encoder_hidden
-        hidden = self._activation(tf.sparse.sparse_dense_matmul(inputs, kernel) + bias)
+        hidden = self._activation(histories.weighted_sum(scale, kernel) + bias)
         kernel, bias = self._encoder_latent
         mean, log_variance = tf.split(tf.matmul(hidden, kernel) + bias, 2, axis=1)
         return mean, log_variance

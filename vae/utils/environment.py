@@ -10,6 +10,3 @@ from vae.config import Config
 def prepare_environment(config: Config) -> None:
     """Sets the variables that the flags ask for; call it before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if config.xla:
-        flags = os.environ.get("TF_XLA_FLAGS", "")
-        os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_cpu_global_jit".strip()

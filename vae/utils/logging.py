@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ try:
 except ImportError:
     dllogger = dllogger_lines
 
-UNITS = {
+UNITS: dict[str, str | None] = {
     "train_epoch_time": "s",
     "train_throughput": "users/s",
     "loss": "nats/user",
@@ -95,7 +94,7 @@ class RunLog:
     def say(self, sentence: str) -> None:
         """Tell the person at the terminal something that is not a measurement."""
         if self._logger is not None:
-            print(sentence, file=sys.stderr, flush=True)
+            print(sentence, flush=True)
 
 
 def _is_defined(value: Any) -> bool:

@@ -1,0 +1,52 @@
+"""Fixtures shared by the end-to-end tests: they run the scripts as a user does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_script(script, *flags, cwd=ROOT, env=None, timeout=240, launcher=()):
+    """Runs a script of the repository with flags; returns the finished process."""
+    command = [*launcher, sys.executable, str(ROOT / script), *map(str, flags)]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def log_lines(path):
+    """The JSON objects of a log file; a line that is no DLLL line is an error."""
+    lines = path.read_text().splitlines()
+    assert all(line.startswith("DLLL ") for line in lines)
+    return [json.loads(line.removeprefix("DLLL ")) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory):
+    """A folder with the synthetic demo set, prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    done = run_script("prepare_dataset.py", "--dataset", "synthetic", "--data_dir", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ratings_of_movielens():
+    """The real ml-latest-small ratings, which are not part of the repository."""
+    path = Path(
+        os.environ.get("VAE_CF_ML_SMALL", ROOT.parent / "shared/data/ml-latest-small/ratings.csv")
+    )
+    if not path.is_file():
+        pytest.skip("ml-latest-small is not here; name its ratings.csv in VAE_CF_ML_SMALL")
+    return path

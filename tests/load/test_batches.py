@@ -1,0 +1,227 @@
+"""Training batches: every user once, the same whatever the number of workers or the first batch."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.sparse import csr_matrix
+
+from vae.load import TrainingBatches, prefetch
+
+SEARCH = settings(max_examples=50, deadline=None)
+SEEDS = st.integers(0, 2**31 - 1)
+BATCH_SIZES = st.integers(1, 40)
+DROPOUTS = st.sampled_from([0.0, 0.3, 0.5, 0.9])
+
+TRAIN = hnp.arrays(bool, st.tuples(st.integers(1, 30), st.integers(1, 12))).map(
+    lambda dense: csr_matrix(dense, dtype=np.uint8)
+)
+"""Users with any items, some with none."""
+
+
+@st.composite
+def tellable_users(draw):
+    """Users who can be told by their items: the digits of a user's number, plus one for all."""
+    users = draw(st.integers(1, 30))
+    dense = np.ones((users, 6), np.uint8)
+    dense[:, :5] = np.arange(users)[:, None] >> np.arange(5) & 1
+    return csr_matrix(dense)
+
+
+def users_of(batch):
+    """Numbers of the tellable users in a batch."""
+    histories = np.split(batch.items, np.cumsum(batch.counts)[:-1])
+    return [sum(1 << item for item in history[:-1].tolist()) for history in histories]
+
+
+def plain(batch):
+    """A batch as values that compare."""
+    return (
+        batch.items.tolist(),
+        batch.counts.tolist(),
+        batch.kept.tolist(),
+        batch.first_user,
+        batch.global_users,
+        batch.step,
+    )
+
+
+def epoch(batches, number=0, first_batch=0):
+    return [plain(batch) for batch in batches.epoch(number, first_batch)]
+
+
+@SEARCH
+@given(tellable_users(), BATCH_SIZES, SEEDS, st.integers(0, 5))
+def test_an_epoch_has_every_user_once_the_last_partial_batch_included(train, size, seed, number):
+    users = train.shape[0]
+    batches = TrainingBatches(train, size, seed, 0.5)
+    seen = [users_of(batch) for batch in batches.epoch(number)]
+    assert sorted(sum(seen, [])) == list(range(users))
+    assert len(seen) == batches.steps_per_epoch == math.ceil(users / size)
+    lengths = list(map(len, seen))
+    assert lengths[:-1] == [size] * (len(seen) - 1)
+    assert lengths[-1] == users - size * (len(seen) - 1)
+
+
+@SEARCH
+@given(TRAIN, BATCH_SIZES, SEEDS, DROPOUTS, st.integers(0, 5))
+def test_batches_have_the_types_and_numbers_that_they_promise(train, size, seed, dropout, number):
+    batches = TrainingBatches(train, size, seed, dropout)
+    for place, batch in enumerate(batches.epoch(number)):
+        assert batch.items.dtype == np.int64
+        assert batch.counts.dtype == np.int32
+        assert batch.kept.dtype == bool
+        assert len(batch.items) == len(batch.kept) == batch.counts.sum()
+        assert batch.first_user == 0
+        assert batch.global_users == len(batch.counts) <= batches.largest_share
+        assert batch.step == number * batches.steps_per_epoch + place
+
+
+@pytest.mark.parametrize("size", [5, 6, 1000])
+def test_a_batch_larger_than_the_data_set_is_the_data_set(size):
+    train = csr_matrix(np.eye(5, dtype=np.uint8))
+    batches = TrainingBatches(train, size, 0, 0.5)
+    (batch,) = batches.epoch(3)
+    assert sorted(batch.items.tolist()) == [0, 1, 2, 3, 4]
+    assert batch.counts.tolist() == [1] * 5
+    assert (batches.steps_per_epoch, batches.largest_share, batch.step) == (1, 5, 3)
+
+
+@SEARCH
+@given(TRAIN, BATCH_SIZES, SEEDS, DROPOUTS, st.integers(1, 9))
+def test_the_workers_shares_in_order_are_the_single_workers_batch(
+    train, size, seed, dropout, workers
+):
+    whole = TrainingBatches(train, size, seed, dropout).epoch(2)
+    parts = [TrainingBatches(train, size, seed, dropout, rank, workers) for rank in range(workers)]
+    largest = [part.largest_share for part in parts]
+    assert len(set(largest)) == 1
+    for batch, *shares in zip(whole, *(part.epoch(2) for part in parts), strict=True):
+        assert np.concatenate([s.items for s in shares]).tolist() == batch.items.tolist()
+        assert np.concatenate([s.counts for s in shares]).tolist() == batch.counts.tolist()
+        assert np.concatenate([s.kept for s in shares]).tolist() == batch.kept.tolist()
+        users = [len(share.counts) for share in shares]
+        assert [share.first_user for share in shares] == [sum(users[:r]) for r in range(workers)]
+        assert {share.global_users for share in shares} == {batch.global_users}
+        assert {share.step for share in shares} == {batch.step}
+        assert max(users) - min(users) <= 1
+        assert max(users) <= largest[0]
+
+
+def test_a_worker_without_users_still_gets_its_empty_share():
+    train = csr_matrix(np.eye(3, dtype=np.uint8))
+    shares = [list(TrainingBatches(train, 2, 0, 0.5, rank, 4).epoch(0)) for rank in range(4)]
+    assert [len(share) for share in shares] == [2] * 4
+    users = [[len(batch.counts) for batch in share] for share in shares]
+    assert np.sum(users, axis=0).tolist() == [2, 1]
+    assert min(map(min, users)) == 0
+    empty = next(batch for share in shares for batch in share if not len(batch.counts))
+    assert (empty.items.dtype, empty.items.shape) == (np.int64, (0,))
+    assert (empty.counts.dtype, empty.counts.shape) == (np.int32, (0,))
+    assert (empty.kept.dtype, empty.kept.shape) == (bool, (0,))
+
+
+@SEARCH
+@given(TRAIN, BATCH_SIZES, SEEDS, DROPOUTS, st.integers(1, 3), st.data())
+def test_starting_at_a_later_batch_yields_the_tail(train, size, seed, dropout, workers, data):
+    rank = data.draw(st.integers(0, workers - 1))
+    batches = TrainingBatches(train, size, seed, dropout, rank, workers)
+    first = data.draw(st.integers(0, batches.steps_per_epoch + 1))
+    assert epoch(batches, 4, first) == epoch(batches, 4)[first:]
+
+
+@SEARCH
+@given(TRAIN, BATCH_SIZES, SEEDS, st.integers(0, 100))
+def test_an_epoch_is_the_same_whatever_was_drawn_before(train, size, seed, number):
+    used = TrainingBatches(train, size, seed, 0.5)
+    next(used.epoch(number))
+    epoch(used, number + 1)
+    assert epoch(used, number) == epoch(TrainingBatches(train, size, seed, 0.5), number)
+
+
+def test_every_epoch_and_every_seed_has_its_own_order_and_its_own_dropout():
+    rng = np.random.default_rng(0)
+    train = csr_matrix(rng.random((200, 30)) < 0.5, dtype=np.uint8)
+    cases = [(seed, number) for seed in (0, 1, 2**31 - 1) for number in (0, 1, 2)]
+    orders, dropped = set(), set()
+    for seed, number in cases:
+        (batch,) = TrainingBatches(train, 200, seed, 0.5).epoch(number)
+        orders.add(tuple(batch.items.tolist()))
+        dropped.add(tuple(batch.kept.tolist()))
+    assert len(orders) == len(dropped) == len(cases)
+
+
+@SEARCH
+@given(tellable_users(), SEEDS, st.integers(1, 40), st.integers(1, 40))
+def test_the_batch_size_changes_neither_the_order_nor_the_dropout(train, seed, size, other):
+    def joined(size):
+        batches = list(TrainingBatches(train, size, seed, 0.5).epoch(1))
+        items = np.concatenate([batch.items for batch in batches]).tolist()
+        return items, np.concatenate([batch.kept for batch in batches]).tolist()
+
+    assert joined(size) == joined(other)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25, 0.5, 0.9])
+def test_dropout_drops_its_share_of_the_items(dropout):
+    train = csr_matrix(np.ones((200, 500), np.uint8))
+    (batch,) = TrainingBatches(train, 200, 7, dropout).epoch(0)
+    # 100,000 coins: the share has a standard deviation of 0.0016 at most.
+    assert abs((1 - batch.kept.mean()) - dropout) < 0.01
+    if dropout == 0:
+        assert batch.kept.all()
+
+
+@SEARCH
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_prefetching_yields_the_same(elements, depth):
+    assert list(prefetch(iter(elements), depth)) == elements
+
+
+@SEARCH
+@given(TRAIN, BATCH_SIZES, SEEDS)
+def test_prefetched_batches_are_the_batches(train, size, seed):
+    batches = TrainingBatches(train, size, seed, 0.5)
+    assert [plain(batch) for batch in prefetch(batches.epoch(0))] == epoch(batches)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_prefetching_raises_an_error_where_the_element_would_have_been_used(depth):
+    def elements():
+        yield 1
+        yield 2
+        raise RuntimeError("no third element")
+
+    ahead = prefetch(elements(), depth)
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(RuntimeError, match="no third element"):
+        next(ahead)
+
+
+def test_prefetching_works_ahead_in_another_thread_and_never_further_than_its_depth():
+    made, threads = [], set()
+
+    def elements():
+        for number in range(10):
+            made.append(number)
+            threads.add(threading.get_ident())
+            yield number
+
+    for used, number in enumerate(prefetch(elements(), 3)):
+        assert number == used
+        assert len(made) <= used + 1 + 3
+    assert made == list(range(10))
+    assert threading.get_ident() not in threads
+    assert len(threads) == 1
+
+
+def test_prefetching_can_be_given_up_half_way():
+    made = []
+    ahead = prefetch((made.append(number) for number in range(1000)), 2)
+    next(ahead)
+    ahead.close()
+    assert len(made) <= 4
