@@ -77,6 +77,7 @@ class Config:
     top_results: int = flag(EVALUATION, 100, "items to recommend to a user", low=1)
 
     amp: bool = flag(EXECUTION, False, "automatic mixed precision")
+    fp16_allreduce: bool = flag(EXECUTION, False, "send gradients between workers as float16")
     xla: bool = flag(EXECUTION, False, "compile the graph with XLA")
     trace: bool = flag(EXECUTION, False, "save a timeline of one step for chrome://tracing")
     seed: int = flag(EXECUTION, 0, "seed of everything random", low=0, high=2**31 - 1)

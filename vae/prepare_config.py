@@ -43,7 +43,9 @@ class PrepareOptions:
     user_col: str = flag(FILE, "userId", "column of user ids")
     item_col: str = flag(FILE, "movieId", "column of item ids")
     rating_col: str = flag(FILE, "rating", "column of ratings; 'none': every row counts")
-    sep: str | None = flag(FILE, None, "column separator (none: tab for .tsv, else comma)")
+    sep: str | None = flag(
+        FILE, None, r"column separator, \t for a tab (none: tab for .tsv, else comma)"
+    )
     threshold: float = flag(FILE, 4.0, "keep rows with at least this rating")
 
     min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", low=1)
@@ -89,7 +91,7 @@ class PrepareOptions:
     def separator(self) -> str:
         """The character between two columns."""
         if self.sep is not None:
-            return self.sep
+            return "\t" if self.sep == r"\t" else self.sep
         return "\t" if ".tsv" in self.ratings_file.suffixes else ","
 
     def _contradictions(self) -> Iterator[str]:
@@ -101,8 +103,10 @@ class PrepareOptions:
             yield "--ratings is not for --dataset synthetic, give the data set another name"
         if self.user_col == self.item_col:
             yield f"--user_col and --item_col both name {self.user_col!r}"
-        if self.sep is not None and len(self.sep) != 1:
-            yield f"--sep {self.sep!r} is not one character"
+        if self.rating_col in {self.user_col, self.item_col} - {"none"}:
+            yield f"--rating_col {self.rating_col!r} is a column of ids, give another or 'none'"
+        if not re.fullmatch(r"[\t\x20-\x7e]", self.separator) or self.separator == '"':
+            yield f"--sep {self.sep!r} cannot separate columns, give one ASCII character or \\t"
         heldout = self.heldout_users
         if heldout is not None and heldout >= 1 and heldout != int(heldout):
             yield f"--heldout_users {heldout} is neither a whole number nor below 1"

@@ -18,7 +18,7 @@ from vae.models.inference import Weights, benchmark, restore_weights, test
 from vae.models.training import train
 from vae.models.vae import Architecture
 from vae.utils.logging import UNITS, RunLog
-from vae.utils.workers import connect
+from vae.utils.workers import check_agreement, connect, together
 
 
 def run_recipe(config: Config) -> None:
@@ -27,8 +27,9 @@ def run_recipe(config: Config) -> None:
     Raises:
         UserError: the data or the checkpoint cannot be used.
     """
-    workers = connect()
-    dataset = open_dataset(config.data_dir, config.dataset)
+    workers = connect(config.fp16_allreduce)
+    dataset = together(workers, lambda: open_dataset(config.data_dir, config.dataset))
+    check_agreement(workers, as_json(config) | {"the data's digest": dataset.digest})
     architecture = Architecture(
         len(dataset.item_ids), config.hidden_dim, config.latent_dim, config.activation
     )

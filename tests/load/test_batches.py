@@ -57,14 +57,14 @@ def epoch(batches, number=0, first_batch=0):
 @SEARCH
 @given(tellable_users(), BATCH_SIZES, SEEDS, st.integers(0, 5))
 def test_an_epoch_has_every_user_once_the_last_partial_batch_included(train, size, seed, number):
-    users = train.shape[0]
+    total = train.shape[0]
     batches = TrainingBatches(train, size, seed, 0.5)
     seen = [users_of(batch) for batch in batches.epoch(number)]
-    assert sorted(sum(seen, [])) == list(range(users))
-    assert len(seen) == batches.steps_per_epoch == math.ceil(users / size)
+    assert sorted(user for users in seen for user in users) == list(range(total))
+    assert len(seen) == batches.steps_per_epoch == math.ceil(total / size)
     lengths = list(map(len, seen))
     assert lengths[:-1] == [size] * (len(seen) - 1)
-    assert lengths[-1] == users - size * (len(seen) - 1)
+    assert lengths[-1] == total - size * (len(seen) - 1)
 
 
 @SEARCH

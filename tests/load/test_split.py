@@ -1,4 +1,4 @@
-"""The split against what it promises, on any ratings, and against a slow reference of its filters."""
+"""The split against what it promises on any ratings, and a slow reference of its filters."""
 
 import math
 import re

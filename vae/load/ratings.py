@@ -21,6 +21,7 @@ from vae.errors import UserError
 
 _BLOCK_BYTES = 16 << 20
 _LIKELY_SEPARATORS = (",", "\t", ";", "|", "::")
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def read_ratings(path: Path, columns: Columns, threshold: float) -> Ratings:
     _check_columns(path, columns, header)
     table = _read_table(path, columns, header)
     if table.num_rows == 0:
-        raise UserError(f"{path}: holds a header but no rows.")
+        raise _no_rows(path)
     for name in columns.names:
         _check_no_gaps(path, name, table[name])
     if columns.rating is not None:
@@ -120,7 +121,7 @@ def _read_header(path: Path) -> str:
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}).") from None
     try:
-        header = line.decode("utf-8-sig").rstrip("\r\n")
+        header = re.split(r"[\r\n]", line.decode("utf-8-sig"), maxsplit=1)[0]
     except UnicodeDecodeError:
         raise _not_utf8(path, "row 1") from None
     if not header:
@@ -137,8 +138,10 @@ def _check_columns(path: Path, columns: Columns, header: str) -> None:
                 f"{path}: has {found.count(name)} columns named {name!r}; rename all but one."
             )
         if name not in found:
+            named = [repr(other[:100]) for other in found[:_MOST_NAMED]]
+            more = ", ..." if len(found) > _MOST_NAMED else ""
             raise UserError(
-                f"{path}: has no column {name!r} but {', '.join(map(repr, found))}; "
+                f"{path}: has no column {name!r} but {', '.join(named)}{more}; "
                 f"{_advice(columns, header)}."
             )
 
@@ -146,14 +149,18 @@ def _check_columns(path: Path, columns: Columns, header: str) -> None:
 def _advice(columns: Columns, header: str) -> str:
     for separator in _LIKELY_SEPARATORS:
         if separator != columns.separator and columns.user in _split(header, separator):
-            return f"it looks separated by {separator!r}, give that as --sep"
+            mend = "give that as --sep" if len(separator) == 1 else "replace that by one character"
+            return f"it looks separated by {separator!r}, {mend}"
     return "name the columns with --user_col, --item_col and --rating_col"
 
 
 def _split(header: str, separator: str) -> list[str]:
     if len(separator) > 1:
         return header.split(separator)
-    return next(csv.reader(io.StringIO(header), delimiter=separator))
+    try:
+        return next(csv.reader(io.StringIO(header), delimiter=separator))
+    except csv.Error:  # a name longer than the csv module takes: this is no ratings file
+        return header.split(separator)
 
 
 def _read_table(path: Path, columns: Columns, header: str) -> pa.Table:
@@ -170,7 +177,7 @@ def _read_table(path: Path, columns: Columns, header: str) -> pa.Table:
             if name is not None and types.get(name) == pa.int64():
                 types[name] = pa.string()
             else:
-                _explain(path, columns, types, names)
+                _explain(path, columns, names)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error}).") from None
 
@@ -186,10 +193,12 @@ def _parse(
     )
 
 
-def _explain(
-    path: Path, columns: Columns, types: Mapping[str, pa.DataType], names: Sequence[str]
-) -> NoReturn:
+def _explain(path: Path, columns: Columns, names: Sequence[str]) -> NoReturn:
     """Parses again in one thread, which knows the row, and says what is wrong there."""
+    # Ids as strings: that an id is no integer is nothing wrong, even if it comes first.
+    types = dict.fromkeys((columns.user, columns.item), pa.string())
+    if columns.rating is not None:
+        types[columns.rating] = pa.float32()
     try:
         _parse(path, columns, types, use_threads=False)
     except pa.ArrowInvalid as error:
@@ -209,6 +218,8 @@ def _explain(
                 f"{path}: {where}: {count[2]} columns where the header has {count[1]}; "
                 "quote values that hold the separator."
             ) from None
+        if "Empty CSV file" in text:
+            raise _no_rows(path) from None
         raise UserError(f"{path}: is not a CSV file ({text.splitlines()[0]}).") from None
     raise UserError(f"{path}: changed while it was read; run this again.")
 
@@ -250,6 +261,10 @@ def _encode(column: pa.ChunkedArray) -> Ids:
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     return Ids(rank[encoded.indices.to_numpy()], values[order])
+
+
+def _no_rows(path: Path) -> UserError:
+    return UserError(f"{path}: holds a header but no rows.")
 
 
 def _not_utf8(path: Path, where: str) -> UserError:

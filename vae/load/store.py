@@ -103,6 +103,7 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
                 for target, draft in drafts.items()
             },
         }
+        manifest["checksum"] = _checksum(manifest)
         drafts[folder / MANIFEST] = draft = folder / f".draft-{MANIFEST}"
         draft.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for draft in drafts.values():
@@ -128,8 +129,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         version = manifest["format_version"]
         files = manifest["files"]
         complete = {f"{n}.npz" for n in _MATRICES} | {f"{n}.npy" for n in _IDS}
-        if version == FORMAT_VERSION and set(files) != complete:
-            raise ValueError("it does not list the prepared files")
+        if version == FORMAT_VERSION:
+            if manifest.pop("checksum") != _checksum(manifest):
+                raise ValueError("it differs from what was written")
+            if set(files) != complete:
+                raise ValueError("it does not list the prepared files")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -159,10 +163,15 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             f"{folder}: holds no prepared data; run python prepare_dataset.py "
             f"--data_dir {data_dir} --dataset {name} first."
         )
-    for file, facts in manifest["files"].items():
-        _check_file(folder / file, facts)
-    matrices = {name: _open_matrix(folder / f"{name}.npz") for name in _MATRICES}
-    ids = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _IDS}
+    try:
+        for file, facts in manifest["files"].items():
+            _check_file(folder / file, facts)
+        matrices = {name: _open_matrix(folder / f"{name}.npz") for name in _MATRICES}
+        ids = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _IDS}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{folder}: cannot be opened ({error}); run prepare_dataset.py again."
+        ) from None
     return Dataset(
         name=name,
         train=matrices["train"],
@@ -185,6 +194,10 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _check_file(path: Path, facts: Mapping[str, Any]) -> None:

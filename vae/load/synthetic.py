@@ -11,11 +11,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
+
+from vae.errors import UserError
 
 GENERATOR_VERSION = 1
 
@@ -64,20 +67,34 @@ def generate(path: Path, scale: str, seed: int, say: Callable[[str], None]) -> N
         scale: a key of ``POPULATIONS``.
         seed: of everything random.
         say: where to tell what was done.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     population = POPULATIONS[scale]
     recipe = {"generator": GENERATOR_VERSION, "seed": seed, **asdict(population)}
     note = path.with_suffix(".json")
-    if path.exists() and note.exists() and json.loads(note.read_text("utf-8")) == recipe:
+    if path.is_file() and _read_note(note) == recipe:
         say(f"{path} is already generated.")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    note.unlink(missing_ok=True)
-    draft = path.with_name(f".draft-{path.name}")
-    rows = _write(draft, population, seed)
-    draft.replace(path)
-    note.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        note.unlink(missing_ok=True)
+        draft = path.with_name(f".draft-{path.name}")
+        rows = _write(draft, population, seed)
+        draft.replace(path)
+        note.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).", exit_code=1) from None
     say(f"Generated {path}: {rows:,} ratings of {population.users:,} users.")
+
+
+def _read_note(note: Path) -> Any:
+    """What the last generation noted, None where that cannot be told."""
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _write(path: Path, population: Population, seed: int) -> int:

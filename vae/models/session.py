@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow.compat.v1 as tf
 
 from vae.config import Config
+from vae.errors import UserError
 from vae.utils.workers import Workers
 
 # Control flow of TF1: loops are part of the graph itself, where Grappler's passes see into them.
@@ -15,9 +16,19 @@ tf.logging.set_verbosity(tf.logging.ERROR)
 
 
 def open_session(config: Config, workers: Workers) -> tf.Session:
-    """A session for the current graph on the worker's own GPU, if there is one, else on the CPU."""
+    """A session for the current graph on the worker's own GPU, if there is one, else on the CPU.
+
+    Raises:
+        UserError: this machine has GPUs, but fewer than workers.
+    """
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus and workers.local_rank >= gpus:
+        raise UserError(
+            f"worker {workers.local_rank} of this machine has no GPU of its own, there are {gpus}; "
+            f"start at most {gpus} workers here."
+        )
     settings = tf.ConfigProto(allow_soft_placement=True)
-    if not tf.config.list_physical_devices("GPU"):
+    if not gpus:
         # One operation after another, each on all cores: two large matmuls side by side fight for
         # the caches and take a fifth longer than in turn (docs/performance.md).
         settings.inter_op_parallelism_threads = 1

@@ -24,7 +24,7 @@ from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
 from vae.models.xla import compiled
 from vae.utils.logging import RunLog
-from vae.utils.workers import Workers
+from vae.utils.workers import Workers, together
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -104,18 +104,24 @@ class Trainer:
         return TrainedModel(weights, self._summary())
 
     def _start(self) -> None:
-        """Initialises the variables, or restores them where a run left off."""
-        latest = self._folder.latest() if self._folder else None
-        if latest is None:
-            self._session.run(tf.global_variables_initializer())
-        else:
-            state = checkpoint.read_state(latest)
-            architecture = self._vae.architecture
-            checkpoint.check_match(latest, state, architecture, self._dataset.digest)
-            checkpoint.restore(self._session, self._saver, latest)
-            self._state = state
-            self._log.say(f"Resuming {latest} after epoch {state.epoch}.")
+        """Initialises the variables, or restores them where a run left off.
+
+        Rank 0 alone reads checkpoints, so that a folder on its own disk is enough.
+        """
+        self._session.run(tf.global_variables_initializer())
+        restored = together(self._workers, self._restore_on_rank_0)
+        self._state = self._workers.gather(restored)[0]
         self._workers.broadcast_variables(self._session)
+
+    def _restore_on_rank_0(self) -> RunState:
+        latest = self._folder.latest() if self._folder and self._workers.rank == 0 else None
+        if latest is None:
+            return self._state
+        state = checkpoint.read_state(latest)
+        checkpoint.check_match(latest, state, self._vae.architecture, self._dataset.digest)
+        checkpoint.restore(self._session, self._saver, latest)
+        self._log.say(f"Resuming {latest} after epoch {state.epoch}.")
+        return state
 
     def _train_epoch(self) -> None:
         """Trains on every user once and logs the epoch."""
@@ -190,6 +196,9 @@ class Trainer:
 
     def _save(self) -> None:
         """Writes a checkpoint, if there is a folder for them; rank 0 alone writes."""
+        together(self._workers, self._save_on_rank_0)
+
+    def _save_on_rank_0(self) -> None:
         if self._folder and self._workers.rank == 0:
             self._folder.save(self._session, self._saver, self._state)
 

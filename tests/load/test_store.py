@@ -1,0 +1,417 @@
+"""Prepared data on the disk: they come back equal and mapped, whole or not at all."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from vae.errors import UserError
+from vae.load import open_dataset, store
+from vae.load.dataset import HeldOut, Split
+from vae.load.store import prepared_folder, read_manifest, sha256, write_split
+
+MATRICES = ("train", "validation_fold_in", "validation_ranked", "test_fold_in", "test_ranked")
+IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
+FILES = (*(f"{name}.npz" for name in MATRICES), *(f"{name}.npy" for name in IDS))
+
+
+def make_split(seed=0, items=7, users=(9, 3, 4), strings=False, fill=0.5):
+    rng = np.random.default_rng(seed)
+
+    def matrix(users):
+        return csr_matrix(rng.random((users, items)) < fill, dtype=np.uint8)
+
+    def ids(count, first):
+        numbers = np.arange(first, first + count)
+        return np.array([f"ü{number}" for number in numbers]) if strings else numbers
+
+    train, validation, test = users
+    return Split(
+        matrix(train),
+        ids(train, 100),
+        ids(items, 10),
+        HeldOut(matrix(validation), matrix(validation), ids(validation, 200)),
+        HeldOut(matrix(test), matrix(test), ids(test, 300)),
+        {"rows": 12},
+    )
+
+
+def fields(data):
+    """The matrices and ids of a split or a data set, by the names of their files."""
+    matrices = (
+        data.train,
+        data.validation.fold_in,
+        data.validation.ranked,
+        data.test.fold_in,
+        data.test.ranked,
+    )
+    ids = (data.item_ids, data.train_user_ids, data.validation.user_ids, data.test.user_ids)
+    return dict(zip(MATRICES, matrices, strict=True)), dict(zip(IDS, ids, strict=True))
+
+
+def assert_same(one, other):
+    (matrices, ids), (other_matrices, other_ids) = fields(one), fields(other)
+    for name in MATRICES:
+        a, b = matrices[name], other_matrices[name]
+        assert (a.shape, a.dtype, a.has_sorted_indices) == (b.shape, b.dtype, b.has_sorted_indices)
+        np.testing.assert_array_equal(a.indptr, b.indptr)
+        np.testing.assert_array_equal(a.indices, b.indices)
+        np.testing.assert_array_equal(a.data, b.data)
+    for name in IDS:
+        assert ids[name].dtype == other_ids[name].dtype
+        np.testing.assert_array_equal(ids[name], other_ids[name])
+
+
+def written(data_dir, split, name="set"):
+    """Writes a split as a data set; returns its folder."""
+    folder = prepared_folder(data_dir, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_split(folder, split, {"source": {}, "parameters": {}})
+    return folder
+
+
+def refusal(data_dir, name="set"):
+    with pytest.raises(UserError) as caught:
+        open_dataset(data_dir, name)
+    assert caught.value.exit_code == 2
+    assert "prepare_dataset.py" in str(caught.value)
+    return str(caught.value)
+
+
+def is_mapped(array):
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return False
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A prepared data set; tests damage copies of it."""
+    data_dir = tmp_path_factory.mktemp("original")
+    written(data_dir, make_split())
+    return data_dir
+
+
+@pytest.fixture
+def copy(original, tmp_path):
+    shutil.copytree(original, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.builds(
+        make_split,
+        seed=st.integers(0, 99),
+        items=st.integers(1, 9),
+        users=st.tuples(*[st.integers(1, 5)] * 3),
+        strings=st.booleans(),
+        fill=st.sampled_from([0.0, 0.3, 1.0]),
+    )
+)
+def test_what_was_written_is_opened(tmp_path_factory, split):
+    data_dir = tmp_path_factory.getbasetemp() / "round"
+    written(data_dir, split)
+    data = open_dataset(data_dir, "set")
+    assert data.name == "set"
+    assert_same(data, split)
+
+
+def test_matrices_are_mapped_into_memory_and_cannot_be_written_to(original):
+    data = open_dataset(original, "set")
+    for matrix in fields(data)[0].values():
+        for array in (matrix.data, matrix.indices, matrix.indptr):
+            assert is_mapped(array)
+            assert not array.flags.writeable
+
+
+def test_the_manifest_says_what_was_counted_and_lists_every_file(original):
+    folder = prepared_folder(original, "set")
+    manifest = read_manifest(folder)
+    assert manifest["counts"] == {"rows": 12}
+    assert manifest["files"].keys() == set(FILES)
+    for name, facts in manifest["files"].items():
+        assert facts == {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": sha256(folder / name),
+        }
+
+
+def test_the_digest_is_the_contents_alone(tmp_path):
+    split = make_split()
+    written(tmp_path, split, "one")
+    written(tmp_path, split, "other")
+    one, other = open_dataset(tmp_path, "one"), open_dataset(tmp_path, "other")
+    assert one.digest == other.digest
+
+
+def changed(split, change):
+    """The same split with one thing changed."""
+    train, items, validation = split.train, split.item_ids, split.validation
+    if change == "an item id":
+        items = items + (np.arange(len(items)) == 0)
+    elif change == "the order of items":
+        items = items[::-1]
+    elif change == "the order of columns":
+        train = train[:, ::-1].sorted_indices()
+    elif change == "a pair":
+        train = csr_matrix(train.toarray() ^ np.eye(*train.shape, dtype=np.uint8))
+    elif change == "a user's id":
+        validation = HeldOut(validation.fold_in, validation.ranked, validation.user_ids + 1)
+    elif change == "what is ranked":
+        validation = HeldOut(validation.ranked, validation.fold_in, validation.user_ids)
+    return Split(train, split.train_user_ids, items, validation, split.test, split.counts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "an item id",
+        "the order of items",
+        "the order of columns",
+        "a pair",
+        "a user's id",
+        "what is ranked",
+    ],
+)
+def test_the_digest_is_another_with_another(tmp_path, change):
+    split = make_split()
+    written(tmp_path, split, "one")
+    written(tmp_path, changed(split, change), "other")
+    assert open_dataset(tmp_path, "one").digest != open_dataset(tmp_path, "other").digest
+
+
+def test_a_folder_without_prepared_data_says_how_to_prepare_them(tmp_path):
+    sentence = f"run python prepare_dataset.py --data_dir {tmp_path} --dataset set first"
+    assert sentence in refusal(tmp_path)
+    prepared_folder(tmp_path, "set").mkdir(parents=True)
+    assert sentence in refusal(tmp_path)
+
+
+class Crash(BaseException):
+    """What ends a program and is no error that it handles."""
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Names every step of writing in a list; raises at the one whose number ``fail`` returns."""
+    seen, fail = [], {}
+
+    def watched(name, function):
+        def step(*args, **kwargs):
+            seen.append((name, args))
+            if len(seen) == fail.get("at"):
+                raise fail["with"]
+            return function(*args, **kwargs)
+
+        return step
+
+    monkeypatch.setattr(store.os, "fsync", lambda descriptor: None)
+    for owner, name in (
+        (store, "save_npz"),
+        (store.np, "save"),
+        (store, "sha256"),
+        (store, "_sync"),
+        (Path, "write_text"),
+        (Path, "unlink"),
+        (Path, "replace"),
+    ):
+        monkeypatch.setattr(owner, name, watched(name, getattr(owner, name)))
+    return seen, fail
+
+
+def test_the_manifest_is_removed_before_any_file_changes_and_written_after_all(tmp_path, steps):
+    seen, _ = steps
+    folder = written(tmp_path, make_split())
+    moves = [(name, args) for name, args in seen if name in ("unlink", "replace")]
+    targets = [args[-1] for _, args in moves]
+    assert moves[0] == ("unlink", (folder / "manifest.json",))
+    assert targets[-1] == folder / "manifest.json"
+    assert {path.name for path in targets[1:-1]} == set(FILES)
+    synced = {args[0].name for name, args in seen if name == "_sync"}
+    assert synced == {f".draft-{name}" for name in (*FILES, "manifest.json")}
+    assert not list(folder.glob(".draft-*"))
+
+
+def count_steps(tmp_path, steps):
+    seen, _ = steps
+    written(tmp_path / "count", make_split())
+    count = len(seen)
+    seen.clear()
+    return count
+
+
+def test_a_crash_at_any_step_leaves_nothing_prepared(tmp_path, steps):
+    seen, fail = steps
+    for step in range(1, count_steps(tmp_path, steps) + 1):
+        seen.clear()
+        fail.update({"at": step, "with": Crash()})
+        with pytest.raises(Crash):
+            written(tmp_path, make_split())
+        fail.clear()
+        assert "holds no prepared data" in refusal(tmp_path)
+    written(tmp_path, make_split())
+    assert_same(open_dataset(tmp_path, "set"), make_split())
+
+
+def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_data_or_none(tmp_path, steps):
+    seen, fail = steps
+    old, new = make_split(1), make_split(2)
+    kept, lost = 0, 0
+    for step in range(1, count_steps(tmp_path, steps) + 1):
+        written(tmp_path, old)
+        seen.clear()
+        fail.update({"at": step, "with": Crash()})
+        with pytest.raises(Crash):
+            written(tmp_path, new)
+        fail.clear()
+        if read_manifest(prepared_folder(tmp_path, "set")) is None:
+            lost += 1
+            assert "holds no prepared data" in refusal(tmp_path)
+        else:
+            kept += 1
+            assert_same(open_dataset(tmp_path, "set"), old)
+    # Lost only while the ten files take the old ones' places.
+    assert lost == len(FILES) + 1
+    assert kept > 20
+
+
+def test_a_full_disk_at_any_step_is_one_sentence_and_leaves_no_drafts(tmp_path, steps):
+    seen, fail = steps
+    for step in range(1, count_steps(tmp_path, steps) + 1):
+        seen.clear()
+        fail.update({"at": step, "with": OSError(28, "No space left on device")})
+        with pytest.raises(UserError, match=r"written \(No space left on device\)\.$") as caught:
+            written(tmp_path, make_split())
+        fail.clear()
+        assert caught.value.exit_code == 1
+        assert "holds no prepared data" in refusal(tmp_path)
+        assert not list(prepared_folder(tmp_path, "set").glob(".draft-*"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy, name):
+    path = prepared_folder(copy, "set") / name
+    path.unlink()
+    assert refusal(copy) == f"{path}: is missing; run prepare_dataset.py again."
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(FILES), st.booleans(), st.data())
+def test_a_damaged_file_is_named_wherever_it_is_damaged(
+    original, tmp_path_factory, name, truncate, data
+):
+    path = prepared_folder(original, "set") / name
+    sound = path.read_bytes()
+    place = data.draw(st.integers(0, len(sound) - 1))
+    damaged = bytearray(sound)
+    if truncate:
+        del damaged[place:]
+    else:
+        damaged[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(damaged)
+    try:
+        assert refusal(original).startswith(f"{path}: ")
+    finally:
+        path.write_bytes(sound)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.booleans(), st.data())
+def test_a_damaged_manifest_is_named_unless_it_says_the_same(original, truncate, data):
+    path = prepared_folder(original, "set") / "manifest.json"
+    sound = path.read_bytes()
+    place = data.draw(st.integers(0, len(sound) - 1))
+    damaged = bytearray(sound)
+    if truncate:
+        del damaged[place:]
+    else:
+        damaged[place] ^= data.draw(st.integers(1, 255))
+    try:
+        same = json.loads(damaged) == json.loads(sound)
+    except ValueError:
+        same = False
+    path.write_bytes(damaged)
+    try:
+        if same:
+            assert_same(open_dataset(original, "set"), make_split())
+        else:
+            assert refusal(original).startswith(f"{path}: ")
+    finally:
+        path.write_bytes(sound)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"text"', "{}", '{"format_version": 1}'])
+def test_a_manifest_that_is_none_is_named(copy, text):
+    path = prepared_folder(copy, "set") / "manifest.json"
+    path.write_text(text)
+    sentence = refusal(copy)
+    assert sentence.startswith(f"{path}: is damaged (")
+    assert sentence.endswith("; remove it and run prepare_dataset.py again.")
+
+
+def test_files_of_two_preparations_do_not_mix(copy, tmp_path):
+    other = written(tmp_path / "other", make_split(1))
+    path = prepared_folder(copy, "set") / "train.npz"
+    shutil.copy(other / "train.npz", path)
+    assert refusal(copy).startswith(f"{path}: ")
+
+
+def rewrite_manifest(folder, **facts):
+    """A manifest that says something else and is sound."""
+    manifest = read_manifest(folder)
+    manifest |= facts
+    for name in manifest["files"]:
+        path = folder / name
+        manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    manifest["checksum"] = store._checksum(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("version", [0, 2, 999, "1", None])
+def test_the_format_of_another_program_is_refused(copy, version):
+    folder = prepared_folder(copy, "set")
+    rewrite_manifest(folder, format_version=version)
+    assert refusal(copy) == (
+        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 1; "
+        "remove it and run prepare_dataset.py again."
+    )
+
+
+class Pickled:
+    """What runs a command when it is unpickled."""
+
+    loaded = False
+
+    def __reduce__(self):
+        return (setattr, (Pickled, "loaded", True))
+
+
+def test_a_pickle_among_the_ids_is_not_loaded(copy):
+    folder = prepared_folder(copy, "set")
+    np.save(folder / "item_ids.npy", np.array([Pickled()]), allow_pickle=True)
+    rewrite_manifest(folder)
+    assert "cannot be opened (" in refusal(copy)
+    assert not Pickled.loaded
+
+
+def test_a_pickle_inside_a_matrix_is_not_loaded(copy):
+    folder = prepared_folder(copy, "set")
+    np.save(folder / "data.npy", np.array([Pickled()]), allow_pickle=True)
+    with zipfile.ZipFile(folder / "train.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["data.npy"] = (folder / "data.npy").read_bytes()
+    with zipfile.ZipFile(folder / "train.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    rewrite_manifest(folder)
+    assert "cannot be opened (" in refusal(copy)
+    assert not Pickled.loaded

@@ -1,0 +1,152 @@
+"""Several workers: real mpirun and horovodrun jobs, compared with a single process."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT, log_lines, run_script
+
+BIN = Path(sys.executable).parent
+SMALL = ("--hidden_dim", 32, "--latent_dim", 8, "--batch_size_train", 1001, "--lr", 0.01)
+
+
+def mpirun(workers):
+    path = shutil.which("mpirun", path=BIN) or shutil.which("mpirun")
+    assert path, "Horovod is installed with an MPI: run 'make horovod'"
+    return (
+        path,
+        "--allow-run-as-root",
+        "--oversubscribe",
+        "--bind-to",
+        "none",
+        "-np",
+        str(workers),
+    )
+
+
+def horovodrun(workers):
+    return (str(BIN / "horovodrun"), "--gloo", "-np", str(workers), "-H", f"localhost:{workers}")
+
+
+LAUNCHERS = {
+    "alone": (),
+    "mpirun-2": mpirun(2),
+    "mpirun-3": mpirun(3),
+    "gloo-2": horovodrun(2),
+}
+# One core a worker, so that three of them on two cores do not fight for it.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+
+
+def train_flags(data, folder):
+    return (
+        "--dataset", "synthetic", "--data_dir", data, "--checkpoint_dir", folder / "ckpt",
+        "--results_dir", folder / "results", "--log_path", folder / "run.log", *SMALL,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=LAUNCHERS)
+def job(request, demo_data, tmp_path_factory):
+    """The folder of a finished job of 20 steps; its test ran in the same job."""
+    folder = tmp_path_factory.mktemp(request.param)
+    done = run_script(
+        "main.py", "--train", "--test", *train_flags(demo_data, folder), "--epochs", 4,
+        launcher=LAUNCHERS[request.param], env=ONE_THREAD,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alone(demo_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    flags = train_flags(demo_data, folder)
+    done = run_script("main.py", "--train", "--test", *flags, "--epochs", 4, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def variables(folder):
+    (checkpoint,) = (folder / "ckpt").glob("step-*")
+    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def test_any_number_of_workers_trains_the_same_weights(job, alone):
+    weights, expected = variables(job), variables(alone)
+    assert expected["global_step"] == 20
+    assert set(weights) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(weights[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_any_number_of_workers_reports_the_same_test_metrics(job, alone):
+    found, expected = (
+        json.loads((folder / "results/results.json").read_text()) for folder in (job, alone)
+    )
+    for name in ("test_ndcg@100", "test_recall@20", "test_recall@50", "test_users"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_rank_0_alone_writes_the_log(job):
+    steps = [line["step"] for line in log_lines(job / "run.log") if line["type"] == "LOG"]
+    assert steps.count("PARAMETER") == 1
+    assert steps.count([1]) == 1
+
+
+@pytest.mark.parametrize("launcher", ["mpirun-2", "gloo-2"])
+def test_a_killed_rank_ends_the_job_and_leaves_a_usable_checkpoint(launcher, demo_data, tmp_path):
+    flags = train_flags(demo_data, tmp_path)
+    command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train", *map(str, flags)]
+    with subprocess.Popen(
+        [*command, "--epochs", "100000", "--validation_step", "1"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as job:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "ckpt").glob("step-*")):
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        victim = subprocess.run(
+            ["pgrep", "-n", "-f", f"main.py --train .*{tmp_path}"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        subprocess.run(["kill", f"-{signal.SIGKILL.value}", victim.stdout.split()[0]], check=True)
+        assert job.wait(timeout=60) != 0
+    done = run_script("main.py", "--test", *flags)
+    assert done.returncode == 0, done.stderr
+
+
+def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_path):
+    flags = [*map(str, train_flags(demo_data, tmp_path))]
+    command = [*mpirun(1), sys.executable, "main.py", "--train", *flags, "--epochs", "1"]
+    other = ["-np", "1", sys.executable, "main.py", "--train", *flags, "--epochs", "2"]
+    done = subprocess.run(
+        [*command, ":", *other], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert "epochs is 1 on rank 0 and 2 on rank 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_several_workers_without_horovod_are_an_error(demo_data, tmp_path):
+    # A Python that cannot find Horovod: a module of that name which is not there to be found.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'horovod' else find(name, *a)\n"
+    )
+    done = run_script(
+        "main.py", "--train", *train_flags(demo_data, tmp_path),
+        launcher=mpirun(2), env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Horovod is not installed" in done.stderr
+    assert not (tmp_path / "ckpt").exists()
