@@ -6,6 +6,7 @@ and nowhere else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +75,24 @@ class Config:
     batch_size_validation: int = flag(
         EVALUATION, 10000, "users in a batch of validation and testing", low=1
     )
+    inference_batch_sizes: str = flag(
+        EVALUATION, "1", "users of a query in the inference benchmark, e.g. 1,64,512"
+    )
     top_results: int = flag(EVALUATION, 100, "items to recommend to a user", low=1)
 
-    amp: bool = flag(EXECUTION, False, "automatic mixed precision")
+    amp: bool = flag(
+        EXECUTION, False, "mixed precision: float16 on GPUs, bfloat16 on CPUs that have it"
+    )
+    no_tf32: bool = flag(EXECUTION, False, "keep GPUs from rounding float32 matmuls to TF32")
     fp16_allreduce: bool = flag(EXECUTION, False, "send gradients between workers as float16")
     xla: bool = flag(EXECUTION, False, "compile the graph with XLA")
     trace: bool = flag(EXECUTION, False, "save a timeline of one step for chrome://tracing")
     seed: int = flag(EXECUTION, 0, "seed of everything random", low=0, high=2**31 - 1)
+
+    @property
+    def benchmark_batch_sizes(self) -> tuple[int, ...]:
+        """``inference_batch_sizes`` as numbers."""
+        return tuple(int(size) for size in self.inference_batch_sizes.split(","))
 
     def trace_path(self, what: str) -> Path:
         """Where ``--trace`` puts the timeline of ``what``."""
@@ -92,6 +104,11 @@ class Config:
             raise UserError("; ".join(problems) + ".")
 
     def _contradictions(self) -> Iterator[str]:
+        if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", self.inference_batch_sizes):
+            yield (
+                f"--inference_batch_sizes {self.inference_batch_sizes!r} is no list of numbers, "
+                "give e.g. 1,64,512"
+            )
         if not (self.train or self.test or self.inference_benchmark):
             yield "nothing to do, give --train, --test or --inference_benchmark"
         if self.test and not self.train and self.checkpoint_dir is None:

@@ -13,8 +13,9 @@ from vae.flags import as_json
 from vae.load import Dataset, HeldOut, open_dataset
 from vae.metrics import LIANG_METRICS, Moments, liang_metrics, recommend_popular
 from vae.metrics.ranking import LONGEST_CUTOFF
+from vae.models.benchmark import benchmark
 from vae.models.evaluation import Evaluation
-from vae.models.inference import Weights, benchmark, restore_weights, test
+from vae.models.inference import Weights, restore_weights, test
 from vae.models.training import train
 from vae.models.vae import Architecture
 from vae.utils.logging import UNITS, RunLog
@@ -52,7 +53,7 @@ def run_recipe(config: Config) -> None:
             log.say(comparison_table(result, popular))
             summary |= test_figures(result, popular)
         if config.inference_benchmark and is_first:
-            summary |= benchmark(config, workers, architecture, weights)
+            summary |= benchmark(config, workers, log, architecture, weights)
         log.log((), summary)
         if config.results_dir and is_first:
             write_results(config.results_dir, config, summary)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from vae.models.histories import Histories
@@ -21,6 +22,8 @@ def multinomial_nll(
     histories: Histories,
     weight: tf.Tensor,
     max_users: int,
+    dtype: tf.DType = tf.float32,
+    loss_scale: tf.Tensor | None = None,
     slice_users: int = SLICE_USERS,
 ) -> tf.Tensor:
     """Weighted sum over users of -sum over the user's items of log_softmax(hidden @ kernel + bias).
@@ -35,17 +38,23 @@ def multinomial_nll(
         histories: the users' items, each once.
         weight: scalar float32 factor, usually 1 / users of the global batch.
         max_users: the largest B there will be.
+        dtype: of the matmuls and the softmax; sums over users stay in float32.
+        loss_scale: power of two that the gradient will come in multiplied by. The factor is applied
+            before the matmuls instead, where it keeps float16 from underflowing.
         slice_users: users whose logits are held at a time.
 
     Returns:
-        Scalar float32, in nats times ``weight``. Differentiable once, by ``hidden``, ``kernel`` and
-        ``bias``.
+        Scalar float32, in nats times ``weight``; an item with a probability below the smallest
+        normal float32 counts with that one, 87.3 nats. Differentiable once, by ``hidden``,
+        ``kernel`` and ``bias``.
     """
 
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:
+        kernel, bias = (tf.cast(tensor, dtype) for tensor in (kernel, bias))
+
         def body(part: Histories, per_user: Sequence[tf.Tensor]) -> SliceResult:
-            return _nll_and_gradients(per_user[0], kernel, bias, part, weight)
+            return _nll_and_gradients(per_user[0], kernel, bias, part, weight, loss_scale)
 
         (value, by_affine), (by_hidden,) = map_slices(
             body, histories, [hidden], max_users, slice_users
@@ -53,7 +62,8 @@ def multinomial_nll(
 
         def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
             by_kernel, by_bias = by_affine[:-1], by_affine[-1]
-            return [upstream * by_hidden, upstream * by_kernel, upstream * by_bias]
+            factor = upstream if loss_scale is None else upstream / loss_scale
+            return [factor * by_hidden, factor * by_kernel, factor * by_bias]
 
         return value, gradient
 
@@ -61,9 +71,14 @@ def multinomial_nll(
 
 
 def _nll_and_gradients(
-    hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, histories: Histories, weight: tf.Tensor
+    hidden: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    histories: Histories,
+    weight: tf.Tensor,
+    loss_scale: tf.Tensor | None,
 ) -> SliceResult:
-    """The likelihood's value and gradients for one slice of users.
+    """The likelihood's value and (scaled) gradients for one slice of users.
 
     With p the softmax of the logits and a user's n items, the logits' gradient is n p - 1 at the
     items and n p elsewhere: n times (p - x), with x = 1 / n at the items. The factor n is applied
@@ -74,30 +89,24 @@ def _nll_and_gradients(
         gradient by ``hidden``.
     """
     counts = tf.cast(histories.counts, tf.float32)
-    logits = tf.nn.bias_add(tf.matmul(hidden, kernel), bias)
+    logits = tf.nn.bias_add(tf.matmul(tf.cast(hidden, kernel.dtype), kernel), bias)
     probabilities = tf.nn.softmax(logits)
-    log_normaliser = _log_normaliser(logits, probabilities)
-    value = tf.reduce_sum(counts * log_normaliser) - tf.reduce_sum(histories.pick(logits))
+    likelihoods = tf.cast(histories.pick(probabilities), tf.float32)
+    value = -tf.reduce_sum(tf.log(tf.maximum(likelihoods, np.finfo(np.float32).tiny)))
     # Only then is nobody left who reads the probabilities, and the sum can be made in place.
     with tf.control_dependencies([value]):
-        difference = histories.add_to(probabilities, histories.spread(-1 / counts))
+        targets = tf.cast(histories.spread(-1 / counts), kernel.dtype)
+        difference = histories.add_to(probabilities, targets)
+    if loss_scale is not None:
+        difference *= loss_scale
     factor = (weight * counts)[:, tf.newaxis]
-    by_hidden = factor * tf.matmul(difference, kernel, transpose_b=True)
+    by_hidden = factor * tf.cast(tf.matmul(difference, kernel, transpose_b=True), tf.float32)
     # A column of ones beside the hidden layer makes the bias's gradient the matmul's last row: far
     # cheaper than a sum over users.
-    by_affine = tf.matmul(
-        tf.concat([factor * hidden, factor], axis=1), difference, transpose_a=True
-    )
+    left = tf.cast(tf.concat([factor * hidden, factor], axis=1), kernel.dtype)
+    by_affine = tf.cast(tf.matmul(left, difference, transpose_a=True), tf.float32)
     by_affine.set_shape([hidden.shape[1] + 1, kernel.shape[1]])
     return SliceResult([weight * value, by_affine], [by_hidden])
-
-
-def _log_normaliser(logits: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """(B,) log of the softmax's denominator, from the likeliest item of each user.
-
-    The largest probability is at least 1 / I, so its logarithm is always exact.
-    """
-    return tf.reduce_max(logits, axis=1) - tf.log(tf.reduce_max(probabilities, axis=1))
 
 
 def kl_weight(step: tf.Tensor, total_anneal_steps: int, anneal_cap: float) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from vae.config import Config
 from vae.errors import UserError
@@ -32,6 +33,10 @@ def open_session(config: Config, workers: Workers) -> tf.Session:
         # One operation after another, each on all cores: two large matmuls side by side fight for
         # the caches and take a fifth longer than in turn (docs/performance.md).
         settings.inter_op_parallelism_threads = 1
+    if gpus and config.amp:
+        settings.graph_options.rewrite_options.auto_mixed_precision = RewriterConfig.ON
+    if config.no_tf32:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
     settings.gpu_options.allow_growth = True
     settings.gpu_options.visible_device_list = str(workers.local_rank)
     return tf.Session(config=settings)

@@ -10,6 +10,7 @@ from vae.config import Config
 from vae.load import Batch
 from vae.models.histories import Histories
 from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
+from vae.models.precision import LossScaling, Precision, choose_precision
 from vae.models.vae import VAE, kl_divergence, sample
 from vae.utils.workers import Workers
 
@@ -26,9 +27,18 @@ class TrainingStep:
             negative log-likelihood and the KL divergence, of all workers together.
         kl_weight: scalar float32, this step's weight of the KL term.
         update: runs the step.
+        precision: how the step computes; by default what ``--amp`` gives on this machine.
+        loss_scale: scalar float32, 1 without loss scaling.
     """
 
-    def __init__(self, vae: VAE, config: Config, workers: Workers, max_users: int) -> None:
+    def __init__(
+        self,
+        vae: VAE,
+        config: Config,
+        workers: Workers,
+        max_users: int,
+        precision: Precision | None = None,
+    ) -> None:
         self._items = tf.placeholder(tf.int64, [None], "items")
         self._kept = tf.placeholder(tf.bool, [None], "kept")
         self._counts = tf.placeholder(tf.int32, [None], "counts")
@@ -36,13 +46,23 @@ class TrainingStep:
         self._global_users = tf.placeholder(tf.int32, [], "global_users")
         self._step = tf.placeholder(tf.int64, [], "step")
 
+        self.precision = precision or choose_precision(config.amp)
+        scaling = LossScaling() if self.precision.rewritten else None
+        self.loss_scale = scaling.value if scaling else tf.constant(1.0)
         users = Histories.of(self._items, self._counts)
         mean, log_variance = vae.encode(users.keep(self._kept), keep_probability=1 - config.dropout)
         latent = sample(mean, log_variance, self._noise(config))
         kernel, bias = vae.item_layer
         global_users = tf.cast(self._global_users, tf.float32)
         likelihood_loss = multinomial_nll(
-            vae.decode_hidden(latent), kernel, bias, users, 1 / global_users, max_users
+            vae.decode_hidden(latent),
+            kernel,
+            bias,
+            users,
+            1 / global_users,
+            max_users,
+            self.precision.dtype,
+            scaling.value if scaling else None,
         )
         divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
 
@@ -56,7 +76,10 @@ class TrainingStep:
             global_users * tf.stack([objective, likelihood_loss, divergence])
         )
         adam = tf.train.AdamOptimizer(config.lr, config.beta1, config.beta2)
-        self.update = workers.optimizer(adam).minimize(objective, self.global_step)
+        optimizer = workers.optimizer(adam)
+        if scaling:
+            optimizer = scaling.wrap(optimizer)
+        self.update = optimizer.minimize(objective, self.global_step)
 
     def _noise(self, config: Config) -> tf.Tensor:
         """(B, Z) standard normal, a function of the seed, the step and the place in the batch.

@@ -45,7 +45,7 @@ class Architecture:
 
 
 class Layer(NamedTuple):
-    """Weights of a dense layer: kernel (in, out) and bias (out,), float32 resource variables."""
+    """Weights of a dense layer: kernel (in, out) and bias (out,), resource variables."""
 
     kernel: tf.Variable
     bias: tf.Variable
@@ -59,9 +59,12 @@ class VAE:
     Args:
         architecture: shapes and activation.
         seed: of the initial weights (Glorot-uniform kernels, truncated normal biases of 0.001).
+        item_dtype: of the last kernel, half of all weights; float32 for training.
     """
 
-    def __init__(self, architecture: Architecture, seed: int) -> None:
+    def __init__(
+        self, architecture: Architecture, seed: int, item_dtype: tf.DType = tf.float32
+    ) -> None:
         self.architecture = architecture
         self._activation = ACTIVATIONS[architecture.activation]
         columns, hidden, latent = (
@@ -71,12 +74,13 @@ class VAE:
         )
         kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(8).tolist())
 
-        def layer(name: str, inputs: int, outputs: int) -> Layer:
+        def layer(name: str, inputs: int, outputs: int, dtype: tf.DType = tf.float32) -> Layer:
             with tf.variable_scope(name, use_resource=True):
                 return Layer(
                     tf.get_variable(
                         "kernel",
                         [inputs, outputs],
+                        dtype,
                         initializer=tf.glorot_uniform_initializer(next(kernel_seeds)),
                     ),
                     tf.get_variable(
@@ -91,7 +95,7 @@ class VAE:
         self._encoder_hidden = layer("encoder/hidden", columns, hidden)
         self._encoder_latent = layer("encoder/latent", hidden, 2 * latent)
         self._decoder_hidden = layer("decoder/hidden", latent, hidden)
-        self._decoder_items = layer("decoder/items", hidden, columns)
+        self._decoder_items = layer("decoder/items", hidden, columns, item_dtype)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

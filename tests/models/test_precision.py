@@ -1,0 +1,164 @@
+"""Mixed precision: bfloat16 against float64, and float16's loss scaling as a state machine."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from models.test_loss import HIDDEN, build, layer, random_users, reference
+from models.test_training_step import HIDDEN as STEP_HIDDEN
+from models.test_training_step import ITEMS as STEP_ITEMS
+from models.test_training_step import LATENT, USERS, training_matrix
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
+
+from vae.config import Config
+from vae.load import TrainingBatches
+from vae.models.precision import FLOAT16_REWRITE, LossScaling, choose_precision
+from vae.models.training_step import TrainingStep
+from vae.models.vae import VAE, Architecture
+from vae.utils.workers import SingleWorker
+
+
+@pytest.mark.parametrize("slice_users", [100, 4])
+def test_bfloat16_stays_near_float64(slice_users):
+    rng = np.random.default_rng(1)
+    hidden, (kernel, bias), users = rng.normal(size=(9, HIDDEN)), layer(rng), random_users(rng, 9)
+    with tf.Graph().as_default(), tf.Session() as session:
+        value, inputs = build(
+            hidden, kernel, bias, users, dtype=tf.bfloat16, slice_users=slice_users
+        )
+        results = session.run([value, *tf.gradients(value, inputs)])
+    for result, expected in zip(results, reference(hidden, kernel, bias, users), strict=True):
+        assert result.dtype == np.float32
+        # bfloat16 has eight bits; errors are relative to the largest element, not to each.
+        np.testing.assert_allclose(result, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_the_loss_scale_cancels_exactly():
+    rng = np.random.default_rng(2)
+    hidden, (kernel, bias), users = rng.normal(size=(5, HIDDEN)), layer(rng), random_users(rng, 5)
+
+    def gradients(scale):
+        with tf.Graph().as_default(), tf.Session() as session:
+            value, inputs = build(
+                hidden,
+                kernel,
+                bias,
+                users,
+                loss_scale=None if scale is None else tf.constant(scale),
+            )
+            scaled = value if scale is None else value * scale
+            found = session.run(tf.gradients(scaled, inputs))
+            return [gradient if scale is None else gradient / scale for gradient in found]
+
+    for scaled, plain in zip(gradients(2.0**15), gradients(None), strict=True):
+        np.testing.assert_array_equal(scaled, plain)
+
+
+class OverflowingWorkers(SingleWorker):
+    """A worker whose gradients turn infinite when ``overflow`` is fed as true."""
+
+    def __init__(self):
+        super().__init__("")
+        self.overflow = tf.placeholder_with_default(False, [])
+
+    def optimizer(self, optimizer):
+        compute = optimizer.compute_gradients
+
+        def compute_gradients(*args, **kwargs):
+            poison = tf.where(self.overflow, np.inf, 1.0)
+            return [(gradient * poison, weight) for gradient, weight in compute(*args, **kwargs)]
+
+        optimizer.compute_gradients = compute_gradients
+        return optimizer
+
+
+@pytest.fixture
+def scaled_step(monkeypatch):
+    """A function that runs one step under loss scaling, and one that reads the whole state."""
+    monkeypatch.setattr(LossScaling.__init__, "__defaults__", (3,))
+    config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
+    with tf.Graph().as_default(), tf.Session() as session:
+        workers = OverflowingWorkers()
+        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT), 0)
+        step = TrainingStep(vae, config, workers, USERS, FLOAT16_REWRITE)
+        session.run(tf.global_variables_initializer())
+        batch = next(TrainingBatches(training_matrix(), USERS, 0, 0.5).epoch(0))
+
+        def run(overflow=False):
+            feed = step.feed(batch) | {workers.overflow: overflow}
+            session.run(step.update, feed)
+            return session.run(step.loss_scale)
+
+        def state():
+            return {
+                v.op.name: session.run(v)
+                for v in tf.global_variables()
+                if "loss_scale" not in v.op.name and "good_steps" not in v.op.name
+            }
+
+        yield run, state
+    tf.mixed_precision.disable_mixed_precision_graph_rewrite()
+
+
+def test_an_overflow_skips_the_step_and_halves_the_scale(scaled_step):
+    run, state = scaled_step
+    scale = run()
+    before = state()
+    assert any("Adam" in name for name in before)
+    assert run(overflow=True) == scale / 2
+    for name, value in state().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_good_steps_in_a_row_double_the_scale(scaled_step):
+    run, _ = scaled_step
+    scale = run()
+    assert [run(), run()] == [scale, 2 * scale]
+    assert run(overflow=True) == scale
+    assert [run(), run(), run()] == [scale, scale, 2 * scale]
+
+
+def test_a_good_step_changes_the_weights_and_counts(scaled_step):
+    run, state = scaled_step
+    before = state()
+    run()
+    after = state()
+    assert after["global_step"] == before["global_step"] + 1
+    assert (after["decoder/items/kernel"] != before["decoder/items/kernel"]).any()
+
+
+def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(monkeypatch):
+    # Without a GPU the pass does nothing unless it is told to pretend; the graph is not run here.
+    monkeypatch.setenv("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_SIMULATE_GPU", "true")
+    config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
+    with tf.Graph().as_default() as graph:
+        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT), 0)
+        step = TrainingStep(vae, config, SingleWorker(""), USERS, FLOAT16_REWRITE)
+        graph.get_collection_ref("train_op")[:] = [step.update]  # what Grappler keeps
+        settings = tf.ConfigProto()
+        settings.graph_options.rewrite_options.auto_mixed_precision = RewriterConfig.ON
+        settings.graph_options.rewrite_options.min_graph_nodes = -1
+        rewritten = OptimizeGraph(settings, tf.train.export_meta_graph())
+    tf.mixed_precision.disable_mixed_precision_graph_rewrite()
+    types = {
+        op: {node.attr["T"].type for node in rewritten.node if node.op == op}
+        for op in ("MatMul", "Softmax", "ResourceApplyAdam")
+    }
+    assert tf.half.as_datatype_enum in types["MatMul"]
+    assert types["Softmax"] == types["ResourceApplyAdam"] == {tf.float32.as_datatype_enum}
+
+
+def test_the_loss_scale_is_a_variable_that_checkpoints_hold(scaled_step):
+    scaled_step[0]()
+    assert any("loss_scale" in variable.op.name for variable in tf.train.Saver()._var_list)
+
+
+def test_a_processor_without_bfloat16_is_told_and_stays_in_float32(monkeypatch):
+    monkeypatch.setattr("vae.models.precision._cpu_flags", lambda: {"avx2"})
+    precision = choose_precision(amp=True)
+    assert precision.dtype == tf.float32
+    assert "no bfloat16 instructions" in precision.description
+
+
+def test_without_amp_everything_is_float32():
+    assert choose_precision(amp=False).dtype == tf.float32

@@ -1,0 +1,86 @@
+"""``--amp``: mixed precision, on GPUs and on CPUs.
+
+On a GPU it is TensorFlow's automatic mixed precision: Grappler rewrites the graph to float16 where
+that is safe, and the loss is scaled dynamically. On a CPU whose matrix units know bfloat16, the
+last layer, nearly all of the work, computes in bfloat16; that has float32's range, so nothing needs
+scaling. In both, weights, Adam's slots, the loss and all sums over users stay in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow.compat.v1 as tf
+
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux calls a processor's bfloat16 instructions (x86, x86, ARM)."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a graph computes.
+
+    Attributes:
+        dtype: of the last layer's matmuls, as far as this program chooses it.
+        description: for the log.
+        rewritten: whether TensorFlow chooses float16 by itself, which needs loss scaling.
+    """
+
+    dtype: tf.DType
+    description: str
+    rewritten: bool = False
+
+
+FLOAT32 = Precision(tf.float32, "float32")
+BFLOAT16 = Precision(tf.bfloat16, "bfloat16 in the last layer, float32 elsewhere")
+FLOAT16_REWRITE = Precision(
+    tf.float32, "float16 where TensorFlow's rewrite finds it safe, float32 elsewhere", True
+)
+
+
+def choose_precision(amp: bool) -> Precision:
+    """The precision that this machine offers for ``--amp``; float32 without it."""
+    if not amp:
+        return FLOAT32
+    if tf.config.list_physical_devices("GPU"):
+        return FLOAT16_REWRITE
+    if _cpu_flags() & _BFLOAT16_FLAGS:
+        return BFLOAT16
+    reason = "--amp has no effect here, the processor has no bfloat16 instructions"
+    return Precision(tf.float32, f"float32 ({reason})")
+
+
+class LossScaling:
+    """Dynamic loss scaling for float16, whose gradients would underflow.
+
+    A step whose gradients overflow is skipped: weights, slots and global step stay, and the scale
+    is halved. After ``growth_interval`` good steps in a row it is doubled.
+
+    Args:
+        growth_interval: in steps; TensorFlow's default is 2,000.
+    """
+
+    def __init__(self, growth_interval: int = 2000) -> None:
+        self._loss_scale = tf.mixed_precision.DynamicLossScale(increment_period=growth_interval)
+        self.value: tf.Tensor = self._loss_scale()
+
+    def wrap(self, optimizer: tf.train.Optimizer) -> tf.train.Optimizer:
+        """The optimizer with loss scaling and the float16 rewrite of the graph.
+
+        It goes round Horovod's optimizer: all ranks see the same sum of gradients and skip the same
+        steps.
+        """
+        return tf.mixed_precision.enable_mixed_precision_graph_rewrite(optimizer, self._loss_scale)
+
+
+def _cpu_flags() -> set[str]:
+    """The features that Linux lists for the first processor; none on other systems."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return set()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return set(value.split())
+    return set()
