@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class PrepareOptions:
         if not re.fullmatch(r"[\t\x20-\x7e]", self.separator) or self.separator == '"':
             yield f"--sep {self.sep!r} cannot separate columns, give one ASCII character or \\t"
         heldout = self.heldout_users
-        if heldout is not None and heldout >= 1 and heldout != int(heldout):
+        if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither a whole number nor below 1"
 
 

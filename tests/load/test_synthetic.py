@@ -1,6 +1,8 @@
 """Synthetic ratings: a function of the seed alone, in MovieLens' format, generated once."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -93,22 +95,27 @@ def test_anything_else_there_is_generated_again(tmp_path, monkeypatch, change):
     assert generated(tmp_path, 1)[1][0].endswith(" is already generated.")
 
 
-def test_a_crash_while_writing_leaves_no_file_that_counts(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["the rows", "the note"])
+def test_a_crash_while_writing_leaves_no_file_that_counts(tmp_path, monkeypatch, step):
     class Crash(BaseException):
         pass
 
-    def crash(path, population, seed):
-        path.write_text("userId,movieId,rating,timestamp\n1,")
+    def crash(path, *args, **kwargs):
+        path.write_bytes(b"userId,movieId,rating,timestamp\n1,")
         raise Crash
 
     generated(tmp_path, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "_write", crash)
+        patch.setattr(
+            *((synthetic, "_write") if step == "the rows" else (Path, "write_text")), crash
+        )
         with pytest.raises(Crash):
             generated(tmp_path, 1)
-    path, said = generated(tmp_path, 1)
-    assert said[0].startswith("Generated ")
-    assert path.read_bytes() == generated(tmp_path / "fresh", 1)[0].read_bytes()
+    for seed in (0, 1):
+        shutil.copytree(tmp_path, tmp_path / f"crashed {seed}")
+        path, said = generated(tmp_path / f"crashed {seed}", seed)
+        assert said[0].startswith("Generated ")
+        assert path.read_bytes() == generated(tmp_path / f"fresh {seed}", seed)[0].read_bytes()
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path):

@@ -135,7 +135,7 @@ def _differences(
         yield f"{source['path']} is not the file of last time"
     for name, facts in manifest["files"].items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != facts["bytes"]:
+        if not path.is_file() or sha256(path) != facts["sha256"]:
             yield f"{name} is missing or damaged"
 
 

@@ -1,0 +1,408 @@
+"""prepare_dataset.py from the command line: what it prepares, says, refuses and leaves behind."""
+
+import dataclasses
+import gzip
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, run_script
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from vae.errors import UserError
+from vae.load import open_dataset
+from vae.load.store import prepared_folder, read_manifest
+from vae.prepare_config import PrepareOptions, parse_options
+
+HELD_OUT = ("--heldout_users", 3)
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """Rows of 30 users and 20 items that every filter leaves something of."""
+    rng = np.random.default_rng(0)
+    pairs = [(user, item) for user in range(30) for item in range(20) if rng.random() < 0.6]
+    return [f"{user},{item},{rng.integers(2, 11) / 2}" for user, item in pairs]
+
+
+def write(path, rows):
+    path.write_text("\n".join(["userId,movieId,rating", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def ratings(tmp_path, rows):
+    """A ratings file of 30 users and 20 items."""
+    return write(tmp_path / "ratings.csv", rows)
+
+
+@pytest.fixture
+def flags(tmp_path, ratings):
+    return ("--data_dir", tmp_path, "--dataset", "mine", "--ratings", ratings, *HELD_OUT)
+
+
+def prepare(*flags):
+    """What a successful run says, line by line."""
+    done = run_script("prepare_dataset.py", *flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def refusal(*flags):
+    """The sentence of a run that fails because of its input or flags."""
+    done = run_script("prepare_dataset.py", *flags)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("prepare_dataset.py: error: ")
+    assert done.stderr.endswith(".\n")
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("prepare_dataset.py: error: ").rstrip("\n")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, rows):
+    """A folder in which the ratings are prepared, for tests to copy."""
+    folder = tmp_path_factory.mktemp("once")
+    path = write(folder / "ratings.csv", rows)
+    prepare("--data_dir", folder, "--dataset", "mine", "--ratings", path, *HELD_OUT)
+    return folder
+
+
+@pytest.fixture
+def prepared(tmp_path, once, flags):
+    """The folder of prepared data, and their digest."""
+    shutil.copytree(once / "mine", tmp_path / "mine")
+    return prepared_folder(tmp_path, "mine"), open_dataset(tmp_path, "mine").digest
+
+
+def state(folder):
+    """Everything that a second run could change."""
+    return {
+        path.relative_to(folder): (path.stat().st_mtime_ns, path.stat().st_ino, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_file_is_prepared_and_what_was_kept_is_told(tmp_path, flags, rows):
+    said = prepare(*flags)
+    data = open_dataset(tmp_path, "mine")
+    counts = read_manifest(prepared_folder(tmp_path, "mine"))["counts"]
+    kept = sum(float(row.split(",")[2]) >= 4 for row in rows)
+    assert said[0] == f"{len(rows):,} rows read, {kept:,} kept with a rating of at least 4."
+    assert said[1] == f"{kept:,} distinct (user, item) pairs; 0 duplicates dropped."
+    assert said[-1] == f"Prepared {prepared_folder(tmp_path, 'mine')}."
+    assert data.train.shape == (counts["users"] - 6, counts["items"])
+    assert data.validation.fold_in.shape == data.test.ranked.shape == (3, counts["items"])
+    assert f"Training: {data.train.shape[0]} users, " in said[3]
+
+
+def test_a_second_run_says_so_and_changes_nothing(flags, prepared):
+    folder, _ = prepared
+    before = state(folder)
+    assert prepare(*flags) == [
+        f"{folder} is already prepared from the same file with the same parameters."
+    ]
+    assert state(folder) == before
+
+
+def test_changed_flags_prepare_again_and_say_why(tmp_path, flags, prepared):
+    _, digest = prepared
+    said = prepare(*flags, "--seed", 1, "--threshold", 3.5)
+    assert said[0] == "Preparing again: threshold is 3.5 and was 4.0; seed is 1 and was 0."
+    assert open_dataset(tmp_path, "mine").digest != digest
+    assert prepare(*flags)[0].startswith("Preparing again: ")
+    assert open_dataset(tmp_path, "mine").digest == digest
+
+
+def test_force_prepares_again_to_the_same_data(tmp_path, flags, prepared):
+    assert prepare(*flags, "--force")[0] == "Preparing again: --force is given."
+    assert open_dataset(tmp_path, "mine").digest == prepared[1]
+
+
+def test_a_file_in_another_order_is_prepared_again_to_the_same_data(
+    tmp_path, flags, prepared, ratings, rows
+):
+    write(ratings, reversed(rows))
+    assert prepare(*flags)[0] == f"Preparing again: {ratings} is not the file of last time."
+    assert open_dataset(tmp_path, "mine").digest == prepared[1]
+
+
+def test_a_changed_file_is_prepared_again_to_other_data(tmp_path, flags, prepared, ratings, rows):
+    write(ratings, rows[50:])
+    assert prepare(*flags)[0].startswith("Preparing again: ")
+    assert open_dataset(tmp_path, "mine").digest != prepared[1]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the length", "a missing file", "the manifest"])
+def test_running_again_mends_damaged_data(tmp_path, flags, prepared, damage):
+    folder, digest = prepared
+    path = folder / "test_ranked.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "a byte":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "the length":
+        path.write_bytes(content[:-1])
+    elif damage == "a missing file":
+        path.unlink()
+    else:
+        path = folder / "manifest.json"
+        path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(UserError, match=r"run prepare_dataset\.py again"):
+        open_dataset(tmp_path, "mine")
+    said = prepare(*flags)
+    assert said[0].startswith("Preparing again: ")
+    assert path.name in said[0]
+    assert open_dataset(tmp_path, "mine").digest == digest
+
+
+def test_other_columns_separators_and_compression_are_read(tmp_path, rows):
+    path = tmp_path / "likes.tsv.gz"
+    rows = [row.rsplit(",", 1)[0] for row in rows]
+    lines = ["who\twhen\twhat", *("u" + row.replace(",", "\tnow\ti", 1) for row in rows)]
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    columns = ("--user_col", "who", "--item_col", "what", "--rating_col", "none")
+    where = ("--data_dir", tmp_path, "--dataset", "likes", "--ratings", path)
+    said = prepare(*where, *columns, *HELD_OUT)
+    assert said[0] == f"{len(rows)} rows read, {len(rows)} kept."
+    data = open_dataset(tmp_path, "likes")
+    assert set(data.item_ids.tolist()) <= {f"i{item}" for item in range(20)}
+    users = [*data.train_user_ids, *data.validation.user_ids, *data.test.user_ids]
+    assert len(set(users)) == 30
+    again = prepare(*where, *columns, *HELD_OUT, "--sep", r"\t")
+    assert "already prepared" in again[0]
+
+
+def test_without_ratings_the_file_lies_where_movielens_unpacks(tmp_path, ratings):
+    place = tmp_path / "data/ml-20m/extracted/ml-20m/ratings.csv"
+    place.parent.mkdir(parents=True)
+    ratings.rename(place)
+    prepare("--data_dir", tmp_path / "data", *HELD_OUT)
+    assert open_dataset(tmp_path / "data", "ml-20m").name == "ml-20m"
+
+
+def test_paths_may_be_relative_and_hold_spaces(tmp_path, ratings):
+    ratings.rename(tmp_path / "my ratings.csv")
+    flags = ("--data_dir", "my data", "--dataset", "mine", "--ratings", "my ratings.csv")
+    done = run_script("prepare_dataset.py", *flags, *HELD_OUT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    open_dataset(tmp_path / "my data", "mine")
+
+
+def test_the_demo_is_generated_once_and_prepared_once(demo_data):
+    before = state(demo_data)
+    said = prepare("--dataset", "synthetic", "--data_dir", demo_data)
+    assert [line.rsplit(" is already ", 1)[1] for line in said] == [
+        "generated.",
+        "prepared from the same file with the same parameters.",
+    ]
+    assert state(demo_data) == before
+    data = open_dataset(demo_data, "synthetic")
+    assert data.validation.fold_in.shape[0] == data.test.fold_in.shape[0] == 500
+
+
+def at_once(*commands):
+    """What several runs at the same time say; all of them succeed."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "prepare_dataset.py", *map(str, flags)], cwd=ROOT, **pipes
+        )
+        for flags in commands
+    ]
+    ends = [(*run.communicate(timeout=120), run.returncode) for run in runs]
+    assert [(error, code) for _, error, code in ends] == [("", 0)] * len(runs)
+    return [said for said, *_ in ends]
+
+
+def test_of_two_preparations_at_once_the_second_waits_and_replaces_the_first(tmp_path, flags):
+    said = at_once([*flags, "--seed", 1], [*flags, "--seed", 2])
+    assert sum("Preparing again: seed is " in lines for lines in said) == 1
+    open_dataset(tmp_path, "mine")
+
+
+def test_of_two_equal_preparations_at_once_one_prepares(tmp_path, flags):
+    said = at_once(flags, flags)
+    assert sum("is already prepared" in lines for lines in said) == 1
+    open_dataset(tmp_path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda path: path.unlink(), "there is no such file"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder"),
+        (lambda path: path.write_text("userId,movieId,rating\n1,2,x\n"), "row 2: 'x' is not a"),
+        (lambda path: path.write_text("userId,movieId,rating\n1,2,5\n"), "0 users are left"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "row 1: is not valid UTF-8"),
+    ],
+    ids=["missing", "folder", "number", "users", "binary"],
+)
+def test_an_unusable_file_is_one_sentence_and_leaves_nothing(
+    tmp_path, flags, ratings, change, expected
+):
+    change(ratings)
+    assert expected in refusal(*flags)
+    folder = prepared_folder(tmp_path, "mine")
+    assert not folder.exists() or [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_an_unusable_file_leaves_the_data_of_a_good_one(flags, prepared, ratings):
+    folder, _ = prepared
+    before = state(folder)
+    write(ratings, ["1,2,x"])
+    assert "row 2" in refusal(*flags)
+    assert state(folder) == before
+
+
+def test_too_few_users_are_told_a_number_that_works(flags):
+    sentence = refusal(*flags, "--heldout_users", 15)
+    number = sentence.split("give --heldout_users ")[1].rstrip(".")
+    assert prepare(*flags, "--heldout_users", number)[-1].startswith("Prepared ")
+
+
+@pytest.mark.parametrize("dataset", ["mine", "synthetic"])
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, ratings, dataset):
+    source = ("--ratings", ratings) if dataset == "mine" else ()
+    sentence = refusal("--data_dir", ratings, "--dataset", dataset, *source, *HELD_OUT)
+    assert sentence.startswith(f"{ratings}/{dataset}/preprocessed: cannot be written (")
+    assert sentence.endswith("give another --data_dir.")
+
+
+BAD_FLAGS = [
+    (["--nonsense"], "--nonsense"),
+    (["stray"], "stray"),
+    (["--seed"], "--seed"),
+    (["--seed", "one"], "--seed"),
+    (["--seed", "-1"], "--seed -1 is out of range, give 0 to 2147483647"),
+    (["--threshold", "nan"], "--threshold nan is out of range"),
+    (["--threshold", "high"], "--threshold"),
+    (["--test_proportion", "1"], "--test_proportion 1.0 is out of range"),
+    (["--test_proportion", "0"], "--test_proportion 0.0 is out of range"),
+    (["--heldout_users", "0"], "--heldout_users 0.0 is out of range"),
+    (["--heldout_users", "inf"], "--heldout_users inf is out of range"),
+    (["--heldout_users", "2.5"], "--heldout_users 2.5 is neither a whole number nor below 1"),
+    (["--min_items_per_user", "0"], "--min_items_per_user 0 is out of range"),
+    (["--min_users_per_item", "-1"], "--min_users_per_item -1 is out of range"),
+    (["--dataset", "../elsewhere"], "--dataset '../elsewhere' is no name for a folder"),
+    (["--dataset", ""], "--dataset '' is no name for a folder"),
+    (["--scale", "demo"], "--scale is for --dataset synthetic alone"),
+    (["--dataset", "synthetic", "--scale", "huge"], "--scale"),
+    (["--dataset", "synthetic", "--ratings", "r.csv"], "--ratings is not for --dataset synthetic"),
+    (["--user_col", "movieId"], "--user_col and --item_col both name 'movieId'"),
+    (["--rating_col", "userId"], "--rating_col 'userId' is a column of ids"),
+    (["--sep", "::"], "--sep '::' cannot separate columns"),
+    (["--sep", ""], "--sep '' cannot separate columns"),
+    (["--sep", '"'], "cannot separate columns"),
+    (["--sep", "\n"], r"--sep '\n' cannot separate columns"),
+    (["--sep", "é"], "--sep 'é' cannot separate columns"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), BAD_FLAGS, ids=str)
+def test_a_bad_flag_is_named_with_what_it_may_be(arguments, expected):
+    with pytest.raises(UserError) as caught:
+        parse_options(arguments)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_bad_flag_on_the_command_line_is_one_sentence_and_creates_nothing(tmp_path):
+    where = ("--data_dir", tmp_path / "data")
+    sentence = refusal(*where, "--seed", -1, "--scale", "demo", "--heldout_users", 2.5)
+    assert [name in sentence for name in ("--seed", "--scale", "--heldout_users")] == [True] * 3
+    assert "--nonsense" in refusal(*where, "--nonsense")
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "seed": st.integers(0, 2**31 - 1),
+            "threshold": st.floats(allow_nan=False, allow_infinity=False),
+            "heldout_users": st.integers(1, 10**6).map(float) | st.floats(0.001, 0.499),
+            "test_proportion": st.floats(0.01, 0.99),
+            "min_items_per_user": st.integers(1, 100),
+            "min_users_per_item": st.integers(0, 100),
+            "sep": st.sampled_from([",", ";", "|", " ", "\t"]),
+            "dataset": st.from_regex(r"[a-z0-9][a-z0-9_.-]*", fullmatch=True),
+        }
+    )
+)
+def test_flags_arrive_as_they_were_given(values):
+    assume(values["dataset"] != "synthetic")
+    options = parse_options([f"--{name}={value}" for name, value in values.items()])
+    assert options == dataclasses.replace(PrepareOptions(), **values)
+
+
+def test_help_lists_every_flag_with_its_default():
+    done = run_script("prepare_dataset.py", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = " ".join(done.stdout.split())
+    for field in dataclasses.fields(PrepareOptions):
+        assert f" --{field.name} " in text
+        shown = field.metadata["help"] if field.default in (None, False) else str(field.default)
+        assert shown in text
+
+
+def test_the_environment_cannot_break_reading_utf8(tmp_path, rows):
+    path = tmp_path / "ratings.csv"
+    text = ["userId,movieId,rating", *("é" + row for row in rows)]
+    path.write_text("\n".join(text), encoding="utf-8")
+    flags = ("--data_dir", tmp_path, "--dataset", "mine", "--ratings", path, *HELD_OUT)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run_script("prepare_dataset.py", *flags, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert open_dataset(tmp_path, "mine").train_user_ids[0].startswith("é")
+
+
+def test_the_real_movielens_is_prepared_as_pandas_counts_it(tmp_path, ratings_of_movielens):
+    said = prepare(
+        "--data_dir", tmp_path, "--dataset", "small", "--ratings", ratings_of_movielens,
+        "--heldout_users", 60,
+    )  # fmt: skip
+    ratings = pd.read_csv(ratings_of_movielens)
+    liked = ratings[ratings.rating >= 4.0]
+    pairs = liked.drop_duplicates(["userId", "movieId"])
+    items_per_user = pairs.groupby("userId").movieId.nunique()
+    users = items_per_user.index[items_per_user >= 5]
+    pairs = pairs[pairs.userId.isin(users)]
+
+    data = open_dataset(tmp_path, "small")
+    trained = pairs[pairs.userId.isin(data.train_user_ids)]
+    items = sorted(trained.movieId.unique())
+    held = pairs[~pairs.userId.isin(data.train_user_ids)]
+    known = held[held.movieId.isin(items)]
+    assert data.item_ids.tolist() == items
+    assert data.train.nnz == len(trained)
+    counts = read_manifest(prepared_folder(tmp_path, "small"))["counts"]
+    expected = {
+        "rows": len(ratings),
+        "kept_rows": len(liked),
+        "pairs": len(liked.drop_duplicates(["userId", "movieId"])),
+        "users": len(users),
+        "dropped_users": liked.userId.nunique() - len(users),
+        "dropped_items": 0,
+        "items": len(items),
+        "train_users": len(users) - 120,
+        "train_pairs": len(trained),
+        "heldout_users": 60,
+        "heldout_pairs_unseen_in_training": len(held) - len(known),
+    }
+    for name, part in (("validation", data.validation), ("test", data.test)):
+        mine = known[known.userId.isin(part.user_ids)]
+        lengths = mine.groupby("userId").size().reindex(part.user_ids, fill_value=0)
+        ranked = (lengths // 5).where(lengths >= 5, 0)
+        assert np.diff(part.ranked.indptr).tolist() == ranked.tolist()
+        assert np.diff(part.fold_in.indptr).tolist() == (lengths - ranked).tolist()
+        expected[f"{name}_fold_in_pairs"] = (lengths - ranked).sum()
+        expected[f"{name}_ranked_pairs"] = ranked.sum()
+        expected[f"{name}_users_with_nothing_to_rank"] = (ranked == 0).sum()
+    assert counts == expected
+    assert f"{len(ratings):,} rows read, {len(liked):,} kept" in said[0]
