@@ -1,5 +1,6 @@
 """Training batches: every user once, the same whatever the number of workers or the first batch."""
 
+import contextlib
 import math
 import threading
 
@@ -234,3 +235,22 @@ def test_prefetching_can_be_given_up_half_way():
     next(ahead)
     ahead.close()
     assert len(made) <= 4
+
+
+@pytest.mark.parametrize("end", ["used up", "closed", "failed"])
+def test_no_thread_is_left_when_prefetching_ends(end):
+    def elements():
+        yield from range(5)
+        if end == "failed":
+            raise RuntimeError
+
+    before = threading.active_count()
+    ahead = prefetch(elements())
+    next(ahead)
+    assert threading.active_count() == before + 1
+    if end == "closed":
+        ahead.close()
+    else:
+        with contextlib.suppress(RuntimeError):
+            list(ahead)
+    assert threading.active_count() == before

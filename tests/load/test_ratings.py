@@ -356,3 +356,32 @@ def test_string_ids_are_alike_in_every_block(write, monkeypatch):
     pairs = [(f"u{row % 7}", f"i{row % 11}") for row in range(1000)]
     path = write("user,item\n" + "".join(f"{user},{item}\n" for user, item in pairs))
     assert read(path, NO_RATINGS) == pairs
+
+
+@pytest.mark.parametrize("other", ["007", "+7", "-0", "7.0"])
+def test_ids_stay_as_they_are_written_where_numbers_would_lose_something(write, other):
+    path = write(f"user,item,rating\n7,1,5\n{other},2,5\n")
+    assert read(path) == [("7", 1), (other, 2)]
+
+
+def test_a_quoted_value_may_hold_line_breaks_wherever_blocks_end(write, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 256)
+    text = "user,note,item\n" + "".join(f'{row},"a\n1,b\n\n",{row}\n' for row in range(500))
+    assert read(write(text), NO_RATINGS) == [(row, row) for row in range(500)]
+
+
+def test_an_unclosed_quote_is_reported(write):
+    sentence = problem(write('user,item,rating\n1,"2,5\n' + "1,2,5\n" * 1000))
+    assert "quote values that hold the separator" in sentence
+
+
+def test_a_giant_id_is_reported(write):
+    assert problem(write(f"user,item,rating\n{'x' * 257},2,5\n")) == (
+        "column 'user': an id has 257 characters, more than 256; "
+        "look for an unclosed quote, or give shorter ids."
+    )
+
+
+def test_an_id_with_a_nul_character_is_reported(write):
+    sentence = problem(write("user,item,rating\na\0,2,5\na,2,5\n"))
+    assert sentence == "column 'user': an id holds a NUL character; remove it."

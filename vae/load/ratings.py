@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +17,14 @@ from numpy.typing import NDArray
 
 from vae.errors import UserError
 
-_BLOCK_BYTES = 16 << 20
+LONGEST_ID = 256
+"""Characters; ids are stored at a fixed width, so that a single giant one would cost gigabytes."""
+
+_BLOCK_BYTES = 4 << 20
+_HEADER_BYTES = 1 << 20
 _LIKELY_SEPARATORS = (",", "\t", ";", "|", "::")
 _MOST_NAMED = 20
+_ID = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class Columns:
     separator: str = ","
 
     @property
-    def names(self) -> list[str]:
-        """The columns to read."""
-        return [name for name in (self.user, self.item, self.rating) if name is not None]
+    def types(self) -> dict[str, pa.DataType]:
+        """The columns to read, and as what."""
+        types = {self.user: _ID, self.item: _ID}
+        return types if self.rating is None else types | {self.rating: pa.float64()}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Ids:
     """
 
     codes: NDArray[np.int32]
-    values: NDArray[np.generic]
+    values: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ class Ratings:
 
 
 def read_ratings(path: Path, columns: Columns, threshold: float) -> Ratings:
-    """Reads a CSV file (``.gz`` too) in parallel, its ids as integers if they all are.
+    """Reads a CSV file in parallel, one compressed by gzip, bzip2 or zstd too.
+
+    Ids become integers if all of a column are plain ones, without plus sign or leading zero.
 
     Args:
         path: the file, UTF-8, with a header row.
@@ -85,68 +91,74 @@ def read_ratings(path: Path, columns: Columns, threshold: float) -> Ratings:
     Raises:
         UserError: the file cannot be read, or a row of it has no id or no finite rating.
     """
-    header = _read_header(path)
-    _check_columns(path, columns, header)
-    table = _read_table(path, columns, header)
+    _check_header(path, columns)
+    table = _read_table(path, columns)
     if table.num_rows == 0:
         raise _no_rows(path)
-    for name in columns.names:
-        _check_no_gaps(path, name, table[name])
-    if columns.rating is not None:
-        _check_finite(path, columns.rating, table[columns.rating])
-        kept = table.filter(
-            pc.greater_equal(table[columns.rating], pa.scalar(threshold, pa.float32()))
-        )
-    else:
-        kept = table
-    if kept.num_rows == 0:
+    kept = _kept(path, columns, table, threshold)
+    users = _ids(path, columns.user, table[columns.user], kept)
+    items = _ids(path, columns.item, table[columns.item], kept)
+    if not kept.any():
         raise UserError(
             f"{path}: no row has a {columns.rating} of at least {threshold:g}; "
             "give a lower --threshold."
         )
-    return Ratings(_encode(kept[columns.user]), _encode(kept[columns.item]), table.num_rows)
+    return Ratings(users, items, table.num_rows)
 
 
-def _read_header(path: Path) -> str:
-    """The first line, without a byte-order mark."""
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the ratings file in it with --ratings.")
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline(1 << 20)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: there is no such file; name the ratings file with --ratings."
-        ) from None
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from None
-    try:
-        header = re.split(r"[\r\n]", line.decode("utf-8-sig"), maxsplit=1)[0]
-    except UnicodeDecodeError:
-        raise _not_utf8(path, "row 1") from None
-    if not header:
-        raise UserError(f"{path}: is empty; a header row with the columns' names is needed.")
-    return header
-
-
-def _check_columns(path: Path, columns: Columns, header: str) -> None:
+def _check_header(path: Path, columns: Columns) -> None:
     """Every wanted column stands in the header, once."""
+    header = _read_header(path)
     found = _split(header, columns.separator)
-    for name in columns.names:
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError:
+        raise _not_utf8(path, "row 1") from None
+    for name in columns.types:
         if found.count(name) > 1:
             raise UserError(
                 f"{path}: has {found.count(name)} columns named {name!r}; rename all but one."
             )
         if name not in found:
-            named = [repr(other[:100]) for other in found[:_MOST_NAMED]]
+            named = ", ".join(repr(other[:100]) for other in found[:_MOST_NAMED])
             more = ", ..." if len(found) > _MOST_NAMED else ""
             raise UserError(
-                f"{path}: has no column {name!r} but {', '.join(named)}{more}; "
-                f"{_advice(columns, header)}."
+                f"{path}: has no column {name!r} but {named}{more}; {_advice(header, columns)}."
             )
 
 
-def _advice(columns: Columns, header: str) -> str:
+def _read_header(path: Path) -> str:
+    """The first row, without a byte-order mark, and what follows in its first megabyte."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the ratings file in it with --ratings.")
+    try:
+        with pa.input_stream(str(path), compression="detect") as file:
+            start = file.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such file; name the ratings file with --ratings."
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    # Whether it is valid matters in the first row, and below in the wanted columns alone.
+    header = bytes(start).decode("utf-8-sig", errors="surrogateescape")
+    if not header.strip():
+        raise UserError(f"{path}: is empty; a header row with the columns' names is needed.")
+    return header
+
+
+def _split(header: str, separator: str) -> list[str]:
+    """The names in the first row that is not empty."""
+    if len(separator) > 1:
+        return header.splitlines()[0].split(separator)
+    try:
+        rows = csv.reader(io.StringIO(header, newline=""), delimiter=separator)
+        return next(filter(None, rows), [])
+    except csv.Error:  # a name longer than the csv module takes: this is no ratings file
+        return header.split(separator)
+
+
+def _advice(header: str, columns: Columns) -> str:
     for separator in _LIKELY_SEPARATORS:
         if separator != columns.separator and columns.user in _split(header, separator):
             mend = "give that as --sep" if len(separator) == 1 else "replace that by one character"
@@ -154,118 +166,123 @@ def _advice(columns: Columns, header: str) -> str:
     return "name the columns with --user_col, --item_col and --rating_col"
 
 
-def _split(header: str, separator: str) -> list[str]:
-    if len(separator) > 1:
-        return header.split(separator)
-    try:
-        return next(csv.reader(io.StringIO(header), delimiter=separator))
-    except csv.Error:  # a name longer than the csv module takes: this is no ratings file
-        return header.split(separator)
-
-
-def _read_table(path: Path, columns: Columns, header: str) -> pa.Table:
-    """The wanted columns: ids as int64, or as strings where one of them is no integer."""
-    types = dict.fromkeys((columns.user, columns.item), pa.int64())
-    if columns.rating is not None:
-        types[columns.rating] = pa.float32()
-    names = _split(header, columns.separator)
-    while True:
+def _read_table(path: Path, columns: Columns) -> pa.Table:
+    """The wanted columns, ids as the strings in the file, each distinct one stored once."""
+    # One thread alone is slower, but knows the number of the row that it fails on.
+    for use_threads in (True, False):
         try:
-            return _parse(path, columns, types, use_threads=True)
-        except pa.ArrowInvalid as error:
-            name = _column_of(error, names)
-            if name is not None and types.get(name) == pa.int64():
-                types[name] = pa.string()
-            else:
-                _explain(path, columns, names)
+            return _parse(path, columns, use_threads)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error}).") from None
+            raise _unreadable(path, error) from None
+        except pa.ArrowException as error:
+            complaint = str(error)
+    raise _explained(path, columns, complaint)
 
 
-def _parse(
-    path: Path, columns: Columns, types: Mapping[str, pa.DataType], use_threads: bool
-) -> pa.Table:
+def _parse(path: Path, columns: Columns, use_threads: bool) -> pa.Table:
     return pa_csv.read_csv(
         path,
         pa_csv.ReadOptions(use_threads=use_threads, block_size=_BLOCK_BYTES),
-        pa_csv.ParseOptions(delimiter=columns.separator),
-        pa_csv.ConvertOptions(include_columns=columns.names, column_types=types),
+        pa_csv.ParseOptions(delimiter=columns.separator, newlines_in_values=True),
+        pa_csv.ConvertOptions(include_columns=list(columns.types), column_types=columns.types),
     )
 
 
-def _explain(path: Path, columns: Columns, names: Sequence[str]) -> NoReturn:
-    """Parses again in one thread, which knows the row, and says what is wrong there."""
-    # Ids as strings: that an id is no integer is nothing wrong, even if it comes first.
-    types = dict.fromkeys((columns.user, columns.item), pa.string())
-    if columns.rating is not None:
-        types[columns.rating] = pa.float32()
-    try:
-        _parse(path, columns, types, use_threads=False)
-    except pa.ArrowInvalid as error:
-        text = str(error)
-        row = re.search(r"Row #(\d+)", text)
-        where = f"row {row[1]}" if row else "a row"
-        name = _column_of(error, names)
-        if "UTF8" in text or "UTF-8" in text:
-            raise _not_utf8(path, where) from None
-        if name is not None:
-            value = re.search(r"invalid value '(.*)'", text)
-            what = repr(value[1]) if value else "a value"
-            raise UserError(f"{path}: column {name!r}, {where}: {what} is not a number.") from None
-        count = re.search(r"Expected (\d+) columns, got (\d+)", text)
-        if count:
-            raise UserError(
-                f"{path}: {where}: {count[2]} columns where the header has {count[1]}; "
-                "quote values that hold the separator."
-            ) from None
-        if "Empty CSV file" in text:
-            raise _no_rows(path) from None
-        raise UserError(f"{path}: is not a CSV file ({text.splitlines()[0]}).") from None
-    raise UserError(f"{path}: changed while it was read; run this again.")
-
-
-def _column_of(error: pa.ArrowInvalid, names: Sequence[str]) -> str | None:
-    """The name of the column that a conversion error speaks of."""
-    found = re.search(r"In CSV column #(\d+)", str(error))
-    return names[int(found[1])] if found else None
-
-
-def _check_no_gaps(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    is_string = pa.types.is_string(column.type)
-    if column.null_count == 0 and not is_string:
-        return
-    gaps = pc.equal(column, "") if is_string else pc.is_null(column)
-    first = pc.index(gaps, True).as_py()
-    if first >= 0:
-        raise UserError(
-            f"{path}: column {name!r}, row {first + 2}: the value is missing; "
-            "fill it in or remove the row."
+def _explained(path: Path, columns: Columns, text: str) -> UserError:
+    """Arrow's complaint in this program's words."""
+    if "Empty CSV file" in text:
+        return _no_rows(path)
+    row = re.search(r"Row #(\d+)", text)
+    where = f"row {row[1]}" if row else "a row"
+    if count := re.search(r"Expected (\d+) columns, got (\d+)", text):
+        return UserError(
+            f"{path}: {where}: {count[2]} columns where the header has {count[1]}; "
+            "quote values that hold the separator."
         )
+    if value := re.search(r"invalid value '(.*)'", text, re.DOTALL):
+        return UserError(
+            f"{path}: column {columns.rating!r}, {where}: {_short(value[1])!r} is not a number."
+        )
+    if "invalid UTF8" in text:
+        return _not_utf8(path, where)
+    return UserError(f"{path}: is not a CSV file ({_short(text)}).")
 
 
-def _check_finite(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    first = pc.index(pc.is_finite(column), False).as_py()
-    if first >= 0:
-        raise UserError(f"{path}: column {name!r}, row {first + 2}: the rating is not finite.")
+def _kept(path: Path, columns: Columns, table: pa.Table, threshold: float) -> NDArray[np.bool_]:
+    """(rows,) which of them have a high enough rating."""
+    if columns.rating is None:
+        return np.ones(table.num_rows, bool)
+    ratings = table[columns.rating]
+    missing = pc.index(pc.is_null(ratings), True).as_py()
+    if missing >= 0:
+        raise _missing(path, columns.rating, missing)
+    infinite = pc.index(pc.is_finite(ratings), False).as_py()
+    if infinite >= 0:
+        raise UserError(
+            f"{path}: column {columns.rating!r}, row {infinite + 2}: the rating is not finite."
+        )
+    return np.asarray(pc.greater_equal(ratings, threshold))
 
 
-def _encode(column: pa.ChunkedArray) -> Ids:
-    """Codes into the sorted distinct values of a column."""
-    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
-    values = encoded.dictionary.to_numpy(zero_copy_only=False)
-    if values.dtype == object:
-        values = values.astype(str)
-    order = np.argsort(values, kind="stable")
-    rank = np.empty(len(order), np.int32)
+def _ids(path: Path, name: str, column: pa.ChunkedArray, kept: NDArray[np.bool_]) -> Ids:
+    """The kept rows of a column, as codes into their sorted distinct values."""
+    chunks = column.unify_dictionaries().chunks
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    distinct = chunks[0].dictionary
+    empty = pc.index(distinct, "").as_py()
+    if empty >= 0:
+        raise _missing(path, name, int(np.argmax(codes == empty)))
+    values = _values(path, name, distinct)
+    codes = codes[kept]
+    used = np.zeros(len(values), bool)
+    used[codes] = True
+    order = np.argsort(values)
+    order = order[used[order]]
+    rank = np.empty(len(values), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return Ids(rank[encoded.indices.to_numpy()], values[order])
+    return Ids(rank[codes], values[order])
+
+
+def _values(path: Path, name: str, distinct: pa.Array) -> NDArray[Any]:
+    """Distinct ids as int64 where that loses nothing, as fixed-width unicode elsewhere."""
+    try:
+        integers = distinct.cast(pa.int64())
+        if integers.cast(pa.string()).equals(distinct):
+            return np.asarray(integers)
+    except pa.ArrowInvalid:
+        pass
+    longest = pc.max(pc.utf8_length(distinct)).as_py()
+    if longest > LONGEST_ID:
+        raise UserError(
+            f"{path}: column {name!r}: an id has {longest} characters, more than {LONGEST_ID}; "
+            "look for an unclosed quote, or give shorter ids."
+        )
+    # NumPy drops NUL characters from the end of a string, and so might make two ids one.
+    if pc.any(pc.match_substring(distinct, "\0")).as_py():
+        raise UserError(f"{path}: column {name!r}: an id holds a NUL character; remove it.")
+    return np.asarray(distinct.to_pylist(), np.str_)
 
 
 def _no_rows(path: Path) -> UserError:
     return UserError(f"{path}: holds a header but no rows.")
 
 
+def _missing(path: Path, name: str, place: int) -> UserError:
+    return UserError(
+        f"{path}: column {name!r}, row {place + 2}: the value is missing; "
+        "fill it in or remove the row."
+    )
+
+
 def _not_utf8(path: Path, where: str) -> UserError:
     return UserError(f"{path}: {where}: is not valid UTF-8; convert the file to UTF-8.")
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({_short(str(error))}).")
+
+
+def _short(text: str) -> str:
+    """Text from a file or a library on one line of at most 100 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 100 else f"{line[:99]}…"

@@ -1,6 +1,6 @@
 """The prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
 
-Five CSR matrices as SciPy writes them (uncompressed, so that they can be mapped into memory and be
+Five CSR matrices in SciPy's format (uncompressed, so that they can be mapped into memory and be
 shared by all workers of a machine), the raw ids of their rows and columns, and ``manifest.json``.
 The manifest is written last and removed first: without it nothing counts as prepared.
 """
@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, save_npz
+from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
 from vae.load.dataset import Dataset, HeldOut, Split
+from vae.load.npz import map_npz, save_npz
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -89,7 +90,7 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
     try:
         for name, matrix in matrices.items():
             drafts[folder / f"{name}.npz"] = draft = folder / f".draft-{name}.npz"
-            save_npz(draft, matrix, compressed=False)
+            save_npz(draft, matrix)
         for name, values in ids.items():
             drafts[folder / f"{name}.npy"] = draft = folder / f".draft-{name}.npy"
             np.save(draft, values, allow_pickle=False)
@@ -166,7 +167,7 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     try:
         for file, facts in manifest["files"].items():
             _check_file(folder / file, facts)
-        matrices = {name: _open_matrix(folder / f"{name}.npz") for name in _MATRICES}
+        matrices = {name: map_npz(folder / f"{name}.npz") for name in _MATRICES}
         ids = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _IDS}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
@@ -211,36 +212,6 @@ def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
         )
     if sha256(path) != facts["sha256"]:
         raise UserError(f"{path}: differs from what was written (its digest is another); {mend}.")
-
-
-def _open_matrix(path: Path) -> csr_matrix:
-    """A matrix of ``save_npz``, its arrays mapped out of the archive."""
-    with zipfile.ZipFile(path) as archive:
-        arrays = {info.filename: _map_member(path, info) for info in archive.infolist()}
-    shape = tuple(int(length) for length in arrays["shape.npy"])
-    matrix = csr_matrix(
-        (arrays["data.npy"], arrays["indices.npy"], arrays["indptr.npy"]), shape, copy=False
-    )
-    matrix.has_sorted_indices = True
-    return matrix
-
-
-def _map_member(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """An uncompressed ``.npy`` file inside a zip archive, mapped into memory."""
-    with path.open("rb") as file:
-        # A local header: 30 bytes, of which the last four say how long name and extra field are.
-        file.seek(member.header_offset + 26)
-        name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
-        file.seek(member.header_offset + 30 + name_length + extra_length)
-        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read_header(file)  # type: ignore[no-untyped-call]
-        if 0 in shape or shape == ():
-            return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
-        return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape)
 
 
 def _content_digest(
