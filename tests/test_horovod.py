@@ -1,6 +1,7 @@
 """Several workers: real mpirun and horovodrun jobs, compared with a single process."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -40,9 +41,15 @@ LAUNCHERS = {
     "mpirun-2": mpirun(2),
     "mpirun-3": mpirun(3),
     "gloo-2": horovodrun(2),
-}
+    # Two hosts as far as Horovod can tell: two addresses of this machine, each with one worker.
+    "gloo-2-hosts": (
+        str(BIN / "horovodrun"), "--gloo", "--network-interfaces", "lo",
+        "-np", "2", "-H", "127.0.0.1:1,127.0.0.2:1",
+    ),
+}  # fmt: skip
 # One core a worker, so that three of them on two cores do not fight for it.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+LOCAL_SSH = {"PATH": f"{ROOT / 'tests/ssh'}:{os.environ['PATH']}"}
 
 
 def train_flags(data, folder):
@@ -58,7 +65,7 @@ def job(request, demo_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     done = run_script(
         "main.py", "--train", "--test", *train_flags(demo_data, folder), "--epochs", 4,
-        launcher=LAUNCHERS[request.param], env=ONE_THREAD,
+        launcher=LAUNCHERS[request.param], env=ONE_THREAD | LOCAL_SSH,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder

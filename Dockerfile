@@ -1,0 +1,59 @@
+# One file for two bases:
+#
+#   docker build . -t vae                                                    # NVIDIA GPUs
+#   docker build . -t vae --build-arg FROM_IMAGE_NAME=python:3.11-slim-bookworm    # CPUs alone
+ARG FROM_IMAGE_NAME=nvcr.io/nvidia/tensorflow:25.02-tf2-py3
+# The base is the builder's choice, and each default carries its own tag.
+# hadolint ignore=DL3006
+FROM ${FROM_IMAGE_NAME}
+
+# Ubuntu reserves its Python for its own packages; in a container it is ours.
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /workspace/vae
+
+# Packages change less often than code, so they come first.
+#
+# NVIDIA's base has its own builds of TensorFlow, Horovod, NCCL and MPI. There, everything installed is
+# held at its version, and only what is missing is added. A plain base gets the pinned versions, and
+# a Horovod built against them; the compiler is not kept. Debian drops old versions of its packages, so
+# those are not pinned.
+COPY requirements.txt ./
+COPY scripts/install_horovod.sh scripts/
+# hadolint ignore=DL3008
+RUN if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("horovod") is None)'; then \
+        python -m pip list --format=freeze > /tmp/installed.txt \
+        && sed -nE '/^tensorflow/d; s/^([a-z]+)==.*/\1/p' requirements.txt > /tmp/missing.txt \
+        && python -m pip install -c /tmp/installed.txt -r /tmp/missing.txt \
+        && rm /tmp/installed.txt /tmp/missing.txt; \
+    else \
+        apt-get update \
+        && apt-get install -y --no-install-recommends g++ openssh-client \
+        && python -m pip install -r requirements.txt \
+        && scripts/install_horovod.sh "$(command -v python)" \
+        && apt-get purge -y --auto-remove g++ \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
+
+# dllogger is not on PyPI. An archive needs no git; the branch has JSONStreamBackend(append=...), the
+# release 1.0.0 has not.
+ARG DLLOGGER=https://github.com/NVIDIA/dllogger/archive/refs/heads/master.tar.gz
+# hadolint ignore=DL3013
+RUN python -m pip install --no-deps "${DLLOGGER}"
+
+# --build-arg UID=$(id -u) lets the container write into a mounted folder of yours.
+ARG UID=1000
+RUN useradd --non-unique --uid "${UID}" --create-home --shell /bin/bash vae \
+    && mkdir -p /data \
+    && chown vae /data /workspace/vae
+COPY --chown=vae . .
+
+USER ${UID}
+VOLUME /data
+
+# No entry point of ours: NVIDIA's stays, and any command can follow the image's name.
+CMD ["/bin/bash"]
