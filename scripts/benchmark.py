@@ -5,7 +5,7 @@
     python prepare_dataset.py --dataset synthetic --scale ml-20m --data_dir ./bench
     python scripts/benchmark.py --data_dir ./bench --json bench.json
 
-Floors are the matrix products of the decoder's last layer, where nearly all of the work is: forward,
+Floors are the matrix products of the last layer, where nearly all of the work is: forward,
 gradient by the hidden layer and gradient by the kernel for training, forward alone for evaluation.
 They are timed in turn with what is compared to them, so that a machine whose speed drifts does not
 favour either. The floor of a single query is reading the last kernel once from memory.

@@ -19,7 +19,7 @@ fail() {
 }
 
 tensorflow=$("$python" -c 'import importlib.util as u; print(u.find_spec("tensorflow").submodule_search_locations[0])')
-wanted="horovod $version, $("$python" -m pip list --format=freeze 2>/dev/null | grep -E '^tensorflow(-cpu)?=='), $("$python" --version)"
+wanted="horovod $version, $("$python" -m pip list --format=freeze 2>/dev/null | grep -E '^tensorflow(-cpu)?=='), $("$python" --version), ${HOROVOD_GPU_OPERATIONS:-no} GPU operations"
 if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi

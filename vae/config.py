@@ -81,7 +81,7 @@ class Config:
     top_results: int = flag(EVALUATION, 100, "items to recommend to a user", low=1)
 
     amp: bool = flag(
-        EXECUTION, False, "mixed precision: float16 on GPUs, bfloat16 on CPUs that have it"
+        EXECUTION, False, "train and benchmark in float16 on GPUs, in bfloat16 on CPUs that have it"
     )
     no_tf32: bool = flag(EXECUTION, False, "keep GPUs from rounding float32 matmuls to TF32")
     fp16_allreduce: bool = flag(EXECUTION, False, "send gradients between workers as float16")

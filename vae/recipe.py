@@ -14,6 +14,7 @@ from vae.load import Dataset, HeldOut, open_dataset
 from vae.metrics import LIANG_METRICS, Moments, liang_metrics, recommend_popular
 from vae.metrics.ranking import LONGEST_CUTOFF
 from vae.models.benchmark import benchmark
+from vae.models.checkpoint import CheckpointFolder
 from vae.models.evaluation import Evaluation
 from vae.models.inference import Weights, restore_weights, test
 from vae.models.training import train
@@ -35,7 +36,9 @@ def run_recipe(config: Config) -> None:
         len(dataset.item_ids), config.hidden_dim, config.latent_dim, config.activation
     )
     is_first = workers.rank == 0
-    with RunLog(config.log_path, append=not config.train, enabled=is_first) as log:
+    resuming = config.checkpoint_dir is not None and CheckpointFolder(config.checkpoint_dir).steps()
+    append = not config.train or bool(resuming)
+    with RunLog(config.log_path, append, enabled=is_first) as log:
         log.say(f"Workers: {workers.description}.")
         log.units(UNITS)
         log.parameters(as_json(config))

@@ -87,7 +87,7 @@ def scaled_step(monkeypatch):
         def run(overflow=False):
             feed = step.feed(batch) | {workers.overflow: overflow}
             session.run(step.update, feed)
-            return session.run(step.loss_scale)
+            return session.run(step.scalars["loss_scale"])
 
         def state():
             return {

@@ -60,7 +60,7 @@ def build_ranking(vae: VAE, k: int, max_users: int) -> Ranking:
 
 
 def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The k largest of each row and their columns, as ``tf.math.top_k``, in a quarter of its time.
+    """The k largest of each row and their columns, as ``tf.math.top_k`` but faster.
 
     The columns fall into groups of eight. The k largest lie in the k groups with the largest
     maxima, and only those need to be sorted.
@@ -72,7 +72,8 @@ def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     columns = scores.shape[1]
     groups = columns // _GROUP
     if k > groups // 2:
-        return tf.math.top_k(scores, k)
+        everything = tf.math.top_k(scores, k)
+        return everything.values, everything.indices
     # Column c is in group c % groups, so that the maxima are taken along whole rows.
     grouped = tf.reshape(scores, [-1, _GROUP, groups])
     _, best_groups = tf.math.top_k(tf.reduce_max(grouped, axis=1), k, sorted=False)

@@ -93,6 +93,7 @@ class Trainer:
 
     def run(self) -> TrainedModel:
         """Trains to the last epoch."""
+        self._log.say(f"Precision of training: {self._step.precision.description}.")
         self._start()
         while self._state.epoch < self._config.epochs:
             self._train_epoch()
@@ -128,7 +129,7 @@ class Trainer:
         start = time.perf_counter()
         totals = np.zeros(3)
         for batch in prefetch(self._batches.epoch(self._state.epoch)):
-            step_totals, kl_weight = self._run_step(batch)
+            step_totals, scalars = self._run_step(batch)
             self._check_finite(step_totals, batch)
             totals += step_totals
         seconds = time.perf_counter() - start
@@ -148,24 +149,24 @@ class Trainer:
                 "loss": loss,
                 "neg_log_likelihood": likelihood,
                 "kl_divergence": divergence,
-                "kl_weight": kl_weight,
-            },
+            }
+            | scalars,
         )
 
-    def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], float]:
-        """Runs one step; returns what it adds to the epoch's totals, and the KL term's weight."""
-        fetches = [self._step.totals, self._step.kl_weight, self._step.update]
+    def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], dict[str, np.float32]]:
+        """Runs one step; returns what it adds to the epoch's totals, and its scalars."""
+        fetches = [self._step.totals, self._step.scalars, self._step.update]
         feed = self._step.feed(batch)
         # The first step also sets up memory and kernels: the second one is more typical.
         typical = min(1, self._config.epochs * self._batches.steps_per_epoch - 1)
         if self._config.trace and self._workers.rank == 0 and self._steps_run == typical:
             path = self._config.trace_path("train")
-            totals, weight, _ = run_traced(self._session, fetches, feed, path)
+            totals, scalars, _ = run_traced(self._session, fetches, feed, path)
             self._log.say(f"Timeline of one training step: {path}")
         else:
-            totals, weight, _ = self._session.run(fetches, feed)
+            totals, scalars, _ = self._session.run(fetches, feed)
         self._steps_run += 1
-        return totals, float(weight)
+        return totals, scalars
 
     def _check_finite(self, totals: NDArray[np.float32], batch: Batch) -> None:
         if not np.isfinite(totals).all():

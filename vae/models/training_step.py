@@ -25,10 +25,10 @@ class TrainingStep:
         global_step: steps so far; the KL term's weight follows it.
         totals: (3,) float32, what this step adds to an epoch's sums over users: the objective, the
             negative log-likelihood and the KL divergence, of all workers together.
-        kl_weight: scalar float32, this step's weight of the KL term.
+        scalars: what an epoch's log line says of its last step: the weight of the KL term, and the
+            loss scale where there is one.
         update: runs the step.
         precision: how the step computes; by default what ``--amp`` gives on this machine.
-        loss_scale: scalar float32, 1 without loss scaling.
     """
 
     def __init__(
@@ -48,7 +48,6 @@ class TrainingStep:
 
         self.precision = precision or choose_precision(config.amp)
         scaling = LossScaling() if self.precision.rewritten else None
-        self.loss_scale = scaling.value if scaling else tf.constant(1.0)
         users = Histories.of(self._items, self._counts)
         mean, log_variance = vae.encode(users.keep(self._kept), keep_probability=1 - config.dropout)
         latent = sample(mean, log_variance, self._noise(config))
@@ -67,8 +66,11 @@ class TrainingStep:
         divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
 
         self.global_step = tf.train.get_or_create_global_step()
-        self.kl_weight = kl_weight(self.global_step, config.total_anneal_steps, config.anneal_cap)
-        objective = likelihood_loss + self.kl_weight * divergence
+        beta = kl_weight(self.global_step, config.total_anneal_steps, config.anneal_cap)
+        objective = likelihood_loss + beta * divergence
+        self.scalars = {"kl_weight": beta}
+        if scaling:
+            self.scalars["loss_scale"] = scaling.value
         if config.lam:
             penalty = l2_penalty([layer.kernel for layer in vae.layers])
             objective += config.lam / workers.size * penalty

@@ -25,6 +25,7 @@ UNITS: dict[str, str | None] = {
     "kl_divergence": "nats/user",
     "l2_penalty": "nats/user",
     "kl_weight": None,
+    "loss_scale": None,
     "valid_time": "s",
     "valid_users": "users",
     "mean_training_throughput": "users/s",
