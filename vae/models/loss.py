@@ -6,6 +6,7 @@ The last layer and its likelihood are one function with its own gradient, becaus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,7 +62,8 @@ def multinomial_nll(
         )
 
         def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
-            by_kernel, by_bias = by_affine[:-1], by_affine[-1]
+            units = int(kernel.shape[0])
+            by_kernel, by_bias = by_affine[:units], by_affine[units]
             factor = upstream if loss_scale is None else upstream / loss_scale
             return [factor * by_hidden, factor * by_kernel, factor * by_bias]
 
@@ -85,8 +87,8 @@ def _nll_and_gradients(
     to the (B, H) side of the matmuls, which saves a pass over (B, I).
 
     Returns:
-        Sums: the value, and the gradient by kernel and bias as one (H + 1, I) tensor. Rows: the
-        gradient by ``hidden``.
+        Sums: the value, and one tensor whose first H rows are the gradient by the kernel and whose
+        next row is the one by the bias. Rows: the gradient by ``hidden``.
     """
     counts = tf.cast(histories.counts, tf.float32)
     logits = tf.nn.bias_add(tf.matmul(tf.cast(hidden, kernel.dtype), kernel), bias)
@@ -101,11 +103,14 @@ def _nll_and_gradients(
         difference *= loss_scale
     factor = (weight * counts)[:, tf.newaxis]
     by_hidden = factor * tf.cast(tf.matmul(difference, kernel, transpose_b=True), tf.float32)
-    # A column of ones beside the hidden layer makes the bias's gradient the matmul's last row: far
-    # cheaper than a sum over users.
-    left = tf.cast(tf.concat([factor * hidden, factor], axis=1), kernel.dtype)
+    # A column of ones beside the hidden layer makes the bias's gradient one more row of the matmul,
+    # cheaper than a sum over users. Zeros fill up to a multiple of eight: with 601 rows bfloat16
+    # takes a third longer than with 608.
+    rows = 8 * math.ceil((hidden.shape[1] + 1) / 8)
+    ones = tf.pad(factor, [[0, 0], [0, rows - hidden.shape[1] - 1]])
+    left = tf.cast(tf.concat([factor * hidden, ones], axis=1), kernel.dtype)
     by_affine = tf.cast(tf.matmul(left, difference, transpose_a=True), tf.float32)
-    by_affine.set_shape([hidden.shape[1] + 1, kernel.shape[1]])
+    by_affine.set_shape([rows, kernel.shape[1]])
     return SliceResult([weight * value, by_affine], [by_hidden])
 
 

@@ -46,21 +46,25 @@ class StdOutBackend:
 
     def __init__(self, verbosity: int) -> None:
         self.verbosity = verbosity
-        self._units: dict[str, str] = {}
+        self._metadata: dict[str, Mapping[str, Any]] = {}
 
     def metadata(
         self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
     ) -> None:
-        """Remember the metric's unit for the lines to come."""
-        self._units[metric] = metadata.get("unit", "")
+        """Remember the metric's unit and format for the lines to come."""
+        self._metadata[metric] = metadata
 
     def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
         """Print one line."""
-        values = " ".join(f"{name} : {data[name]} {self._units.get(name, '')}" for name in data)
-        print(f"DLL {now} - {step} {values}")
+        print(f"DLL {now} - {step} {' '.join(self._text(*item) for item in data.items())}")
 
     def flush(self) -> None:
         """Standard output flushes by itself."""
+
+    def _text(self, name: str, value: Any) -> str:
+        metadata = self._metadata.get(name, {})
+        text = f"{{{metadata.get('format', '')}}}".format(value)
+        return f"{name} : {text} {metadata.get('unit', '')}"
 
 
 class JSONStreamBackend:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from vae.errors import UserError
+from vae.metrics import LIANG_METRICS
 from vae.utils import dllogger_lines
 from vae.utils.dllogger_lines import Step
 
@@ -31,6 +32,11 @@ UNITS: dict[str, str | None] = {
     "mean_training_throughput": "users/s",
     "mean_inference_throughput": "users/s",
     "test_users": "users",
+} | {
+    f"{prefix}{metric}{suffix}": None
+    for prefix in ("", "final_", "best_", "test_", "popularity_")
+    for metric in LIANG_METRICS
+    for suffix in ("", "_se")
 }
 """Units of what is logged; metrics and their standard errors have none."""
 
@@ -76,10 +82,11 @@ class RunLog:
             self._logger.flush()
 
     def units(self, units: Mapping[str, str | None]) -> None:
-        """Write the metadata lines."""
+        """Write the metadata lines; people read five digits, JSON holds them all."""
         if self._logger is not None:
             for metric, unit in units.items():
-                self._logger.metadata(metric, {"unit": unit} if unit else {})
+                described = {"unit": unit} if unit else {}
+                self._logger.metadata(metric, described | {"format": ":.5g"})
 
     def parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log the run's settings under the step ``PARAMETER``."""

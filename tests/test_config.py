@@ -1,0 +1,86 @@
+"""Flags of main.py: checked all at once, before TensorFlow is imported."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run_script
+
+from vae.config import Config, parse_flags
+from vae.errors import UserError
+
+SEED_FLAGS = (
+    "train", "test", "inference_benchmark", "amp", "epochs", "batch_size_train",
+    "batch_size_validation", "validation_step", "warm_up_epochs", "total_anneal_steps",
+    "anneal_cap", "lam", "lr", "beta1", "beta2", "top_results", "xla", "trace", "activation",
+    "log_path", "seed", "data_dir", "checkpoint_dir", "results_dir",
+)  # fmt: skip
+
+
+def test_help_lists_every_flag_of_the_original_with_its_default():
+    done = run_script("main.py", "--help")
+    assert done.returncode == 0
+    for flag in SEED_FLAGS:
+        assert f"--{flag}" in done.stdout
+    assert "(default: 24576)" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--epochs", "0"]])
+def test_help_and_wrong_flags_do_not_import_tensorflow(flags):
+    code = (
+        "import sys, main\n"
+        f"sys.argv = ['main.py', *{flags}]\n"
+        "try: main.main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'tensorflow', 'numpy', 'horovod'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_defaults_are_those_of_the_published_results():
+    config = Config(train=True)
+    assert (config.epochs, config.batch_size_train, config.lr) == (400, 24576, 0.004)
+    assert (config.beta1, config.beta2, config.lam, config.seed) == (0.9, 0.9, 0.0, 0)
+    assert (config.total_anneal_steps, config.anneal_cap) == (15000, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "nothing to do, give --train, --test or --inference_benchmark"),
+        (["--test"], "--test needs a trained model, give --checkpoint_dir or add --train"),
+        (["--train", "--epochs", "0"], "--epochs 0 is out of range, give at least 1"),
+        (["--train", "--lr", "nan"], "--lr nan is out of range, give at least 0"),
+        (["--train", "--beta2", "1"], "--beta2 1.0 is out of range, give 0 to below 1"),
+        (["--train", "--dropout", "-0.1"], "--dropout -0.1 is out of range, give 0 to below 1"),
+        (["--train", "--seed", "-1"], "--seed -1 is out of range"),
+        (["--train", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["--train", "--activation", "sin"], "invalid choice: 'sin'"),
+        (["--train", "--inference_batch_sizes", "1,x"], "'1,x' is no list of numbers"),
+        (["--train", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+    ],
+)
+def test_a_bad_flag_is_one_sentence(flags, sentence):
+    with pytest.raises(UserError) as caught:
+        parse_flags(flags)
+    assert sentence in str(caught.value)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(UserError, match=r"--epochs 0.*--lr -1.0.*nothing to do"):
+        parse_flags(["--epochs", "0", "--lr", "-1"])
+
+
+def test_a_bad_flag_exits_2_without_a_trace():
+    done = run_script("main.py", "--train", "--epochs", "0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("main.py: error: --epochs 0")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_benchmark_batch_sizes_are_numbers():
+    config = parse_flags(["--inference_benchmark", "--inference_batch_sizes", "1,64"])
+    assert config.benchmark_batch_sizes == (1, 64)
