@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
@@ -14,6 +16,29 @@ tf.disable_control_flow_v2()
 
 # The recipe uses TF1's API on purpose: no advice on every call that TF2 has another one.
 tf.logging.set_verbosity(tf.logging.ERROR)
+
+
+_LARGEST_GPU_PRODUCT = 2**31
+"""Interactions times units that TensorFlow's sparse product takes on a GPU (its kernel's index)."""
+
+
+def check_gpu_limit(interactions: float, hidden_dim: int) -> None:
+    """Refuses, before training, a batch that a GPU would refuse in the middle of it.
+
+    Args:
+        interactions: of one worker's share of a batch, after dropout, on average.
+        hidden_dim: units of the first hidden layer.
+
+    Raises:
+        UserError: the share is too large, and what batch would do.
+    """
+    share = interactions * hidden_dim / _LARGEST_GPU_PRODUCT
+    if share > 1 and tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            f"a worker's share of a batch holds {interactions:,.0f} interactions on average, more "
+            f"than a GPU takes with {hidden_dim} hidden units; divide --batch_size_train by "
+            f"{math.ceil(1.05 * share)} or start more workers."
+        )
 
 
 def open_session(config: Config, workers: Workers) -> tf.Session:

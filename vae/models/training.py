@@ -18,7 +18,7 @@ from vae.models import checkpoint
 from vae.models.checkpoint import CheckpointFolder, RunState
 from vae.models.evaluation import Evaluation, evaluate, metric_depth
 from vae.models.ranking import build_ranking
-from vae.models.session import open_session
+from vae.models.session import check_gpu_limit, open_session
 from vae.models.timeline import run_traced
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
@@ -76,6 +76,10 @@ class Trainer:
             workers.rank,
             workers.size,
         )
+        items_per_user = dataset.train.nnz / dataset.train.shape[0]
+        check_gpu_limit(
+            self._batches.largest_share * items_per_user * (1 - config.dropout), config.hidden_dim
+        )
         items = len(dataset.item_ids)
         architecture = Architecture(items, config.hidden_dim, config.latent_dim, config.activation)
         with compiled(config.xla):
@@ -109,6 +113,8 @@ class Trainer:
 
         Rank 0 alone reads checkpoints, so that a folder on its own disk is enough.
         """
+        if self._folder is None:
+            self._log.say("No --checkpoint_dir is given: the trained model will not be kept.")
         self._session.run(tf.global_variables_initializer())
         restored = together(self._workers, self._restore_on_rank_0)
         self._state = self._workers.gather(restored)[0]
