@@ -10,6 +10,7 @@ from vae.config import Config
 from vae.load import TrainingBatches
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
+from vae.models.xla import compiled
 from vae.utils.workers import SingleWorker
 
 ITEMS, HIDDEN, LATENT, USERS, BATCH = 21, 8, 3, 14, 6
@@ -90,3 +91,36 @@ def test_the_sliced_loss_trains_the_same_weights(monkeypatch):
     monkeypatch.setattr("vae.models.loss.multinomial_nll.__defaults__", (4,))
     for in_slices, expected in zip(weights_after_an_epoch(), whole, strict=True):
         np.testing.assert_allclose(in_slices, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_xla_trains_the_same_weights():
+    def weights_after_an_epoch(xla):
+        config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=xla)
+        batches = TrainingBatches(training_matrix(), BATCH, config.seed, config.dropout)
+        with tf.Graph().as_default(), tf.Session() as session:
+            with compiled(xla):
+                vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.seed)
+                step = TrainingStep(vae, config, SingleWorker(""), BATCH)
+            session.run(tf.global_variables_initializer())
+            for batch in batches.epoch(0):
+                session.run(step.update, step.feed(batch))
+            return session.run(vae.variables)
+
+    pairs = zip(weights_after_an_epoch(True), weights_after_an_epoch(False), strict=True)
+    for with_xla, without in pairs:
+        np.testing.assert_allclose(with_xla, without, rtol=1e-3, atol=2e-5)
+
+
+def test_xla_compiles_the_matmuls_and_nothing_that_follows_the_items():
+    config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=True)
+    with tf.Graph().as_default() as graph, compiled(True):
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.seed)
+        TrainingStep(vae, config, SingleWorker(""), BATCH)
+        compiles = {}
+        for operation in graph.get_operations():
+            if "_XlaCompile" in operation.node_def.attr:
+                compiles.setdefault(operation.type, []).append(operation.get_attr("_XlaCompile"))
+    assert all(compiles["MatMul"])
+    assert all(compiles["Softmax"])
+    for kind in ("SparseTensorDenseAdd", "GatherNd", "StatelessRandomNormalV2", "RandomUniform"):
+        assert not any(compiles[kind])

@@ -12,6 +12,7 @@ from vae.models.histories import Histories
 from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
 from vae.models.precision import LossScaling, Precision, choose_precision
 from vae.models.vae import VAE, kl_divergence, sample
+from vae.models.xla import uncompiled
 from vae.utils.workers import Workers
 
 
@@ -89,9 +90,12 @@ class TrainingStep:
         Each worker draws the noise of the global batch and takes its own rows, so the number of
         workers does not change a user's noise.
         """
-        noise = tf.random.stateless_normal(
-            [self._global_users, config.latent_dim], seed=tf.stack([config.seed, self._step])
-        )
+        shape = [self._global_users, config.latent_dim]
+        # XLA would draw other numbers, and left to choose, a GPU might.
+        with uncompiled():
+            noise = tf.random.stateless_normal(
+                shape, seed=tf.stack([config.seed, self._step]), alg="philox"
+            )
         return noise[self._first_user : self._first_user + tf.size(self._counts)]
 
     def feed(self, batch: Batch) -> dict[tf.Tensor, Any]:

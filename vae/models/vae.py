@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from vae.models.histories import Histories
+from vae.models.xla import uncompiled
 
 COLUMN_MULTIPLE = 8
 """Tensor cores want dimensions in multiples of eight; columns beyond the catalogue are masked."""
@@ -75,7 +76,8 @@ class VAE:
         kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(8).tolist())
 
         def layer(name: str, inputs: int, outputs: int, dtype: tf.DType = tf.float32) -> Layer:
-            with tf.variable_scope(name, use_resource=True):
+            # Compiled, the initial weights would be drawn from another generator.
+            with tf.variable_scope(name, use_resource=True), uncompiled():
                 return Layer(
                     tf.get_variable(
                         "kernel",

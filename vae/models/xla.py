@@ -2,7 +2,8 @@
 
 XLA compiles for fixed shapes. A batch's users are as many in every step but the last of an epoch,
 so what has B rows is compiled; its items differ in number from step to step, and everything of
-length N stays outside, or each step would be compiled anew.
+length N stays outside, or each step would be compiled anew. So does everything random, which XLA
+draws from other generators.
 """
 
 from __future__ import annotations
@@ -21,6 +22,6 @@ def compiled(enabled: bool) -> AbstractContextManager[None]:
 
 
 def uncompiled() -> AbstractContextManager[None]:
-    """Operations made in this context are never compiled: their shapes follow the items."""
+    """Operations made in this context are never compiled."""
     scope: AbstractContextManager[None] = tf.xla.experimental.jit_scope(compile_ops=False)
     return scope
