@@ -22,6 +22,11 @@ def main() -> int:
     except UserError as error:
         print(f"main.py: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, say, wherever it strikes
+        print(f"main.py: error: {error}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

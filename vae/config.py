@@ -13,9 +13,11 @@ from pathlib import Path
 
 from vae.errors import UserError
 from vae.flags import flag, out_of_range, parse
+from vae.utils.interval import Interval
 
 MODES = "modes (one or several)"
 DATA = "data and files"
+CHECKPOINTS = "checkpoints"
 MODEL = "model and loss"
 OPTIMISATION = "training"
 EVALUATION = "evaluation and inference"
@@ -46,6 +48,31 @@ class Config:
     )
     log_path: Path = flag(DATA, Path("./vae_cf.log"), "file for the JSON log lines")
 
+    resume: str = flag(
+        CHECKPOINTS,
+        "auto",
+        "auto: train on from the newest checkpoint, if any; never: refuse a folder in use; "
+        "must: refuse an empty one; or the path of the checkpoint to train on from",
+    )
+    restart: bool = flag(
+        CHECKPOINTS, False, "start over; the folder's checkpoints move to replaced-1 inside it"
+    )
+    save_every: str = flag(
+        CHECKPOINTS,
+        "10m",
+        "time between checkpoints, beside those of the best validations and of the end: in minutes "
+        "(10m) or epochs (5e or 5)",
+    )
+    keep_checkpoints: int = flag(
+        CHECKPOINTS, 2, "newest checkpoints to keep, beside the best one", low=1
+    )
+    checkpoint: str = flag(
+        CHECKPOINTS,
+        "best",
+        "what to test and benchmark: the best by validation NDCG@100, or the latest",
+        choices=("best", "latest"),
+    )
+
     hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", low=1)
     latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", low=1)
     activation: str = flag(
@@ -68,6 +95,12 @@ class Config:
     beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", low=0, below=1)
     beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", low=0, below=1)
     validation_step: int = flag(OPTIMISATION, 50, "epochs between two validations", low=1)
+    early_stop: int = flag(
+        OPTIMISATION,
+        0,
+        "validations without a better NDCG@100 to stop after (0: never)",
+        low=0,
+    )
     warm_up_epochs: int = flag(
         OPTIMISATION, 5, "first epochs to leave out of the mean throughput", low=0
     )
@@ -94,6 +127,11 @@ class Config:
         """``inference_batch_sizes`` as numbers."""
         return tuple(int(size) for size in self.inference_batch_sizes.split(","))
 
+    @property
+    def save_interval(self) -> Interval:
+        """``save_every`` as an interval."""
+        return Interval.parse(self.save_every)
+
     def trace_path(self, what: str) -> Path:
         """Where ``--trace`` puts the timeline of ``what``."""
         return (self.results_dir or Path()) / f"timeline_{what}.json"
@@ -113,6 +151,23 @@ class Config:
             yield "nothing to do, give --train, --test or --inference_benchmark"
         if self.test and not self.train and self.checkpoint_dir is None:
             yield "--test needs a trained model, give --checkpoint_dir or add --train"
+        yield from self._contradictions_of_resumption()
+
+    def _contradictions_of_resumption(self) -> Iterator[str]:
+        try:
+            Interval.parse(self.save_every)
+        except ValueError as error:
+            yield f"--save_every {error}, give minutes (10m) or epochs (5e or 5)"
+        asked = [
+            *([f"--resume {self.resume}"] if self.resume != "auto" else []),
+            *(["--restart"] if self.restart else []),
+        ]
+        if len(asked) > 1:
+            yield f"{asked[0]} and --restart contradict each other, give one of them"
+        if asked and not self.train:
+            yield f"{asked[0]} is for training, add --train"
+        if asked and self.checkpoint_dir is None:
+            yield f"{asked[0]} needs a folder of checkpoints, give --checkpoint_dir"
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> Config:

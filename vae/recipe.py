@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from vae.config import Config
 from vae.flags import as_json
@@ -14,13 +14,13 @@ from vae.load import Dataset, HeldOut, open_dataset
 from vae.metrics import LIANG_METRICS, Moments, liang_metrics, recommend_popular
 from vae.metrics.ranking import LONGEST_CUTOFF
 from vae.models.benchmark import benchmark
-from vae.models.checkpoint import CheckpointFolder
 from vae.models.evaluation import Evaluation
 from vae.models.inference import Weights, restore_weights, test
+from vae.models.resumption import Start, find_start, nothing_left
 from vae.models.training import train
 from vae.models.vae import Architecture
 from vae.utils.logging import UNITS, RunLog
-from vae.utils.workers import check_agreement, connect, together
+from vae.utils.workers import Workers, check_agreement, connect, together
 
 
 def run_recipe(config: Config) -> None:
@@ -36,20 +36,24 @@ def run_recipe(config: Config) -> None:
         len(dataset.item_ids), config.hidden_dim, config.latent_dim, config.activation
     )
     is_first = workers.rank == 0
-    resuming = config.checkpoint_dir is not None and CheckpointFolder(config.checkpoint_dir).steps()
-    append = not config.train or bool(resuming)
+    start = agree_on_start(config, architecture, dataset, workers) if config.train else None
+    append = start is None or start.checkpoint is not None
     with RunLog(config.log_path, append, enabled=is_first) as log:
         log.say(f"Workers: {workers.description}.")
         log.units(UNITS)
         log.parameters(as_json(config))
         summary: dict[str, float] = {}
         weights: Weights | None = None
-        if config.train:
-            model = train(config, dataset, workers, log)
-            weights = model.weights
-            summary |= model.summary
-        if weights is None and (config.test or config.checkpoint_dir):
-            weights = restore_weights(config, dataset, architecture)
+        if start is not None:
+            log.say(start.description)
+            if over := nothing_left(config, start.state):
+                log.say(f"Nothing is left to train: {over}.")
+            else:
+                model = train(config, dataset, workers, log, start)
+                weights = model.weights
+                summary |= model.summary
+        if config.checkpoint_dir and (config.test or config.inference_benchmark):
+            weights = restore_weights(config, dataset, architecture, workers, log)
         if config.test and weights is not None:
             result = test(config, dataset, workers, architecture, weights)
             popular = popularity_baseline(dataset)
@@ -58,8 +62,19 @@ def run_recipe(config: Config) -> None:
         if config.inference_benchmark and is_first:
             summary |= benchmark(config, workers, log, architecture, weights)
         log.log((), summary)
-        if config.results_dir and is_first:
+        if config.results_dir and is_first and summary:
             write_results(config.results_dir, config, summary)
+
+
+def agree_on_start(
+    config: Config, architecture: Architecture, dataset: Dataset, workers: Workers
+) -> Start:
+    """Where training starts: rank 0, which has the checkpoints, finds it for all."""
+
+    def find() -> Start | None:
+        return find_start(config, architecture, dataset) if workers.rank == 0 else None
+
+    return cast(Start, workers.gather(together(workers, find))[0])
 
 
 def popularity_baseline(dataset: Dataset) -> dict[str, Moments]:

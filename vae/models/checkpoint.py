@@ -1,17 +1,20 @@
 """Checkpoints: whole folders that appear at once, each holding all that a run needs to go on.
 
 A checkpoint is a folder ``step-00001234`` with TensorFlow's ``Saver`` files (weights, Adam's slots,
-global step) and ``state.json``. It is written under a temporary name, synced and renamed.
+global step) and ``state.json``, which holds the rest and the digests of all files, its own text's
+included. It is written under a temporary name, synced and renamed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +23,15 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.errors import UserError
+from vae.models.run_state import RunState
 from vae.models.vae import Architecture
 
 FORMAT_VERSION = 1
-_STATE_FILE = "state.json"
+STATE_FILE = "state.json"
 _PREFIX = "variables"
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Everything of a run that is not a TensorFlow variable.
-
-    Attributes:
-        architecture: fields of the model's ``Architecture``.
-        data_digest: the digest of the prepared data.
-        config: the flags of the run, as JSON values.
-        epoch: epochs completed.
-        batch: batches completed of the epoch after those.
-        losses: the sums of the losses over those batches.
-        best_ndcg: best validation NDCG@100 so far, None before the first validation.
-        best_step: the step of that validation.
-        step: steps completed in all.
-    """
-
-    architecture: dict[str, Any]
-    data_digest: str
-    config: dict[str, Any]
-    epoch: int = 0
-    batch: int = 0
-    losses: list[float] = field(default_factory=list)
-    best_ndcg: float | None = None
-    best_step: int | None = None
-    step: int = 0
-
-    @classmethod
-    def new(cls, architecture: Architecture, data_digest: str, config: dict[str, Any]) -> RunState:
-        """The state of a run that has not begun."""
-        return cls(dataclasses.asdict(architecture), data_digest, config)
+_DRAFT_PREFIX = ".writing-"
+_REMOVED_PREFIX = ".removing-"
+_MEGABYTE = 1 << 20
 
 
 class CheckpointFolder:
@@ -64,6 +39,7 @@ class CheckpointFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: int | None = None
 
     def at(self, step: int) -> Path:
         """The checkpoint of a step."""
@@ -71,8 +47,8 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
-        folders = self.path.glob("step-*")
-        return sorted(int(path.name.removeprefix("step-")) for path in folders)
+        names = (path.name for path in self.path.glob("step-*") if path.is_dir())
+        return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8,}", name))
 
     def latest(self) -> Path | None:
         """The newest checkpoint, if there is any."""
@@ -80,39 +56,146 @@ class CheckpointFolder:
         return self.at(steps[-1]) if steps else None
 
     def best(self) -> Path | None:
-        """The checkpoint with the best validation NDCG@100, or the newest before any validation."""
-        latest = self.latest()
-        if latest is None:
-            return None
-        best_step = read_state(latest).best_step
-        return latest if best_step is None else self.at(best_step)
+        """The checkpoint with the best validation NDCG@100, or the newest before any validation.
 
-    def save(self, session: tf.Session, saver: tf.train.Saver, state: RunState) -> Path:
-        """Writes a checkpoint whole; one of the same step stays as it is."""
-        target = self.at(state.step)
-        if target.exists():
-            return target
-        self.path.mkdir(parents=True, exist_ok=True)
-        draft = self.path / f".writing-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
+        Raises:
+            UserError: it is gone, or the newest, which tells its name, is damaged.
+        """
+        latest = self.latest()
+        best_step = read_state(latest).best_step if latest else None
+        if best_step is None:
+            return latest
+        if best_step not in self.steps():
+            raise UserError(
+                f"{self.at(best_step)}: the best checkpoint is missing; "
+                "take the newest with --checkpoint latest."
+            )
+        return self.at(best_step)
+
+    def prepare(self, checkpoint_bytes: int) -> None:
+        """Makes sure, before training, that checkpoints can be written.
+
+        Takes the folder for this process until ``release``, and removes what killed runs left.
+
+        Raises:
+            UserError: the folder cannot be written, is in use, or has no room for a checkpoint.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take()
+            for leftover in [
+                *self.path.glob(f"{_DRAFT_PREFIX}*"),
+                *self.path.glob(f"{_REMOVED_PREFIX}*"),
+            ]:
+                shutil.rmtree(leftover)
+            draft = self._new_draft()
+            (draft / "probe").write_bytes(b"can this be written?")
+            shutil.rmtree(draft)
+            free = shutil.disk_usage(self.path).free
+        except OSError as error:
+            raise UserError(
+                f"--checkpoint_dir {self.path}: cannot be written ({error.strerror}); "
+                "name another folder."
+            ) from None
+        if free < checkpoint_bytes:
+            raise UserError(
+                f"--checkpoint_dir {self.path}: {free / _MEGABYTE:.1f} MiB are free and a "
+                f"checkpoint takes {checkpoint_bytes / _MEGABYTE:.1f} MiB; make room or name "
+                "another folder.",
+                exit_code=1,
+            )
+
+    def release(self) -> None:
+        """Lets other runs write here."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def save(
+        self, session: tf.Session, saver: tf.train.Saver, state: RunState, newest: int
+    ) -> None:
+        """Writes a checkpoint whole, then removes all but the newest ones and the best.
+
+        Raises:
+            UserError: it cannot be written; those before it are as they were.
+        """
+        try:
+            if not self.at(state.step).exists():
+                self._write(session, saver, state)
+            self._remove_old(newest, state.best_step)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(self._draft, ignore_errors=True)
+            raise UserError(
+                f"{self.at(state.step)}: the checkpoint cannot be written ({_cause(error)}); "
+                "earlier ones are intact: mend that, and the same command goes on from the newest.",
+                exit_code=1,
+            ) from None
+
+    def set_aside(self, after: int) -> Path | None:
+        """Moves the checkpoints of later steps into a folder of their own.
+
+        So a run that starts over, or from an older checkpoint, cannot mix with the one before it,
+        and nothing is lost.
+
+        Args:
+            after: the last step to leave where it is; -1 moves all.
+
+        Returns:
+            The folder, or None where there was nothing to move.
+        """
+        later = [step for step in self.steps() if step > after]
+        if not later:
+            return None
+        target = next(
+            path for n in itertools.count(1) if not (path := self.path / f"replaced-{n}").exists()
+        )
+        target.mkdir()
+        # Newest first: wherever this is cut off, the newest of those left is a state of the run.
+        for step in reversed(later):
+            self.at(step).rename(target / self.at(step).name)
+        return target
+
+    @property
+    def _draft(self) -> Path:
+        return self.path / f"{_DRAFT_PREFIX}{os.getpid()}"
+
+    def _new_draft(self) -> Path:
+        shutil.rmtree(self._draft, ignore_errors=True)
+        self._draft.mkdir()
+        return self._draft
+
+    def _take(self) -> None:
+        """Keeps other runs from writing here; the lock goes with the process, however it ends."""
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--checkpoint_dir {self.path}: another run is writing there; wait for its end, "
+                "or name another folder."
+            ) from None
+        except OSError:
+            pass  # Some network file systems have no locks.
+
+    def _write(self, session: tf.Session, saver: tf.train.Saver, state: RunState) -> None:
+        draft = self._new_draft()
         saver.save(session, str(draft / _PREFIX), write_meta_graph=False, write_state=False)
         digests = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
         document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
-        (draft / _STATE_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (draft / STATE_FILE).write_text(_seal(document), encoding="utf-8")
         for path in draft.iterdir():
             _sync(path)
         _sync(draft)
-        draft.rename(target)
+        draft.rename(self.at(state.step))
         _sync(self.path)
-        return target
 
-    def keep(self, newest: int) -> None:
-        """Removes all but the newest checkpoints and the best one."""
-        best = self.best()
+    def _remove_old(self, newest: int, best_step: int | None) -> None:
         for step in self.steps()[:-newest]:
-            if self.at(step) != best:
-                shutil.rmtree(self.at(step))
+            if step != best_step:
+                # Under this name, half a checkpoint is never taken for a whole one.
+                removed = self.path / f"{_REMOVED_PREFIX}{step}"
+                self.at(step).rename(removed)
+                shutil.rmtree(removed)
 
 
 def read_state(checkpoint: Path) -> RunState:
@@ -121,48 +204,39 @@ def read_state(checkpoint: Path) -> RunState:
     Raises:
         UserError: it is missing, of another format, or damaged.
     """
-    path = checkpoint / _STATE_FILE
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        version = document.pop("format")
-        document.pop("files")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise _damaged(path, error) from None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: checkpoint format {version}, this program reads {FORMAT_VERSION}; "
-            "train again or use the version that wrote it."
-        )
-    try:
-        return RunState(**document)
-    except TypeError as error:
-        raise _damaged(path, error) from None
+    state, _ = _read_document(checkpoint)
+    return state
 
 
-def verify_files(checkpoint: Path) -> None:
-    """Checks the variables' files against the digests that were written with them.
+def verify(checkpoint: Path) -> RunState:
+    """The state of a checkpoint, once all of its files are found as they were written.
 
     Raises:
         UserError: a file is missing, truncated or changed.
     """
-    document = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))
-    for name, digest in document["files"].items():
+    state, digests = _read_document(checkpoint)
+    for name, digest in digests.items():
         path = checkpoint / name
-        if not path.is_file() or _sha256(path) != digest:
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise _damaged(path, error.strerror) from None
+        if found != digest:
             raise _damaged(path, "its digest differs from the one written with it")
+    return state
 
 
 def restore(session: tf.Session, saver: tf.train.Saver, checkpoint: Path) -> None:
-    """Loads all variables of a training graph."""
-    verify_files(checkpoint)
+    """Loads all variables of a training graph from a verified checkpoint."""
     saver.restore(session, str(checkpoint / _PREFIX))
 
 
 def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
-    """The variables of a checkpoint by name, without building a graph."""
-    verify_files(checkpoint)
+    """The layers' variables in a verified checkpoint by name, without building a graph."""
     reader = tf.train.load_checkpoint(str(checkpoint / _PREFIX))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    names = reader.get_variable_to_shape_map()
+    # Adam's slots are named after their variable, with another part at the end.
+    return {n: reader.get_tensor(n) for n in names if n.endswith(("/kernel", "/bias"))}
 
 
 def check_match(
@@ -190,16 +264,69 @@ def check_match(
         )
 
 
+def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
+    """The state and the files' digests."""
+    path = checkpoint / STATE_FILE
+    try:
+        document = _unseal(path.read_text(encoding="utf-8"))
+        version = document.pop("format")
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{path}: checkpoint format {version}, this program reads {FORMAT_VERSION}; "
+                "train again or use the version that wrote it."
+            )
+        digests = document.pop("files")
+        return RunState(**document), digests
+    except OSError as error:
+        raise _damaged(path, error.strerror) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from None
+
+
+def _seal(document: dict[str, Any]) -> str:
+    """The document as JSON, with a checksum of itself."""
+    checksum = hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return json.dumps({**document, "sha256": checksum}, indent=2) + "\n"
+
+
+def _unseal(text: str) -> dict[str, Any]:
+    """The document that was sealed.
+
+    Raises:
+        ValueError: the text is not what ``_seal`` wrote, to the byte.
+    """
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")
+    document.pop("sha256", None)
+    if _seal(document) != text:
+        raise ValueError("its checksum differs from the one written with it")
+    return document
+
+
 def _damaged(path: Path, cause: object) -> UserError:
+    """The error for an unusable file of a checkpoint; it names the next older one as the mend."""
+    checkpoint = path.parent
+    folder = CheckpointFolder(checkpoint.parent)
+    older = [folder.at(step) for step in folder.steps() if folder.at(step).name < checkpoint.name]
+    mend = f"train on from an older one with --resume {older[-1]}" if older else "use --restart"
     return UserError(
-        f"{path}: the checkpoint is damaged ({cause}); remove its folder to use an older one."
+        f"{path}: the checkpoint is damaged ({cause}); {mend}, or remove {checkpoint}."
     )
+
+
+def _cause(error: OSError | tf.errors.OpError) -> str:
+    """Why a file could not be written; TensorFlow says it at the end of one of many lines."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    lines = [line for line in error.message.splitlines() if _DRAFT_PREFIX in line]
+    return lines[-1].rpartition("; ")[2] if lines else type(error).__name__
 
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(_MEGABYTE):
             digest.update(block)
     return digest.hexdigest()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -16,30 +18,51 @@ from vae.models import checkpoint
 from vae.models.checkpoint import CheckpointFolder
 from vae.models.evaluation import Evaluation, evaluate, metric_depth
 from vae.models.ranking import Ranking, build_ranking
+from vae.models.run_state import RunState
 from vae.models.session import open_session
 from vae.models.vae import VAE, Architecture
 from vae.models.xla import compiled
-from vae.utils.workers import Workers
+from vae.utils.logging import RunLog
+from vae.utils.workers import Workers, together
 
 Weights = Mapping[str, NDArray[np.float32]]
 
 
-def restore_weights(config: Config, dataset: Dataset, architecture: Architecture) -> Weights:
-    """The weights of the latest checkpoint in ``config.checkpoint_dir``.
+def restore_weights(
+    config: Config, dataset: Dataset, architecture: Architecture, workers: Workers, log: RunLog
+) -> Weights:
+    """The weights of the checkpoint that ``--checkpoint`` means; rank 0 reads them for all.
 
     Raises:
         UserError: there is none, it is damaged, or it does not fit the flags or the data.
     """
+
+    def read() -> Weights:
+        if workers.rank != 0:
+            return {}
+        path, state = _find_model(config, dataset, architecture)
+        log.say(f"Weights: {path} ({state.position()}).")
+        return checkpoint.read_weights(path)
+
+    return cast(Weights, workers.gather(together(workers, read))[0])
+
+
+def _find_model(
+    config: Config, dataset: Dataset, architecture: Architecture
+) -> tuple[Path, RunState]:
+    """The checkpoint that ``--checkpoint`` means, verified, and its state."""
     if config.checkpoint_dir is None:
         raise UserError("No trained model: give --checkpoint_dir or add --train.")
-    latest = CheckpointFolder(config.checkpoint_dir).latest()
-    if latest is None:
+    folder = CheckpointFolder(config.checkpoint_dir)
+    path = folder.best() if config.checkpoint == "best" else folder.latest()
+    if path is None:
         raise UserError(
             f"--checkpoint_dir {config.checkpoint_dir}: holds no checkpoint; "
             "train first, or name the folder that was trained into."
         )
-    checkpoint.check_match(latest, checkpoint.read_state(latest), architecture, dataset.digest)
-    return checkpoint.read_weights(latest)
+    state = checkpoint.verify(path)
+    checkpoint.check_match(path, state, architecture, dataset.digest)
+    return path, state
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -12,21 +13,30 @@ from numpy.typing import NDArray
 
 from vae.config import Config
 from vae.errors import UserError
-from vae.flags import as_json
 from vae.load import Batch, Dataset, TrainingBatches, prefetch
 from vae.models import checkpoint
-from vae.models.checkpoint import CheckpointFolder, RunState
+from vae.models.checkpoint import CheckpointFolder
 from vae.models.evaluation import Evaluation, evaluate, metric_depth
 from vae.models.ranking import build_ranking
+from vae.models.resumption import Start, nothing_left
 from vae.models.session import check_gpu_limit, open_session
 from vae.models.timeline import run_traced
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
 from vae.models.xla import compiled
 from vae.utils.logging import RunLog
+from vae.utils.signals import StopSignals, exit_code
 from vae.utils.workers import Workers, together
 
 Weights = Mapping[str, NDArray[np.float32]]
+Scalars = Mapping[str, np.float32]
+
+
+class Requests(NamedTuple):
+    """What some worker has asked all of them to do after a step."""
+
+    stop: bool
+    save: bool
 
 
 @dataclass(frozen=True)
@@ -42,14 +52,25 @@ class TrainedModel:
     summary: dict[str, float]
 
 
-def train(config: Config, dataset: Dataset, workers: Workers, log: RunLog) -> TrainedModel:
-    """Trains a model, going on with the run in ``config.checkpoint_dir`` if there is one.
+def train(
+    config: Config, dataset: Dataset, workers: Workers, log: RunLog, start: Start
+) -> TrainedModel:
+    """Trains a model from where ``start`` says.
 
     Raises:
-        UserError: the checkpoint does not fit the flags or the data, or the loss is not finite.
+        UserError: the loss is not finite, a checkpoint cannot be read or written, or a signal
+            stopped the run.
     """
-    with tf.Graph().as_default(), open_session(config, workers) as session:
-        return Trainer(config, dataset, workers, log, session).run()
+    with (
+        StopSignals() as signals,
+        tf.Graph().as_default(),
+        open_session(config, workers) as session,
+    ):
+        trainer = Trainer(config, dataset, workers, log, session, start, signals)
+        try:
+            return trainer.run()
+        finally:
+            trainer.close()
 
 
 class Trainer:
@@ -62,12 +83,16 @@ class Trainer:
         workers: Workers,
         log: RunLog,
         session: tf.Session,
+        start: Start,
+        signals: StopSignals,
     ) -> None:
         self._config = config
         self._dataset = dataset
         self._workers = workers
         self._log = log
         self._session = session
+        self._start = start
+        self._signals = signals
         self._batches = TrainingBatches(
             dataset.train,
             config.batch_size_train,
@@ -88,67 +113,79 @@ class Trainer:
             self._ranking = build_ranking(
                 self._vae, metric_depth(items), max_users=config.batch_size_validation
             )
+        self._all_finite = all_finite(tf.global_variables())
         self._saver = tf.train.Saver(max_to_keep=None)
         self._folder = CheckpointFolder(config.checkpoint_dir) if config.checkpoint_dir else None
-        self._state = RunState.new(architecture, dataset.digest, as_json(config))
+        self._state = start.state
+        self._save_interval = config.save_interval
+        self._last_save = time.monotonic()
+        self._last_loss: float | None = None
         self._throughput = Throughput(config.warm_up_epochs)
         self._validation: Evaluation | None = None
-        self._steps_run = 0
+        # The first step also sets up memory and kernels: the second one is more typical.
+        steps = config.epochs * self._batches.steps_per_epoch
+        self._step_to_trace = min(start.state.step + 1, steps - 1)
 
     def run(self) -> TrainedModel:
-        """Trains to the last epoch."""
+        """Trains until nothing is left to do, or a signal stops the run."""
         self._log.say(f"Precision of training: {self._step.precision.description}.")
-        self._start()
-        while self._state.epoch < self._config.epochs:
-            self._train_epoch()
-            epoch = self._state.epoch
-            if epoch == self._config.epochs or epoch % self._config.validation_step == 0:
-                self._validate()
-                self._save()
+        self._prepare()
+        while (over := nothing_left(self._config, self._state)) is None:
+            asked = self._train_epoch()
+            improved = self._validation_is_due() and self._validate()
+            self._save_and_stop(asked, self._epoch_ends_with_save(improved))
+        self._stop_if_signalled()
+        self._log.say(f"Training is over: {over}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
         return TrainedModel(weights, self._summary())
 
-    def _start(self) -> None:
+    def close(self) -> None:
+        """Leaves the folder of checkpoints to others."""
+        if self._folder is not None:
+            self._folder.release()
+
+    def _prepare(self) -> None:
         """Initialises the variables, or restores them where a run left off.
 
         Rank 0 alone reads checkpoints, so that a folder on its own disk is enough.
         """
-        if self._folder is None:
-            self._log.say("No --checkpoint_dir is given: the trained model will not be kept.")
         self._session.run(tf.global_variables_initializer())
-        restored = together(self._workers, self._restore_on_rank_0)
-        self._state = self._workers.gather(restored)[0]
+        together(self._workers, self._prepare_on_rank_0)
         self._workers.broadcast_variables(self._session)
 
-    def _restore_on_rank_0(self) -> RunState:
-        latest = self._folder.latest() if self._folder and self._workers.rank == 0 else None
-        if latest is None:
-            return self._state
-        state = checkpoint.read_state(latest)
-        checkpoint.check_match(latest, state, self._vae.architecture, self._dataset.digest)
-        checkpoint.restore(self._session, self._saver, latest)
-        self._log.say(f"Resuming {latest} after epoch {state.epoch}.")
-        return state
+    def _prepare_on_rank_0(self) -> None:
+        if self._folder is None or self._workers.rank != 0:
+            return
+        self._folder.prepare(sum(v.shape.num_elements() * 4 for v in tf.global_variables()))
+        source = self._start.checkpoint
+        if source is not None:
+            checkpoint.restore(self._session, self._saver, source)
+        in_folder = source is not None and source.parent.samefile(self._folder.path)
+        replaced = self._folder.set_aside(after=self._state.step if in_folder else -1)
+        if replaced is not None:
+            self._log.say(f"Moved the checkpoints that this run replaces to {replaced}.")
 
-    def _train_epoch(self) -> None:
-        """Trains on every user once and logs the epoch."""
-        start = time.perf_counter()
-        totals = np.zeros(3)
-        for batch in prefetch(self._batches.epoch(self._state.epoch)):
-            step_totals, scalars = self._run_step(batch)
-            self._check_finite(step_totals, batch)
-            totals += step_totals
-        seconds = time.perf_counter() - start
+    def _train_epoch(self) -> Requests:
+        """Trains on every user that the epoch has left, and logs the epoch."""
+        before = time.perf_counter()
+        for batch in prefetch(self._batches.epoch(self._state.epoch, self._state.batch)):
+            totals, scalars, asked = self._run_step(batch)
+            self._check_finite(totals, batch)
+            self._state = self._state.after_step(totals, time.perf_counter() - before)
+            if self._state.batch < self._batches.steps_per_epoch:
+                self._save_and_stop(asked)
+            before = time.perf_counter()
+        self._log_epoch(scalars)
+        self._state = self._state.after_epoch()
+        return asked
+
+    def _log_epoch(self, scalars: Scalars) -> None:
         users = self._dataset.train.shape[0]
-        self._state = replace(
-            self._state,
-            epoch=self._state.epoch + 1,
-            step=self._state.step + self._batches.steps_per_epoch,
-        )
+        seconds = self._state.seconds
         self._throughput.add(users, seconds)
-        loss, likelihood, divergence = (totals / users).tolist()
+        loss, likelihood, divergence = (total / users for total in self._state.losses)
         self._log.log(
-            (self._state.epoch,),
+            (self._state.epoch + 1,),
             {
                 "train_epoch_time": seconds,
                 "train_throughput": users / seconds,
@@ -156,34 +193,55 @@ class Trainer:
                 "neg_log_likelihood": likelihood,
                 "kl_divergence": divergence,
             }
-            | scalars,
+            | dict(scalars),
         )
 
-    def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], dict[str, np.float32]]:
-        """Runs one step; returns what it adds to the epoch's totals, and its scalars."""
-        fetches = [self._step.totals, self._step.scalars, self._step.update]
-        feed = self._step.feed(batch)
-        # The first step also sets up memory and kernels: the second one is more typical.
-        typical = min(1, self._config.epochs * self._batches.steps_per_epoch - 1)
-        if self._config.trace and self._workers.rank == 0 and self._steps_run == typical:
+    def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, Requests]:
+        """Runs one step; returns what it adds to the epoch's sums, its scalars, the requests."""
+        step = self._step
+        fetches = [step.totals, step.scalars, step.requests, step.update]
+        feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
+        if (
+            self._config.trace
+            and self._workers.rank == 0
+            and self._state.step == self._step_to_trace
+        ):
             path = self._config.trace_path("train")
-            totals, scalars, _ = run_traced(self._session, fetches, feed, path)
+            totals, scalars, (stop, save), _ = run_traced(self._session, fetches, feed, path)
             self._log.say(f"Timeline of one training step: {path}")
         else:
-            totals, scalars, _ = self._session.run(fetches, feed)
-        self._steps_run += 1
-        return totals, scalars
+            totals, scalars, (stop, save), _ = self._session.run(fetches, feed)
+        return totals, scalars, Requests(bool(stop), bool(save))
 
     def _check_finite(self, totals: NDArray[np.float32], batch: Batch) -> None:
+        """Stops all ranks, who share the totals, before the weights of such a step are saved."""
         if not np.isfinite(totals).all():
-            raise UserError(
-                f"The loss is not finite at step {batch.step} (epoch {self._state.epoch + 1}); "
-                f"try a smaller --lr than {self._config.lr}.",
-                exit_code=1,
-            )
+            raise self._not_finite("the loss of", self._state.step + 1, self._state.epoch + 1)
+        self._last_loss = float(totals[0]) / batch.global_users
 
-    def _validate(self) -> None:
-        """Evaluates on the validation users and logs the metrics."""
+    def _check_weights(self) -> None:
+        """Finds what a step with a finite loss has done to the weights."""
+        if not self._session.run(self._all_finite):
+            what = "the model's weights or Adam's moments after"
+            epochs = self._state.epoch + (self._state.batch > 0)
+            raise self._not_finite(what, self._state.step, epochs)
+
+    def _not_finite(self, what: str, step: int, epoch: int) -> UserError:
+        last = "none" if self._last_loss is None else f"{self._last_loss:.6g} nats/user"
+        return UserError(
+            f"Not finite: {what} step {step}, epoch {epoch} (last finite loss: {last}); "
+            "go on from an older checkpoint (--resume) or start over (--restart), with a smaller "
+            f"--lr than {self._config.lr}.",
+            exit_code=1,
+        )
+
+    def _validation_is_due(self) -> bool:
+        epoch = self._state.epoch
+        return epoch == self._config.epochs or epoch % self._config.validation_step == 0
+
+    def _validate(self) -> bool:
+        """Evaluates on the validation users and logs it; returns whether it is the best so far."""
+        self._check_weights()
         config = self._config
         result = evaluate(
             self._session,
@@ -193,21 +251,53 @@ class Trainer:
             config.batch_size_validation,
         )
         self._validation = result
-        ndcg = result.metrics["ndcg@100"].mean
-        if self._state.best_ndcg is None or ndcg > self._state.best_ndcg:
-            self._state = replace(self._state, best_ndcg=ndcg, best_step=self._state.step)
+        self._state = self._state.after_validation(result.metrics["ndcg@100"].mean)
         self._log.log(
             (self._state.epoch,),
             result.figures() | {"valid_time": result.seconds, "valid_users": result.scored_users},
         )
+        return self._state.best_step == self._state.step
+
+    def _time_is_up(self) -> bool:
+        """Whether ``--save_every`` asks for a checkpoint, by rank 0's clock."""
+        passed = time.monotonic() - self._last_save
+        return self._workers.rank == 0 and self._save_interval.minutes_are_over(passed)
+
+    def _epoch_ends_with_save(self, improved: bool) -> bool:
+        return (
+            improved
+            or nothing_left(self._config, self._state) is not None
+            or self._save_interval.epochs_are_over(self._state.epoch)
+        )
+
+    def _save_and_stop(self, asked: Requests, is_due: bool = False) -> None:
+        """Saves where that is due or asked for, and stops where that is asked for."""
+        if is_due or asked.save or asked.stop:
+            self._save()
+        if asked.stop:
+            self._stop_if_signalled()
 
     def _save(self) -> None:
         """Writes a checkpoint, if there is a folder for them; rank 0 alone writes."""
+        self._check_weights()
         together(self._workers, self._save_on_rank_0)
+        self._last_save = time.monotonic()
 
     def _save_on_rank_0(self) -> None:
         if self._folder and self._workers.rank == 0:
-            self._folder.save(self._session, self._saver, self._state)
+            newest = self._config.keep_checkpoints
+            self._folder.save(self._session, self._saver, self._state, newest)
+
+    def _stop_if_signalled(self) -> None:
+        """Ends the run on all ranks, if a signal has reached one of them."""
+        received = [s for s in self._workers.gather(self._signals.received) if s is not None]
+        if received:
+            folder = self._config.checkpoint_dir
+            kept = f"the same command trains on from {folder}" if folder else "nothing is kept"
+            raise UserError(
+                f"Stopped by {received[0].name} at {self._state.position()}; {kept}.",
+                exit_code(received[0]),
+            )
 
     def _summary(self) -> dict[str, float]:
         """The run's closing figures."""
@@ -218,6 +308,12 @@ class Trainer:
         if self._state.best_ndcg is not None:
             summary["best_ndcg@100"] = self._state.best_ndcg
         return summary
+
+
+def all_finite(variables: Sequence[tf.Variable]) -> tf.Tensor:
+    """Scalar bool: whether no number in these variables is infinite or NaN."""
+    floating = [v for v in variables if v.dtype.base_dtype.is_floating]
+    return tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])
 
 
 class Throughput:

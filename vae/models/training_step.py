@@ -28,6 +28,8 @@ class TrainingStep:
             negative log-likelihood and the KL divergence, of all workers together.
         scalars: what an epoch's log line says of its last step: the weight of the KL term, and the
             loss scale where there is one.
+        requests: (2,) float32, how many workers asked to stop and to save: the same on all of them,
+            for the price of two more numbers in the allreduce of ``totals``.
         update: runs the step.
         precision: how the step computes; by default what ``--amp`` gives on this machine.
     """
@@ -46,6 +48,7 @@ class TrainingStep:
         self._first_user = tf.placeholder(tf.int32, [], "first_user")
         self._global_users = tf.placeholder(tf.int32, [], "global_users")
         self._step = tf.placeholder(tf.int64, [], "step")
+        self._requests = tf.placeholder(tf.float32, [2], "requests")
 
         self.precision = precision or choose_precision(config.amp)
         scaling = LossScaling() if self.precision.rewritten else None
@@ -75,9 +78,9 @@ class TrainingStep:
         if config.lam:
             penalty = l2_penalty([layer.kernel for layer in vae.layers])
             objective += config.lam / workers.size * penalty
-        self.totals = workers.sum_tensor(
-            global_users * tf.stack([objective, likelihood_loss, divergence])
-        )
+        totals = global_users * tf.stack([objective, likelihood_loss, divergence])
+        sums = workers.sum_tensor(tf.concat([totals, self._requests], axis=0))
+        self.totals, self.requests = sums[:3], sums[3:]
         adam = tf.train.AdamOptimizer(config.lr, config.beta1, config.beta2)
         optimizer = workers.optimizer(adam)
         if scaling:
@@ -98,8 +101,8 @@ class TrainingStep:
             )
         return noise[self._first_user : self._first_user + tf.size(self._counts)]
 
-    def feed(self, batch: Batch) -> dict[tf.Tensor, Any]:
-        """Feeds the step with one worker's share of a batch."""
+    def feed(self, batch: Batch, stop: bool = False, save: bool = False) -> dict[tf.Tensor, Any]:
+        """Feeds the step with one worker's share of a batch, and what it asks of all workers."""
         return {
             self._items: batch.items,
             self._kept: batch.kept,
@@ -107,4 +110,5 @@ class TrainingStep:
             self._first_user: batch.first_user,
             self._global_users: batch.global_users,
             self._step: batch.step,
+            self._requests: [stop, save],
         }

@@ -114,7 +114,9 @@ class HorovodWorkers:
     def gather(self, value: Any) -> list[Any]:
         """The values of all ranks, pickled on their way."""
         with self._side_session() as session:
-            return list(self._hvd.allgather_object(value, session=session))
+            # Without a name Horovod takes the value's type, and ranks with values of different
+            # types would wait for each other for ever.
+            return list(self._hvd.allgather_object(value, session=session, name="gather"))
 
     def sum(self, values: Sequence[float]) -> NDArray[np.float64]:
         """An allreduce of its own."""

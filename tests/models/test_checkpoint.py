@@ -1,0 +1,185 @@
+"""Checkpoints: whole, verified, and no more of them than asked for."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from vae.errors import UserError
+from vae.models import checkpoint
+from vae.models.checkpoint import CheckpointFolder
+from vae.models.run_state import RunState
+from vae.models.vae import VAE, Architecture
+
+ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
+NEW = RunState.new(ARCHITECTURE, "digest", {"lr": 0.1})
+
+
+@pytest.fixture
+def model():
+    """A session with a small model, and its saver."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        VAE(ARCHITECTURE, seed=0)
+        session.run(tf.global_variables_initializer())
+        yield session, tf.train.Saver(max_to_keep=None)
+
+
+def state_at(step, **fields):
+    return dataclasses.replace(NEW, step=step, **fields)
+
+
+def save(folder, model, *steps, newest=2, **fields):
+    for step in steps:
+        folder.save(*model, state_at(step, **fields), newest)
+
+
+def test_state_and_weights_come_back_as_they_were(tmp_path, model):
+    state = state_at(7, epoch=1, losses=[0.1, 1 / 3, 1e-300], best_ndcg=0.1 + 0.2, best_step=5)
+    folder = CheckpointFolder(tmp_path)
+    folder.save(*model, state, newest=1)
+    assert checkpoint.verify(folder.at(7)) == state
+    session, saver = model
+    expected = session.run({v.op.name: v for v in tf.global_variables()})
+    weights = checkpoint.read_weights(folder.at(7))
+    assert set(weights) == set(expected)
+    session.run(tf.global_variables()[0].assign_add(tf.ones([16, 3])))
+    checkpoint.restore(session, saver, folder.at(7))
+    for variable in tf.global_variables():
+        np.testing.assert_array_equal(session.run(variable), weights[variable.op.name])
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path, model):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, model, 1, 2)
+    save(folder, model, 3, 4, 5, 6, best_ndcg=0.5, best_step=2)
+    assert folder.steps() == [2, 5, 6]
+    assert folder.latest() == folder.at(6)
+    assert folder.best() == folder.at(2)
+    assert {path.name for path in tmp_path.iterdir()} == {folder.at(s).name for s in (2, 5, 6)}
+
+
+def test_before_any_validation_the_newest_is_the_best(tmp_path, model):
+    folder = CheckpointFolder(tmp_path / "none")
+    assert folder.best() is None
+    folder = CheckpointFolder(tmp_path)
+    save(folder, model, 1, 2)
+    assert folder.best() == folder.at(2)
+
+
+def test_a_best_checkpoint_that_is_gone_is_an_error(tmp_path, model):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, model, 3, best_ndcg=0.5, best_step=2)
+    with pytest.raises(UserError, match="step-00000002: the best checkpoint is missing"):
+        folder.best()
+
+
+def test_only_folders_of_that_name_are_checkpoints(tmp_path):
+    (tmp_path / "step-00000009").touch()
+    for name in ("step-x", "step-1", ".writing-12", "replaced-1"):
+        (tmp_path / name).mkdir()
+    assert CheckpointFolder(tmp_path).steps() == []
+
+
+def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, model, 1)
+    for name in (".writing-12", ".removing-5", ".mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    folder.prepare(checkpoint_bytes=1)
+    folder.release()
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000001", ".mine"}
+
+
+def test_two_runs_cannot_write_into_one_folder(tmp_path):
+    first, second = CheckpointFolder(tmp_path), CheckpointFolder(tmp_path)
+    first.prepare(1)
+    with pytest.raises(UserError, match="another run is writing there"):
+        second.prepare(1)
+    second.release()
+    first.release()
+    second.prepare(1)
+    second.release()
+
+
+def test_without_room_for_a_checkpoint_training_does_not_begin(tmp_path):
+    with pytest.raises(UserError, match="MiB are free and a checkpoint takes"):
+        CheckpointFolder(tmp_path).prepare(1 << 60)
+
+
+def test_later_checkpoints_are_set_aside_whole(tmp_path, model):
+    folder = CheckpointFolder(tmp_path)
+    assert folder.set_aside(after=-1) is None
+    save(folder, model, 1, 2, 3, newest=9)
+    assert folder.set_aside(after=1) == tmp_path / "replaced-1"
+    assert folder.steps() == [1]
+    assert CheckpointFolder(tmp_path / "replaced-1").steps() == [2, 3]
+    assert folder.set_aside(after=-1) == tmp_path / "replaced-2"
+
+
+def test_a_change_of_any_byte_is_noticed(tmp_path, model):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, model, 1)
+    chance = random.Random(0)
+    for path in sorted(folder.at(1).iterdir()):
+        content = path.read_bytes()
+        for _ in range(300):
+            damaged = bytearray(content)
+            damaged[chance.randrange(len(content))] ^= chance.randrange(1, 256)
+            path.write_bytes(damaged)
+            with pytest.raises(UserError, match=f"{path}: "):
+                checkpoint.verify(folder.at(1))
+        for _ in range(30):
+            path.write_bytes(content[: chance.randrange(len(content))])
+            with pytest.raises(UserError, match=f"{path}: "):
+                checkpoint.verify(folder.at(1))
+        path.unlink()
+        with pytest.raises(UserError, match=f"{path}: "):
+            checkpoint.verify(folder.at(1))
+        path.write_bytes(content)
+    assert checkpoint.verify(folder.at(1)) == state_at(1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "1", '{"format": 1}', "\xff", pytest.param("[" * 10**5, id="deep")],
+)
+def test_a_state_that_is_none_is_an_error(tmp_path, text):
+    (tmp_path / "state.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"state\.json: "):
+        checkpoint.read_state(tmp_path)
+
+
+def test_another_format_version_is_named(tmp_path):
+    document = {"format": checkpoint.FORMAT_VERSION + 1, "files": {}}
+    (tmp_path / "state.json").write_text(checkpoint._seal(document))
+    with pytest.raises(UserError, match="checkpoint format 2, this program reads 1"):
+        checkpoint.read_state(tmp_path)
+
+
+def test_another_model_and_other_data_are_named():
+    other = Architecture(items=9, hidden_dim=4, latent_dim=2)
+    with pytest.raises(
+        UserError, match=r"hidden_dim is 3 there and 4 here.*other --checkpoint_dir"
+    ):
+        checkpoint.check_match("x", NEW, other, "digest")
+    with pytest.raises(UserError, match="its data have the digest"):
+        checkpoint.check_match("x", NEW, ARCHITECTURE, "another")
+    checkpoint.check_match("x", NEW, ARCHITECTURE, "digest")
+
+
+def test_a_state_counts_steps_epochs_and_validations():
+    state = NEW.after_step(np.float32([3, 2, 1]), 0.5).after_step(np.float32([1, 1, 1]), 0.25)
+    assert (state.step, state.epoch, state.batch) == (2, 0, 2)
+    assert (state.losses, state.seconds) == ([4.0, 3.0, 2.0], 0.75)
+    assert state.position() == "step 2, after 0 epochs and 2 batches of the next"
+    state = state.after_epoch()
+    assert (state.step, state.epoch, state.batch, state.seconds) == (2, 1, 0, 0)
+    assert state.losses == NEW.losses
+    state = state.after_validation(0.3).after_validation(0.3).after_validation(0.2)
+    assert (state.best_ndcg, state.best_step, state.validations_since_best) == (0.3, 2, 2)
+    assert state.after_validation(0.4).validations_since_best == 0
+    assert json.loads(json.dumps(dataclasses.asdict(state))) == dataclasses.asdict(state)

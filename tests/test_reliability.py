@@ -1,0 +1,421 @@
+"""Whatever happens to a run, its last good checkpoint goes on: docs/reliability.md is the table."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT, log_lines, run_script
+from test_horovod import ONE_THREAD, mpirun
+
+from vae.config import parse_flags
+from vae.errors import UserError
+
+EPOCHS = 40
+WHOLE = ("--epochs", EPOCHS)
+STEPS = 5  # of an epoch
+QUICK = (
+    "--hidden_dim", 16, "--latent_dim", 4, "--batch_size_train", 1001, "--lr", 0.01,
+    "--validation_step", 3,
+)  # fmt: skip
+SAVE_EACH_STEP = ("--save_every", "0.0000001m", "--keep_checkpoints", 3)
+
+
+def flags(data, folder, *more):
+    return [
+        str(flag)
+        for flag in (
+            "--train", "--dataset", "synthetic", "--data_dir", data, *QUICK,
+            "--checkpoint_dir", folder / "ckpt", "--log_path", folder / "run.log", *more,
+        )
+    ]  # fmt: skip
+
+
+def checkpoints(folder):
+    return sorted((folder / "ckpt").glob("step-*"))
+
+
+def newest_step(folder):
+    return max((int(path.name[5:]) for path in checkpoints(folder)), default=0)
+
+
+def variables(checkpoint):
+    """Weights, Adam's slots and the global step."""
+    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def losses(folder):
+    """The loss of each epoch; of one that was trained twice, the last."""
+    return {
+        line["step"][0]: line["data"]["loss"]
+        for line in log_lines(folder / "run.log")
+        if line["type"] == "LOG" and "loss" in line["data"]
+    }
+
+
+def wait_for(condition, job, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert job.poll() is None, "the job ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def start(launcher, arguments):
+    return subprocess.Popen(
+        [*launcher, sys.executable, "main.py", *arguments],
+        cwd=ROOT, env={**os.environ, **ONE_THREAD}, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def assert_same_run(folder, reference):
+    final, expected = variables(checkpoints(folder)[-1]), variables(checkpoints(reference)[-1])
+    assert set(final) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(final[name], value, err_msg=name)
+    assert losses(folder) == losses(reference)
+
+
+def copy(reference, folder, keep=None):
+    """The checkpoints of a run in a folder of their own; those of steps up to ``keep``."""
+    shutil.copytree(reference / "ckpt", folder / "ckpt")
+    for checkpoint in checkpoints(folder):
+        if keep is not None and int(checkpoint.name[5:]) > keep:
+            shutil.rmtree(checkpoint)
+    return folder
+
+
+def run_main(arguments):
+    """Runs the command line in this process, as main.py does."""
+    from main import main
+
+    sys.argv = ["main.py", *arguments]
+    sys.exit(main())
+
+
+@pytest.fixture
+def here(capsys, monkeypatch):
+    """Runs a command line in the tests' process: exit code, standard output, standard error."""
+
+    def run(arguments):
+        monkeypatch.setattr(sys, "argv", sys.argv)
+        with pytest.raises(SystemExit) as exit:
+            run_main([*map(str, arguments)])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return exit.value.code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def reference(demo_data, tmp_path_factory):
+    """The folder of a run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = run_script("main.py", *flags(demo_data, folder, *WHOLE), env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def short(demo_data, tmp_path_factory):
+    """The folder of a finished run of two epochs, with a checkpoint of each of its last steps."""
+    folder = tmp_path_factory.mktemp("short")
+    arguments = flags(demo_data, folder, "--epochs", 2, *SAVE_EACH_STEP)
+    done = run_script("main.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert [int(path.name[5:]) for path in checkpoints(folder)] == [8, 9, 10]
+    return folder
+
+
+def test_killed_twenty_times_a_run_ends_like_the_uninterrupted_one(
+    reference, demo_data, tmp_path, monkeypatch
+):
+    # A server that has imported TensorFlow forks each run, which saves the seconds of 20 imports.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["test_reliability", "vae.recipe"])
+    for name, value in ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+    arguments = flags(demo_data, tmp_path, *WHOLE, *SAVE_EACH_STEP)
+    moments = random.Random(7)
+    drafts = 0
+    for _ in range(20):
+        target = newest_step(tmp_path) + moments.randrange(12)
+        run = processes.Process(target=run_main, args=(arguments,))
+        run.start()
+        while run.is_alive() and newest_step(tmp_path) < target:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.03))
+        run.kill()
+        run.join()
+        assert run.exitcode == -signal.SIGKILL, "it must not end by itself"
+        drafts += len(list((tmp_path / "ckpt").glob(".writing-*")))
+    assert drafts > 0, "no kill hit a checkpoint while it was written"
+    assert newest_step(tmp_path) > 40
+    done = run_script("main.py", *arguments, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "ckpt").glob(".*")), "what killed runs left is still there"
+    assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
+    number, code, reference, demo_data, tmp_path
+):
+    arguments = flags(demo_data, tmp_path, *WHOLE)
+    with start((), arguments) as run:
+        # The first validation's checkpoint is of step 15; then the next one may come.
+        wait_for(lambda: newest_step(tmp_path) >= 3 * STEPS, run)
+        run.send_signal(number)
+        _, stderr = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert f"Stopped by {number.name} at step {newest_step(tmp_path)}" in stderr
+    assert "Traceback" not in stderr
+    done = run_script("main.py", *arguments, "--resume", "must", env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert f"(step {newest_step(tmp_path)}" not in done.stdout
+    assert_same_run(tmp_path, reference)
+
+
+@pytest.fixture(scope="session")
+def interrupted(demo_data, tmp_path_factory):
+    """The folder of a run of two workers that SIGTERM ended, and its exit code."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with start(mpirun(2), flags(demo_data, folder, *WHOLE, *SAVE_EACH_STEP)) as job:
+        wait_for(lambda: newest_step(folder) >= 7, job)
+        job.send_signal(signal.SIGTERM)
+        try:
+            _, stderr = job.communicate(timeout=60)
+        finally:
+            job.kill()
+    assert "Traceback" not in stderr
+    return folder, job.returncode
+
+
+def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(interrupted, demo_data, tmp_path):
+    folder, code = interrupted
+    assert code != 0
+    assert 7 <= newest_step(folder) < EPOCHS * STEPS
+    uninterrupted = tmp_path / "uninterrupted"
+    uninterrupted.mkdir()
+    resumed = copy(folder, tmp_path)
+    for where in (uninterrupted, resumed):
+        arguments = flags(demo_data, where, *WHOLE)
+        done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+        assert done.returncode == 0, done.stderr
+    final, expected = (variables(checkpoints(where)[-1]) for where in (resumed, uninterrupted))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(final[name], value, err_msg=name)
+    # The finished job, run again: it ends at once on both ranks.
+    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"Nothing is left to train: {EPOCHS} epochs are trained" in done.stdout
+
+
+def test_one_worker_goes_on_with_what_two_began(interrupted, reference, demo_data, tmp_path):
+    folder = copy(interrupted[0], tmp_path)
+    done = run_script("main.py", *flags(demo_data, folder, *WHOLE), env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    final, expected = (variables(checkpoints(where)[-1]) for where in (folder, reference))
+    for name, value in expected.items():
+        np.testing.assert_allclose(final[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_a_loss_that_is_not_finite_ends_all_ranks_and_spares_the_checkpoints(
+    short, demo_data, tmp_path
+):
+    folder = copy(short, tmp_path)
+    before = [variables(path) for path in checkpoints(folder)]
+    arguments = flags(demo_data, folder, "--epochs", 9, "--save_every", "1e", "--lr", "1e30")
+    done = run_script("main.py", *arguments, launcher=mpirun(2))
+    assert done.returncode == 1
+    assert "Not finite: " in done.stderr
+    assert "step 1" in done.stderr
+    assert "epoch 3" in done.stderr
+    assert "last finite loss: 1" in done.stderr
+    assert "smaller --lr than 1e+30" in done.stderr
+    assert "Traceback" not in done.stderr
+    for path, content in zip(checkpoints(folder), before, strict=True):
+        assert all((variables(path)[name] == content[name]).all() for name in content)
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts file systems that hold themselves in memory, which only root can do."""
+    points = []
+
+    def mount(options):
+        point = tmp_path / f"disk{len(points)}"
+        point.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", point]
+        if shutil.which("mount") is None or subprocess.run(command, check=False).returncode != 0:
+            pytest.skip("a file system can be mounted by root alone")
+        points.append(point)
+        return point
+
+    yield mount
+    for point in points:
+        subprocess.run(["umount", "--lazy", point], check=True)
+
+
+def test_on_a_full_disk_the_run_ends_with_a_sentence_and_keeps_what_it_had(
+    mounted, demo_data, here
+):
+    disk = mounted("size=1200k")  # room for two checkpoints
+    arguments = flags(demo_data, disk, "--epochs", 9, *SAVE_EACH_STEP)
+    code, _, err = here(arguments)
+    assert code == 1
+    assert "step-00000003: the checkpoint cannot be written (No space left on device)" in err
+    assert sorted(path.name[5:] for path in (disk / "ckpt").iterdir()) == ["00000001", "00000002"]
+    # A run that knows beforehand that there is no room does not begin.
+    code, _, err = here(arguments)
+    assert code == 1
+    assert "MiB are free" in err
+    arguments[0] = "--test"
+    code, out, err = here(arguments)
+    assert code == 0, err
+    assert "step-00000002 (step 2, after 0 epochs and 2 batches of the next)" in out
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_training(
+    mounted, demo_data, tmp_path, here
+):
+    (tmp_path / "file").touch()
+    for folder in (mounted("ro"), tmp_path / "file"):
+        arguments = [*flags(demo_data, tmp_path), "--checkpoint_dir", str(folder / "ckpt")]
+        code, out, err = here(arguments)
+        assert code == 2
+        assert f"--checkpoint_dir {folder / 'ckpt'}: cannot be written (" in err
+        assert "train_epoch_time" not in out
+
+
+def damage(path, places):
+    """Cuts the file off or changes a byte, at a place that chance decides on."""
+    content = bytearray(path.read_bytes())
+    place = places.randrange(len(content))
+    if places.random() < 0.5:
+        content[place] ^= places.randrange(1, 256)
+    else:
+        del content[place:]
+    path.write_bytes(content)
+
+
+def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data, tmp_path, here):
+    folder = copy(short, tmp_path)
+    newest = checkpoints(folder)[-1]
+    places = random.Random(3)
+    arguments = flags(demo_data, folder, "--epochs", 3)
+    for turn in range(30):
+        shutil.rmtree(newest)
+        shutil.copytree(checkpoints(short)[-1], newest)
+        path = sorted(newest.iterdir())[turn % 3]
+        damage(path, places)
+        code, out, err = here(["--test", *arguments[1:]] if turn % 2 else arguments)
+        assert code == 2, f"turn {turn}: {path}"
+        assert f"{path}: " in err
+        assert "train_epoch_time" not in out
+    assert f"train on from an older one with --resume {checkpoints(folder)[-2]}" in err
+    code, out, err = here([*arguments, "--resume", checkpoints(folder)[-2]])
+    assert code == 0, err
+    assert f"replaces to {folder / 'ckpt/replaced-1'}" in out
+    assert (folder / "ckpt/replaced-1" / newest.name).is_dir()
+    assert newest_step(folder) == 15
+
+
+def test_resume_never_refuses_a_folder_in_use_and_must_an_empty_one(
+    short, demo_data, tmp_path, here
+):
+    code, _, err = here([*flags(demo_data, short), "--resume", "never"])
+    assert code == 2
+    assert "is in use, it holds step-00000010" in err
+    code, _, err = here([*flags(demo_data, tmp_path), "--resume", "must"])
+    assert code == 2
+    assert "holds no checkpoint" in err
+    code, _, err = here([*flags(demo_data, tmp_path), "--resume", short])
+    assert code == 2
+    assert "there is no such checkpoint" in err
+
+
+def test_what_rank_0_alone_finds_wrong_ends_all_ranks(short, demo_data):
+    arguments = [*flags(demo_data, short), "--resume", "never"]
+    done = run_script("main.py", *arguments, launcher=mpirun(2), timeout=60)
+    assert done.returncode == 2
+    assert "rank 0: --resume never" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_restart_starts_over_and_sets_the_old_run_aside(short, demo_data, tmp_path, here):
+    folder = copy(short, tmp_path)
+    arguments = [*flags(demo_data, folder, "--epochs", 1), "--restart"]
+    code, out, err = here(arguments)
+    assert code == 0, err
+    assert "Training a new model." in out
+    assert [path.name for path in checkpoints(folder)] == ["step-00000005"]
+    assert len(list((folder / "ckpt/replaced-1").glob("step-*"))) == 3
+    here(arguments)
+    assert [p.name for p in (folder / "ckpt/replaced-2").iterdir()] == ["step-00000005"]
+
+
+def test_a_flag_that_would_break_the_epoch_is_refused_and_another_one_said(
+    short, demo_data, tmp_path, here
+):
+    folder = copy(short, tmp_path, keep=9)
+    code, _, err = here([*flags(demo_data, folder, "--epochs", 2), "--seed", "5"])
+    assert code == 2
+    assert "in the middle of an epoch with --seed 0" in err
+    code, out, err = here([*flags(demo_data, folder, "--epochs", 2), "--lr", "0.02"])
+    assert code == 0, err
+    assert "(step 9, after 1 epochs and 4 batches of the next), from here on with --lr 0.02" in out
+
+
+def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(
+    demo_data, tmp_path, here
+):
+    arguments = flags(
+        demo_data, tmp_path, "--epochs", 9, "--validation_step", 1, "--lr", 0, "--early_stop", 3,
+        "--save_every", "1e", "--keep_checkpoints", 1, "--test",
+    )  # fmt: skip
+    code, out, err = here(arguments)
+    assert code == 0, err
+    assert "Training is over: 3 validations brought no better NDCG@100." in out
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005", "step-00000020"]
+    assert f"Weights: {tmp_path / 'ckpt/step-00000005'}" in out
+    code, out, err = here([*arguments, "--checkpoint", "latest"])
+    assert code == 0, err
+    assert "Nothing is left to train: 3 validations brought no better NDCG@100." in out
+    assert f"Weights: {tmp_path / 'ckpt/step-00000020'}" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--save_every", "0"),
+        ("--save_every", "0m"),
+        ("--save_every", "-1e"),
+        ("--save_every", "1h"),
+        ("--keep_checkpoints", "0"),
+        ("--early_stop", "-1"),
+        ("--checkpoint", "first"),
+        ("--restart", "--resume", "must"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_flags_name(arguments):
+    with pytest.raises(UserError, match=arguments[0]):
+        parse_flags(["--train", "--checkpoint_dir", "x", *arguments])
+
+
+@pytest.mark.parametrize("arguments", [("--restart",), ("--resume", "must")])
+def test_resumption_is_for_training_with_a_folder(arguments):
+    with pytest.raises(UserError, match="add --train"):
+        parse_flags(["--test", "--checkpoint_dir", "x", *arguments])
+    with pytest.raises(UserError, match="give --checkpoint_dir"):
+        parse_flags(["--train", *arguments])

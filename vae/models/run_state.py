@@ -1,0 +1,86 @@
+"""What a run is, beside its TensorFlow variables: all that a checkpoint's ``state.json`` holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vae.models.vae import Architecture
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything of a run that is not a TensorFlow variable; the same on every rank.
+
+    Attributes:
+        architecture: fields of the model's ``Architecture``.
+        data_digest: the digest of the prepared data.
+        config: the flags of the run, as JSON values.
+        epoch: epochs completed.
+        batch: batches completed of the epoch after those.
+        losses: sums over the users of those batches: objective, likelihood, KL divergence.
+        seconds: what those batches took.
+        best_ndcg: best validation NDCG@100 so far, None before the first validation.
+        best_step: the step of that validation.
+        validations_since_best: how many there were after it.
+        step: steps completed in all.
+    """
+
+    architecture: dict[str, Any]
+    data_digest: str
+    config: dict[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    seconds: float = 0.0
+    best_ndcg: float | None = None
+    best_step: int | None = None
+    validations_since_best: int = 0
+    step: int = 0
+
+    @classmethod
+    def new(cls, architecture: Architecture, data_digest: str, config: dict[str, Any]) -> RunState:
+        """The state of a run that has not begun."""
+        return cls(dataclasses.asdict(architecture), data_digest, config)
+
+    def after_step(self, losses: NDArray[np.float32], seconds: float) -> RunState:
+        """The state one batch further on.
+
+        Args:
+            losses: (3,) what the batch adds to the sums.
+            seconds: what it took.
+        """
+        return dataclasses.replace(
+            self,
+            batch=self.batch + 1,
+            step=self.step + 1,
+            losses=[total + float(loss) for total, loss in zip(self.losses, losses, strict=True)],
+            seconds=self.seconds + seconds,
+        )
+
+    def after_epoch(self) -> RunState:
+        """The state at the start of the next epoch."""
+        return dataclasses.replace(
+            self, epoch=self.epoch + 1, batch=0, losses=[0.0, 0.0, 0.0], seconds=0.0
+        )
+
+    def after_validation(self, ndcg: float) -> RunState:
+        """The state with one more validation counted."""
+        if self.best_ndcg is None or ndcg > self.best_ndcg:
+            return dataclasses.replace(
+                self, best_ndcg=ndcg, best_step=self.step, validations_since_best=0
+            )
+        return dataclasses.replace(self, validations_since_best=self.validations_since_best + 1)
+
+    def without_best(self) -> RunState:
+        """The state of a run whose best checkpoint is gone."""
+        return dataclasses.replace(self, best_ndcg=None, best_step=None, validations_since_best=0)
+
+    def position(self) -> str:
+        """How far the run has come, for people."""
+        part = f" and {self.batch} batches of the next" if self.batch else ""
+        return f"step {self.step}, after {self.epoch} epochs{part}"
