@@ -51,7 +51,8 @@ def parse(
     Raises:
         UserError: an unknown flag, a value of the wrong type, or whatever ``options`` refuses.
     """
-    return options(**vars(build_parser(options, prog, description).parse_args(arguments)))
+    values = vars(build_parser(options, prog, description).parse_args(arguments))
+    return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:
@@ -69,6 +70,7 @@ def build_parser(options: type, prog: str, description: str) -> argparse.Argumen
             groups[name].add_argument(
                 f"--{field.name}",
                 type=_converter(types[field.name]),
+                nargs="+" if types[field.name] in _SEVERAL else None,
                 default=field.default,
                 choices=field.metadata["choices"],
                 help=text if field.default is None else f"{text} (default: %(default)s)",
@@ -90,6 +92,10 @@ def as_json(options: Any) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
+_SEVERAL = (tuple[Path, ...] | None,)
+"""Types of flags that take several values."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports a bad flag the way every other problem is reported."""
 
@@ -99,6 +105,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _converter(hint: Any) -> Any:
     """What turns a flag's text into a value: ``Path`` for a field of type ``Path | None``."""
+    if hint in _SEVERAL:
+        return Path
     for plain in (str, int, float, Path):
         if hint in (plain, plain | None):
             return plain

@@ -38,8 +38,11 @@ class PrepareOptions:
     )
     force: bool = flag(DATASET, False, "prepare again what is already prepared")
 
-    ratings: Path | None = flag(
-        FILE, None, "CSV file (none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)"
+    ratings: tuple[Path, ...] | None = flag(
+        FILE,
+        None,
+        "CSV, TSV or Parquet files, or folders of them "
+        "(none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)",
     )
     user_col: str = flag(FILE, "userId", "column of user ids")
     item_col: str = flag(FILE, "movieId", "column of item ids")
@@ -74,11 +77,14 @@ class PrepareOptions:
         return self.dataset == "synthetic"
 
     @property
-    def ratings_file(self) -> Path:
-        """The file to read."""
-        if self.ratings is not None:
-            return self.ratings
+    def default_source(self) -> Path:
+        """The file to read without ``--ratings``."""
         return self.data_dir / self.dataset / "extracted" / self.dataset / "ratings.csv"
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files and folders to read."""
+        return (self.default_source,) if self.ratings is None else self.ratings
 
     @property
     def heldout(self) -> float:
@@ -89,11 +95,9 @@ class PrepareOptions:
         return _DEMO_HELDOUT_USERS if demo else _HELDOUT_USERS
 
     @property
-    def separator(self) -> str:
-        """The character between two columns."""
-        if self.sep is not None:
-            return "\t" if self.sep == r"\t" else self.sep
-        return "\t" if ".tsv" in self.ratings_file.suffixes else ","
+    def separator(self) -> str | None:
+        """The character between two columns, None for what the file's name says."""
+        return "\t" if self.sep == r"\t" else self.sep
 
     def _contradictions(self) -> Iterator[str]:
         if not re.fullmatch(r"[\w][\w.-]*", self.dataset):
@@ -106,7 +110,8 @@ class PrepareOptions:
             yield f"--user_col and --item_col both name {self.user_col!r}"
         if self.rating_col in {self.user_col, self.item_col} - {"none"}:
             yield f"--rating_col {self.rating_col!r} is a column of ids, give another or 'none'"
-        if not re.fullmatch(r"[\t\x20-\x7e]", self.separator) or self.separator == '"':
+        separator = self.separator
+        if separator is not None and not re.fullmatch(r'[\t\x20-\x7e](?<!")', separator):
             yield f"--sep {self.sep!r} cannot separate columns, give one ASCII character or \\t"
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import ratings as module
-from vae.load.ratings import Columns, read_ratings
+from vae.load import csv_file
+from vae.load.columns import Columns
+from vae.load.ratings import read_ratings
 
 MOVIELENS = Columns("user", "item", "rating")
 NO_RATINGS = Columns("user", "item")
@@ -31,7 +32,7 @@ def write(tmp_path):
 
 def read(path, columns=MOVIELENS, threshold=4.0):
     """The raw (user, item) pairs that count, in order."""
-    ratings = read_ratings(path, columns, threshold)
+    ratings = read_ratings([path], columns, threshold)
     for ids in (ratings.users, ratings.items):
         assert ids.codes.dtype == np.int32
         assert (ids.values[:-1] < ids.values[1:]).all()
@@ -43,7 +44,7 @@ def read(path, columns=MOVIELENS, threshold=4.0):
 def problem(path, columns=MOVIELENS, threshold=4.0):
     """The sentence about a file that cannot be used, without the file's name."""
     with pytest.raises(UserError) as caught:
-        read_ratings(path, columns, threshold)
+        read_ratings([path], columns, threshold)
     sentence = str(caught.value)
     assert caught.value.exit_code == 2
     assert sentence.startswith(f"{path}: ")
@@ -55,7 +56,7 @@ def problem(path, columns=MOVIELENS, threshold=4.0):
 def test_rows_below_the_threshold_are_dropped_and_counted_as_read(write):
     path = write("user,item,rating\n7,30,3.5\n5,20,4.0\n7,20,4.5\n5,30,0.5\n")
     assert read(path) == [(5, 20), (7, 20)]
-    assert read_ratings(path, MOVIELENS, 4.0).rows_read == 4
+    assert read_ratings([path], MOVIELENS, 4.0).rows_read == 4
     assert len(read(path, threshold=0.0)) == 4
 
 
@@ -182,11 +183,9 @@ def test_any_table_is_read_like_by_the_slow_reference(tmp_path_factory, rows, th
 
 def test_a_missing_file_is_named(tmp_path):
     sentence = problem(tmp_path / "none.csv")
-    assert sentence == "there is no such file; name the ratings file with --ratings."
-
-
-def test_a_folder_is_no_ratings_file(tmp_path):
-    assert problem(tmp_path) == "is a folder; name the ratings file in it with --ratings."
+    assert sentence == (
+        "there is no such file; put the ratings there or name the file with --ratings."
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
@@ -198,7 +197,7 @@ def test_an_empty_file_is_reported(write, content):
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n"])
 def test_a_header_alone_is_reported(write, end):
-    assert problem(write("user,item,rating" + end)) == "holds a header but no rows."
+    assert problem(write("user,item,rating" + end)) == "no rows."
 
 
 @pytest.mark.parametrize("missing", ["user", "item", "rating"])
@@ -333,7 +332,7 @@ def test_nothing_at_or_above_the_threshold_is_reported(write):
     ],
 )
 def test_rows_are_counted_across_the_blocks_that_threads_read(write, monkeypatch, row, sentence):
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", 256)
     rows = [f"{number},{number},5" for number in range(1000)]
     rows[10] = "bob,1,5"  # turns ids that were numbers at first into strings
     rows[900] = row
@@ -343,7 +342,7 @@ def test_rows_are_counted_across_the_blocks_that_threads_read(write, monkeypatch
 
 def test_a_string_id_is_never_blamed_for_a_bad_rating_after_it(write, monkeypatch):
     # Which of the two the threads meet first is chance.
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", 256)
     rows = [f"{number},{number},5" for number in range(60)]
     rows[5], rows[29] = "bob,1,5", "1,2,bad"
     path = write("\n".join(["user,item,rating", *rows]))
@@ -352,7 +351,7 @@ def test_a_string_id_is_never_blamed_for_a_bad_rating_after_it(write, monkeypatc
 
 
 def test_string_ids_are_alike_in_every_block(write, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", 256)
     pairs = [(f"u{row % 7}", f"i{row % 11}") for row in range(1000)]
     path = write("user,item\n" + "".join(f"{user},{item}\n" for user, item in pairs))
     assert read(path, NO_RATINGS) == pairs
@@ -365,7 +364,7 @@ def test_ids_stay_as_they_are_written_where_numbers_would_lose_something(write, 
 
 
 def test_a_quoted_value_may_hold_line_breaks_wherever_blocks_end(write, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", 256)
     text = "user,note,item\n" + "".join(f'{row},"a\n1,b\n\n",{row}\n' for row in range(500))
     assert read(write(text), NO_RATINGS) == [(row, row) for row in range(500)]
 
@@ -377,11 +376,11 @@ def test_an_unclosed_quote_is_reported(write):
 
 def test_a_giant_id_is_reported(write):
     assert problem(write(f"user,item,rating\n{'x' * 257},2,5\n")) == (
-        "column 'user': an id has 257 characters, more than 256; "
+        "column 'user', row 2: an id has 257 characters, more than 256; "
         "look for an unclosed quote, or give shorter ids."
     )
 
 
 def test_an_id_with_a_nul_character_is_reported(write):
     sentence = problem(write("user,item,rating\na\0,2,5\na,2,5\n"))
-    assert sentence == "column 'user': an id holds a NUL character; remove it."
+    assert sentence == "column 'user', row 2: an id holds a NUL character; remove it."

@@ -13,11 +13,19 @@ from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
 from vae.load import open_dataset, store
+from vae.load.columns import Columns
 from vae.load.dataset import HeldOut, Split
 from vae.load.store import prepared_folder, read_manifest, sha256, write_split
 
 MATRICES = ("train", "validation_fold_in", "validation_ranked", "test_fold_in", "test_ranked")
 IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
+PARAMETERS = {
+    "user_col": "user",
+    "item_col": "item",
+    "rating_col": "none",
+    "separator": None,
+    "threshold": 3.5,
+}
 FILES = (*(f"{name}.npz" for name in MATRICES), *(f"{name}.npy" for name in IDS))
 
 
@@ -72,7 +80,7 @@ def written(data_dir, split, name="set"):
     """Writes a split as a data set; returns its folder."""
     folder = prepared_folder(data_dir, name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_split(folder, split, {"source": {}, "parameters": {}})
+    write_split(folder, split, {"sources": [], "parameters": PARAMETERS})
     return folder
 
 
@@ -122,6 +130,7 @@ def test_what_was_written_is_opened(tmp_path_factory, split):
     written(data_dir, split)
     data = open_dataset(data_dir, "set")
     assert data.name == "set"
+    assert (data.columns, data.threshold) == (Columns("user", "item"), 3.5)
     assert_same(data, split)
 
 
@@ -349,7 +358,7 @@ def test_a_damaged_manifest_is_named_unless_it_says_the_same(original, truncate,
         path.write_bytes(sound)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"text"', "{}", '{"format_version": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"text"', "{}", '{"format_version": 2}'])
 def test_a_manifest_that_is_none_is_named(copy, text):
     path = prepared_folder(copy, "set") / "manifest.json"
     path.write_text(text)
@@ -376,12 +385,12 @@ def rewrite_manifest(folder, **facts):
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("version", [0, 2, 999, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 999, "2", None])
 def test_the_format_of_another_program_is_refused(copy, version):
     folder = prepared_folder(copy, "set")
     rewrite_manifest(folder, format_version=version)
     assert refusal(copy) == (
-        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 1; "
+        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 2; "
         "remove it and run prepare_dataset.py again."
     )
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from vae.load.columns import Columns
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -36,6 +38,8 @@ class Dataset:
         validation: users to tune on.
         test: users to report on.
         digest: of the content: the same for the same data only.
+        columns: those of the ratings that it was prepared from.
+        threshold: the least rating of theirs that counts.
     """
 
     name: str
@@ -45,6 +49,8 @@ class Dataset:
     validation: HeldOut
     test: HeldOut
     digest: str
+    columns: Columns
+    threshold: float
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from vae.errors import UserError
-from vae.load.ratings import Columns, read_ratings
+from vae.load.columns import Columns
+from vae.load.ratings import read_ratings
+from vae.load.sources import ratings_files
 from vae.load.split import SplitOptions, split_ratings
 from vae.load.store import locked, prepared_folder, read_manifest, sha256, write_split
 from vae.load.synthetic import generate
 from vae.prepare_config import PrepareOptions
 
 Say = Callable[[str], None]
+Sources = list[dict[str, Any]]
 
 
 def prepare(options: PrepareOptions, say: Say = print) -> None:
@@ -24,30 +27,25 @@ def prepare(options: PrepareOptions, say: Say = print) -> None:
         UserError: the ratings file cannot be used, or the data cannot be written.
     """
     folder = prepared_folder(options.data_dir, options.dataset)
-    # A file that cannot be read is reported before anything is created.
-    if not options.synthetic:
-        _check_exists(options)
+    # A file that does not exist is reported before anything is created.
+    files = [options.default_source] if options.synthetic else ratings_files(options.sources)
     with locked(folder):
         if options.synthetic:
-            generate(options.ratings_file, options.scale or "demo", options.seed, say)
+            generate(options.default_source, options.scale or "demo", options.seed, say)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            source = pool.submit(_source, options.ratings_file)
-            if _is_prepared(folder, options, source, say):
+            sources = pool.submit(_identified, files)
+            if _is_prepared(folder, options, sources, say):
                 return
-            _prepare(folder, options, source, say)
+            _prepare(folder, options, files, sources, say)
 
 
 def _prepare(
-    folder: Path, options: PrepareOptions, source: Future[dict[str, Any]], say: Say
+    folder: Path, options: PrepareOptions, files: list[Path], sources: Future[Sources], say: Say
 ) -> None:
-    """Reads and splits while the file's digest is computed beside, then writes."""
-    columns = Columns(
-        options.user_col,
-        options.item_col,
-        None if options.rating_col == "none" else options.rating_col,
-        options.separator,
-    )
-    ratings = read_ratings(options.ratings_file, columns, options.threshold)
+    """Reads and splits while the files' digests are computed beside, then writes."""
+    parameters = _parameters(options)
+    columns = Columns.of(parameters)
+    ratings = read_ratings(files, columns, options.threshold)
     split = split_ratings(
         ratings,
         SplitOptions(
@@ -60,8 +58,8 @@ def _prepare(
     )
     facts = {
         "dataset": options.dataset,
-        "source": source.result(),
-        "parameters": _parameters(options),
+        "sources": sources.result(),
+        "parameters": parameters,
     }
     write_split(folder, split, facts)
     for line in _report(split.counts, columns, options):
@@ -69,26 +67,21 @@ def _prepare(
     say(f"Prepared {folder}.")
 
 
-def _check_exists(options: PrepareOptions) -> None:
-    path = options.ratings_file
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the ratings file in it with --ratings.")
-    if not path.exists():
-        raise UserError(
-            f"{path}: there is no such file; put the ratings there or name the file with --ratings."
-        )
-
-
-def _source(path: Path) -> dict[str, Any]:
-    """What identifies the ratings file."""
-    try:
-        return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+def _identified(files: list[Path]) -> Sources:
+    """What identifies the ratings files."""
+    sources = []
+    for path in files:
+        try:
+            sources.append(
+                {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+            )
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    return sources
 
 
 def _parameters(options: PrepareOptions) -> dict[str, Any]:
-    """Everything but the source that the prepared data depend on."""
+    """Everything but the sources that the prepared data depend on."""
     return {
         "user_col": options.user_col,
         "item_col": options.item_col,
@@ -103,9 +96,7 @@ def _parameters(options: PrepareOptions) -> dict[str, Any]:
     }
 
 
-def _is_prepared(
-    folder: Path, options: PrepareOptions, source: Future[dict[str, Any]], say: Say
-) -> bool:
+def _is_prepared(folder: Path, options: PrepareOptions, sources: Future[Sources], say: Say) -> bool:
     """Whether the folder holds just what is asked for; says so, or why not."""
     try:
         manifest = read_manifest(folder)
@@ -114,25 +105,27 @@ def _is_prepared(
         return False
     if manifest is None:
         return False
-    reasons = list(_differences(folder, manifest, options, source.result()))
+    reasons = list(_differences(folder, manifest, options, sources.result()))
     if options.force:
         reasons.append("--force is given")
     if reasons:
         say(f"Preparing again: {'; '.join(reasons)}.")
         return False
-    say(f"{folder} is already prepared from the same file with the same parameters.")
+    say(f"{folder} is already prepared from the same ratings with the same parameters.")
     return True
 
 
 def _differences(
-    folder: Path, manifest: Mapping[str, Any], options: PrepareOptions, source: Mapping[str, Any]
+    folder: Path, manifest: Mapping[str, Any], options: PrepareOptions, sources: Sources
 ) -> Iterator[str]:
     old = manifest.get("parameters", {})
     for name, value in _parameters(options).items():
         if old.get(name) != value:
             yield f"{name} is {value!r} and was {old.get(name)!r}"
-    if manifest.get("source", {}).get("sha256") != source["sha256"]:
-        yield f"{source['path']} is not the file of last time"
+    before = [source["sha256"] for source in manifest["sources"]]
+    if [source["sha256"] for source in sources] != before:
+        more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
+        yield f"{sources[0]['path']}{more} is not what it was last time"
     for name, facts in manifest["files"].items():
         path = folder / name
         if not path.is_file() or sha256(path) != facts["sha256"]:

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
+from vae.load.columns import Columns
 from vae.load.dataset import Dataset, HeldOut, Split
 from vae.load.npz import map_npz, save_npz
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 _MATRICES = (
@@ -68,7 +69,7 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
     Args:
         folder: of the prepared data, locked by the caller.
         split: what to write.
-        facts: what the manifest should say of the source and the parameters.
+        facts: what the manifest should say of the sources and the parameters.
 
     Raises:
         UserError: the disk is full or the folder cannot be written to.
@@ -185,6 +186,8 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         ),
         test=HeldOut(matrices["test_fold_in"], matrices["test_ranked"], ids["test_user_ids"]),
         digest=manifest["digest"],
+        columns=Columns.of(manifest["parameters"]),
+        threshold=manifest["parameters"]["threshold"],
     )
 
 

@@ -1,0 +1,41 @@
+"""The columns of a ratings file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a ratings file keeps what.
+
+    Attributes:
+        user: name of the column of user ids.
+        item: name of the column of item ids.
+        rating: name of the column of ratings, None where every row counts.
+        separator: one character between two columns of a text file, None for the one that its
+            ending stands for: a tab for .tsv, else a comma.
+    """
+
+    user: str
+    item: str
+    rating: str | None = None
+    separator: str | None = None
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Columns:
+        """Those that the parameters of a preparation name."""
+        rating = parameters["rating_col"]
+        return cls(
+            parameters["user_col"],
+            parameters["item_col"],
+            None if rating == "none" else rating,
+            parameters["separator"],
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns to read."""
+        return tuple(name for name in (self.user, self.item, self.rating) if name is not None)

@@ -1,0 +1,133 @@
+"""Ratings in a text file with a header row: CSV, TSV and the like, compressed ones too."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from vae.errors import UserError
+from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
+from vae.load.columns import Columns
+
+_BLOCK_BYTES = 1 << 20
+_HEADER_BYTES = 1 << 20
+_LIKELY_SEPARATORS = (",", "\t", ";", "|", "::")
+_FIRST_ROW = 2
+
+
+def csv_column_names(path: Path, separator: str | None) -> list[str]:
+    """The names in the header row.
+
+    Raises:
+        UserError: the file cannot be read or has no header row in UTF-8.
+    """
+    names = _split(_read_header(path), _separator(path, separator))
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        raise not_utf8(path, "row 1") from None
+    return names
+
+
+def read_csv(path: Path, columns: Columns) -> Iterator[Block]:
+    """Reads a file block by block; compressed by gzip, bzip2 or zstd too.
+
+    Raises:
+        UserError: the file cannot be read, is not in UTF-8, has another number of columns
+            somewhere, or a rating is no number.
+    """
+    names = csv_column_names(path, columns.separator)
+    check_names(path, names, columns, _advice(path, columns))
+    row = _FIRST_ROW
+    try:
+        for batch in _open(path, columns):
+            ratings = None if columns.rating is None else batch[columns.rating]
+            yield Block(path, row, batch[columns.user], batch[columns.item], ratings)
+            row += len(batch)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except pa.ArrowException as error:
+        if "Empty CSV file" not in str(error):
+            raise _explained(path, columns, row, str(error)) from None
+
+
+def _open(path: Path, columns: Columns) -> pa_csv.CSVStreamingReader:
+    types = {columns.user: ID, columns.item: ID}
+    if columns.rating is not None:
+        types[columns.rating] = pa.float64()
+    return pa_csv.open_csv(
+        path,
+        # A streaming reader gains nothing from threads, and without it numbers the rows in errors.
+        pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        pa_csv.ParseOptions(delimiter=_separator(path, columns.separator), newlines_in_values=True),
+        pa_csv.ConvertOptions(include_columns=list(types), column_types=types),
+    )
+
+
+def _separator(path: Path, given: str | None) -> str:
+    return given or ("\t" if ".tsv" in path.suffixes else ",")
+
+
+def _read_header(path: Path) -> str:
+    """The first row, without a byte-order mark, and what follows in its first megabyte."""
+    try:
+        with pa.input_stream(str(path), compression="detect") as file:
+            start = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    # Whether it is valid matters in the first row, and below in the wanted columns alone.
+    header = bytes(start).decode("utf-8-sig", errors="surrogateescape")
+    if not header.strip():
+        raise UserError(f"{path}: is empty; a header row with the columns' names is needed.")
+    return header
+
+
+def _split(header: str, separator: str) -> list[str]:
+    """The names in the first row that is not empty."""
+    if len(separator) > 1:
+        return header.splitlines()[0].split(separator)
+    try:
+        rows = csv.reader(io.StringIO(header, newline=""), delimiter=separator)
+        return next(filter(None, rows), [])
+    except csv.Error:  # a name longer than the csv module takes: this is no ratings file
+        return header.split(separator)
+
+
+def _advice(path: Path, columns: Columns) -> str:
+    """Which separator the file seems to have, if it is another one."""
+    header = _read_header(path)
+    for separator in _LIKELY_SEPARATORS:
+        used = _separator(path, columns.separator)
+        if separator != used and columns.user in _split(header, separator):
+            mend = "give that as --sep" if len(separator) == 1 else "replace that by one character"
+            return f"it looks separated by {separator!r}, {mend}"
+    return ""
+
+
+def _explained(path: Path, columns: Columns, row: int, text: str) -> UserError:
+    """Arrow's complaint in this program's words; ``row`` is the first that it has not yielded."""
+    found = re.search(r"Row #(\d+)", text)
+    where = f"row {found[1] if found else row}"
+    if count := re.search(r"Expected (\d+) columns, got (\d+)", text):
+        return UserError(
+            f"{path}: {where}: {count[2]} columns where the header has {count[1]}; "
+            "quote values that hold the separator."
+        )
+    if value := re.search(r"invalid value '(.*)'", text, re.DOTALL):
+        return UserError(
+            f"{path}: column {columns.rating!r}, {where}: {short(value[1])!r} is not a number."
+        )
+    if "invalid UTF8" in text:
+        return not_utf8(path, where)
+    if "straddles" in text:
+        return UserError(
+            f"{path}: {where} or one soon after it has more than {_BLOCK_BYTES:,} bytes; "
+            "look for an unclosed quote."
+        )
+    return UserError(f"{path}: {where}: is not CSV ({short(text)}).")

@@ -1,0 +1,61 @@
+"""Where ratings come from: text and Parquet files, alone, several, or folders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vae.errors import UserError
+from vae.load.blocks import Block, unreadable
+from vae.load.columns import Columns
+from vae.load.csv_file import csv_column_names, read_csv
+from vae.load.parquet_file import is_parquet, parquet_column_names, read_parquet
+
+
+def ratings_files(sources: Iterable[Path]) -> list[Path]:
+    """The files that are named, and those in the folders that are named, by their names.
+
+    Hidden files and those that begin with an underscore, such as ``_SUCCESS``, are no parts.
+
+    Raises:
+        UserError: a source does not exist, or a folder has no part.
+    """
+    files = []
+    for source in sources:
+        if source.is_dir():
+            parts = sorted(path for path in source.rglob("*") if _is_part(path, source))
+            if not parts:
+                raise UserError(f"{source}: is a folder without ratings files.")
+            files += parts
+        elif source.exists():
+            files.append(source)
+        else:
+            raise unreadable(source, FileNotFoundError())
+    return files
+
+
+def column_names(path: Path, separator: str | None = None) -> list[str]:
+    """The names of a ratings file's columns.
+
+    Args:
+        path: the file.
+        separator: that of a text file; None: a tab for .tsv, else a comma.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return parquet_column_names(path) if is_parquet(path) else csv_column_names(path, separator)
+
+
+def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
+    """Reads a ratings file of either format block by block.
+
+    Raises:
+        UserError: the file cannot be used.
+    """
+    return (read_parquet if is_parquet(path) else read_csv)(path, columns)
+
+
+def _is_part(path: Path, folder: Path) -> bool:
+    names = path.relative_to(folder).parts
+    return path.is_file() and not any(name.startswith((".", "_")) for name in names)
