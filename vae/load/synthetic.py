@@ -62,6 +62,8 @@ POPULATIONS = {
 def generate(path: Path, scale: str, seed: int, say: Callable[[str], None]) -> None:
     """Writes the ratings of a population, unless the file already holds just those.
 
+    ``movies.csv`` beside it gives each item a title that tells its cluster.
+
     Args:
         path: CSV file with the columns userId, movieId, rating and timestamp.
         scale: a key of ``POPULATIONS``.
@@ -74,14 +76,15 @@ def generate(path: Path, scale: str, seed: int, say: Callable[[str], None]) -> N
     population = POPULATIONS[scale]
     recipe = {"generator": GENERATOR_VERSION, "seed": seed, **asdict(population)}
     note = path.with_suffix(".json")
-    if path.is_file() and _read_note(note) == recipe:
+    titles = path.with_name("movies.csv")
+    if path.is_file() and titles.is_file() and _read_note(note) == recipe:
         say(f"{path} is already generated.")
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
         draft = path.with_name(f".draft-{path.name}")
-        rows = _write(draft, population, seed)
+        rows = _write(draft, titles, population, seed)
         draft.replace(path)
         note.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -97,10 +100,11 @@ def _read_note(note: Path) -> Any:
         return None
 
 
-def _write(path: Path, population: Population, seed: int) -> int:
-    """Writes the ratings block of users by block; returns the number of rows."""
+def _write(path: Path, titles: Path, population: Population, seed: int) -> int:
+    """Writes the ratings block of users by block, and titles; returns the number of ratings."""
     rng = np.random.default_rng([seed, GENERATOR_VERSION])
     world = _World(population, rng)
+    pa_csv.write_csv(world.titles(), titles)
     user_ids = np.cumsum(rng.integers(1, 4, population.users))
     rows = 0
     with path.open("wb") as file:
@@ -130,6 +134,12 @@ class _World:
         self._cumulated = np.concatenate([[0.0], np.cumsum(weight / weight.sum())])
         self._quality = rng.normal(0, 0.3, items)
         self._item_ids = rng.choice(6 * items, items, replace=False) + 1
+
+    def titles(self) -> pa.Table:
+        """The items' titles."""
+        clusters = np.searchsorted(self._cluster_ends, np.arange(len(self._item_ids)), "right")
+        names = [f"Film {n + 1} of taste {cluster + 1}" for n, cluster in enumerate(clusters)]
+        return pa.table({"movieId": self._item_ids, "title": names})
 
     def ratings(self, user_ids: NDArray[np.int64], rng: np.random.Generator) -> pa.Table:
         """The ratings of some users, as a table of the file's columns."""
