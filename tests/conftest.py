@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SMALL = ("--hidden_dim", 64, "--latent_dim", 16, "--batch_size_train", 200, "--lr", 0.005)
+QUICK = (*SMALL, "--epochs", 6, "--validation_step", 2, "--warm_up_epochs", 1)
 
 
 def run_script(script, *flags, cwd=ROOT, env=None, timeout=240, launcher=()):
@@ -39,6 +42,28 @@ def demo_data(tmp_path_factory):
     done = run_script("prepare_dataset.py", "--dataset", "synthetic", "--data_dir", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(demo_data, tmp_path_factory):
+    """Flags of one finished run that trained, tested and measured inference."""
+    folder = tmp_path_factory.mktemp("run")
+    flags = (
+        "--dataset", "synthetic", "--data_dir", demo_data, "--checkpoint_dir", folder / "ckpt",
+        "--results_dir", folder / "results", "--log_path", folder / "run.log",
+    )  # fmt: skip
+    modes = ("--train", "--test", "--inference_benchmark", "--trace")
+    done = run_script("main.py", *modes, *flags, *QUICK)
+    assert done.returncode == 0, done.stderr
+    return folder, flags, done
+
+
+@pytest.fixture(scope="session")
+def on_model(run):
+    """Runs main.py with further flags on the finished run's data and best model."""
+    _, flags, _ = run
+    of_model = flags[: flags.index("--results_dir")]
+    return partial(run_script, "main.py", *of_model, *SMALL, "--log_path", os.devnull)
 
 
 @pytest.fixture(scope="session")

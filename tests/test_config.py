@@ -50,8 +50,13 @@ def test_defaults_are_those_of_the_published_results():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "nothing to do, give --train, --test or --inference_benchmark"),
+        ([], "nothing to do, give --train, --test, --inference_benchmark, --recommend"),
         (["--test"], "--test needs a trained model, give --checkpoint_dir or add --train"),
+        (["--export", "m"], "--export needs a trained model, give --checkpoint_dir or add"),
+        (["--train", "--recommend"], "--recommend needs --output as well"),
+        (["--train", "--output", "r.csv"], "--output needs --recommend as well"),
+        (["--train", "--recommend", "--output", "r.xls"], "--output r.xls: the name should end in"),
+        (["--train", "--item_names", "m.csv"], "--item_names is for --recommend"),
         (["--train", "--epochs", "0"], "--epochs 0 is out of range, give at least 1"),
         (["--train", "--lr", "nan"], "--lr nan is out of range, give at least 0"),
         (["--train", "--beta2", "1"], "--beta2 1.0 is out of range, give 0 to below 1"),

@@ -3,26 +3,9 @@
 import json
 import shutil
 
-import pytest
-from conftest import log_lines, run_script
+from conftest import SMALL, log_lines, run_script
 
-SMALL = ("--hidden_dim", 64, "--latent_dim", 16, "--batch_size_train", 200, "--lr", 0.005)
-QUICK = (*SMALL, "--epochs", 6, "--validation_step", 2, "--warm_up_epochs", 1)
 METRICS = ("ndcg@100", "recall@20", "recall@50")
-
-
-@pytest.fixture(scope="session")
-def run(demo_data, tmp_path_factory):
-    """Flags of one finished run that trained, tested and measured inference."""
-    folder = tmp_path_factory.mktemp("run")
-    flags = (
-        "--dataset", "synthetic", "--data_dir", demo_data, "--checkpoint_dir", folder / "ckpt",
-        "--results_dir", folder / "results", "--log_path", folder / "run.log",
-    )  # fmt: skip
-    modes = ("--train", "--test", "--inference_benchmark", "--trace")
-    done = run_script("main.py", *modes, *flags, *QUICK)
-    assert done.returncode == 0, done.stderr
-    return folder, flags, done
 
 
 def results(folder):

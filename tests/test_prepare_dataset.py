@@ -236,9 +236,13 @@ def test_of_two_equal_preparations_at_once_one_prepares(tmp_path, flags):
         (lambda path: (path.unlink(), path.mkdir()), "is a folder without ratings files"),
         (lambda path: path.write_text("userId,movieId,rating\n1,2,x\n"), "row 2: 'x' is not a"),
         (lambda path: path.write_text("userId,movieId,rating\n1,2,5\n"), "0 users are left"),
+        (
+            lambda path: path.write_text("userId,movieId,rating\n1,2,3\n"),
+            "give a lower --threshold",
+        ),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "row 1: is not valid UTF-8"),
     ],
-    ids=["missing", "folder", "number", "users", "binary"],
+    ids=["missing", "folder", "number", "users", "threshold", "binary"],
 )
 def test_an_unusable_file_is_one_sentence_and_leaves_nothing(
     tmp_path, flags, ratings, change, expected

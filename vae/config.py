@@ -23,6 +23,7 @@ OPTIMISATION = "training"
 EVALUATION = "evaluation and inference"
 EXECUTION = "execution"
 
+OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
 
 
@@ -37,6 +38,19 @@ class Config:
     train: bool = flag(MODES, False, "train the model")
     test: bool = flag(MODES, False, "evaluate on the held-out test users")
     inference_benchmark: bool = flag(MODES, False, "measure inference latency and throughput")
+    recommend: str | None = flag(
+        MODES,
+        None,
+        "recommend items to the users of this file of histories, which has the columns of the "
+        "ratings file (given without a file: to all prepared users)",
+        bare="",
+    )
+    similar_items: str | None = flag(MODES, None, "list the items nearest to the one with this id")
+    export: Path | None = flag(
+        MODES,
+        None,
+        "write a SavedModel for serving, with item ids and a model card, to this folder",
+    )
 
     data_dir: Path = flag(DATA, Path("/data"), "folder that holds the prepared data sets")
     dataset: str = flag(DATA, "ml-20m", "name of the prepared data set")
@@ -47,6 +61,13 @@ class Config:
         DATA, None, "folder for args.json, results.json and traces (none: not written)"
     )
     log_path: Path = flag(DATA, Path("./vae_cf.log"), "file for the JSON log lines")
+    output: Path | None = flag(
+        DATA, None, "file for the recommendations: .csv, .tsv, .csv.gz, .tsv.gz or .parquet"
+    )
+    item_names: Path | None = flag(
+        DATA, None, "CSV file with titles of items, beside the ratings file's column of items"
+    )
+    title_col: str = flag(DATA, "title", "column of titles in --item_names")
 
     resume: str = flag(
         CHECKPOINTS,
@@ -112,6 +133,12 @@ class Config:
         EVALUATION, "1", "users of a query in the inference benchmark, e.g. 1,64,512"
     )
     top_results: int = flag(EVALUATION, 100, "items to recommend to a user", low=1)
+    export_dtype: str = flag(
+        EVALUATION,
+        "float32",
+        "type of the exported model's last layer; bfloat16 halves it",
+        choices=("float32", "bfloat16"),
+    )
 
     amp: bool = flag(
         EXECUTION, False, "train and benchmark in float16 on GPUs, in bfloat16 on CPUs that have it"
@@ -121,6 +148,17 @@ class Config:
     xla: bool = flag(EXECUTION, False, "compile the graph with XLA")
     trace: bool = flag(EXECUTION, False, "save a timeline of one step for chrome://tracing")
     seed: int = flag(EXECUTION, 0, "seed of everything random", low=0, high=2**31 - 1)
+
+    @property
+    def modes_of_a_model(self) -> list[str]:
+        """The flags given that need a trained model; the benchmark does with random weights."""
+        given = {
+            "--test": self.test,
+            "--recommend": self.recommend is not None,
+            "--similar_items": self.similar_items is not None,
+            "--export": self.export is not None,
+        }
+        return [mode for mode, asked in given.items() if asked]
 
     @property
     def benchmark_batch_sizes(self) -> tuple[int, ...]:
@@ -147,11 +185,30 @@ class Config:
                 f"--inference_batch_sizes {self.inference_batch_sizes!r} is no list of numbers, "
                 "give e.g. 1,64,512"
             )
-        if not (self.train or self.test or self.inference_benchmark):
-            yield "nothing to do, give --train, --test or --inference_benchmark"
-        if self.test and not self.train and self.checkpoint_dir is None:
-            yield "--test needs a trained model, give --checkpoint_dir or add --train"
+        if not (self.train or self.inference_benchmark or self.modes_of_a_model):
+            yield (
+                "nothing to do, give --train, --test, --inference_benchmark, --recommend, "
+                "--similar_items or --export"
+            )
+        if self.modes_of_a_model and not self.train and self.checkpoint_dir is None:
+            yield (
+                f"{self.modes_of_a_model[0]} needs a trained model, give --checkpoint_dir or add "
+                "--train"
+            )
+        yield from self._contradictions_of_recommending()
         yield from self._contradictions_of_resumption()
+
+    def _contradictions_of_recommending(self) -> Iterator[str]:
+        if (self.recommend is None) != (self.output is None):
+            given, missing = (
+                ("--recommend", "--output") if self.output is None else ("--output", "--recommend")
+            )
+            yield f"{given} needs {missing} as well"
+        users_of_titles = (self.recommend, self.similar_items, self.export)
+        if self.item_names is not None and all(mode is None for mode in users_of_titles):
+            yield "--item_names is for --recommend, --similar_items and --export, give one of them"
+        if self.output is not None and not self.output.name.endswith(OUTPUT_SUFFIXES):
+            yield f"--output {self.output}: the name should end in {', '.join(OUTPUT_SUFFIXES)}"
 
     def _contradictions_of_resumption(self) -> Iterator[str]:
         try:

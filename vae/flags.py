@@ -26,6 +26,7 @@ def flag(
     high: float = math.inf,
     below: float = math.inf,
     choices: Sequence[str] | None = None,
+    bare: str | None = None,
 ) -> Any:
     """A dataclass field that is a command-line flag of the same name.
 
@@ -37,9 +38,10 @@ def flag(
         high: greatest value allowed.
         below: values must be less than this.
         choices: the only values allowed.
+        bare: value of the flag given without one; None where it must have one.
     """
     limits = {"low": low, "high": high, "below": below}
-    metadata = {"group": group, "help": help, "limits": limits, "choices": choices}
+    metadata = {"group": group, "help": help, "limits": limits, "choices": choices, "bare": bare}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -70,9 +72,10 @@ def build_parser(options: type, prog: str, description: str) -> argparse.Argumen
             groups[name].add_argument(
                 f"--{field.name}",
                 type=_converter(types[field.name]),
-                nargs="+" if types[field.name] in _SEVERAL else None,
+                nargs=_count(types[field.name], field.metadata["bare"]),
                 default=field.default,
                 choices=field.metadata["choices"],
+                const=field.metadata["bare"],
                 help=text if field.default is None else f"{text} (default: %(default)s)",
             )
     return parser
@@ -101,6 +104,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help.")
+
+
+def _count(hint: Any, bare: str | None) -> str | None:
+    """How many values a flag takes, as argparse writes it: None for one."""
+    if hint in _SEVERAL:
+        return "+"
+    return None if bare is None else "?"
 
 
 def _converter(hint: Any) -> Any:

@@ -15,10 +15,13 @@ from vae.metrics import LIANG_METRICS, Moments, liang_metrics, recommend_popular
 from vae.metrics.ranking import LONGEST_CUTOFF
 from vae.models.benchmark import benchmark
 from vae.models.evaluation import Evaluation
-from vae.models.inference import Weights, restore_weights, test
+from vae.models.inference import Model, restore_model, test
 from vae.models.resumption import Start, find_start, nothing_left
 from vae.models.training import train
 from vae.models.vae import Architecture
+from vae.recommend.export import export
+from vae.recommend.recommend import recommend
+from vae.recommend.similar import similar_items_table
 from vae.utils.logging import UNITS, RunLog
 from vae.utils.workers import Workers, check_agreement, connect, together
 
@@ -43,27 +46,54 @@ def run_recipe(config: Config) -> None:
         log.units(UNITS)
         log.parameters(as_json(config))
         summary: dict[str, float] = {}
-        weights: Weights | None = None
+        model: Model | None = None
         if start is not None:
             log.say(start.description)
             if over := nothing_left(config, start.state):
                 log.say(f"Nothing is left to train: {over}.")
             else:
-                model = train(config, dataset, workers, log, start)
-                weights = model.weights
-                summary |= model.summary
-        if config.checkpoint_dir and (config.test or config.inference_benchmark):
-            weights = restore_weights(config, dataset, architecture, workers, log)
-        if config.test and weights is not None:
-            result = test(config, dataset, workers, architecture, weights)
+                model, figures = train(config, dataset, workers, log, start)
+                summary |= figures
+        if config.checkpoint_dir and (config.modes_of_a_model or config.inference_benchmark):
+            model = restore_model(config, dataset, architecture, workers, log)
+        if config.test and model is not None:
+            result = test(config, dataset, workers, architecture, model.weights)
             popular = popularity_baseline(dataset)
             log.say(comparison_table(result, popular))
             summary |= test_figures(result, popular)
+        if model is not None and is_first:
+            summary |= put_to_use(config, dataset, workers, log, architecture, model, summary)
         if config.inference_benchmark and is_first:
+            weights = model.weights if model is not None else None
             summary |= benchmark(config, workers, log, architecture, weights)
         log.log((), summary)
         if config.results_dir and is_first and summary:
             write_results(config.results_dir, config, summary)
+
+
+def put_to_use(
+    config: Config,
+    dataset: Dataset,
+    workers: Workers,
+    log: RunLog,
+    architecture: Architecture,
+    model: Model,
+    figures: Mapping[str, float],
+) -> dict[str, float]:
+    """Recommends, compares items and exports, as asked for; returns what was measured.
+
+    Raises:
+        UserError: an input cannot be used or an output not be written.
+    """
+    measured: dict[str, float] = {}
+    if config.recommend is not None:
+        measured |= recommend(config, dataset, workers, log, architecture, model.weights)
+    if config.similar_items is not None:
+        log.say(similar_items_table(config, dataset, model.weights))
+    if config.export is not None:
+        tested = {name: figures[name] for name in figures if name.startswith(("test_", "popul"))}
+        log.say(f"Exported: {export(config, dataset, architecture, model, tested)}.")
+    return measured
 
 
 def agree_on_start(

@@ -1,4 +1,4 @@
-"""Mult-VAE's training step in plain float64 NumPy, written for the eye: one user's maths at a time.
+"""Mult-VAE in plain float64 NumPy, written for the eye: one user's maths at a time.
 
 The graph must agree with it to rounding. Nothing here is shared with the code under test.
 """
@@ -11,6 +11,21 @@ import numpy as np
 def log_softmax(logits):
     shifted = logits - logits.max()
     return shifted - np.log(np.exp(shifted).sum())
+
+
+def brute_force(weights, liked, seen, k):
+    """The k best items of one user and their scores; ``liked`` and ``seen`` are 0 or 1 an item."""
+    w = {name: value.astype(np.float64) for name, value in weights.items()}
+    latent = w["decoder/hidden/kernel"].shape[0]
+    x = np.zeros(w["encoder/hidden/kernel"].shape[0])
+    x[: len(liked)] = liked / np.sqrt(max(liked.sum(), 1))
+    hidden = np.tanh(x @ w["encoder/hidden/kernel"] + w["encoder/hidden/bias"])
+    mean = (hidden @ w["encoder/latent/kernel"] + w["encoder/latent/bias"])[:latent]
+    hidden = np.tanh(mean @ w["decoder/hidden/kernel"] + w["decoder/hidden/bias"])
+    scores = (hidden @ w["decoder/items/kernel"] + w["decoder/items/bias"])[: len(seen)]
+    unseen = np.flatnonzero(seen == 0)
+    best = unseen[np.argsort(-scores[unseen], kind="stable")][:k]
+    return best, scores[best]
 
 
 class ReferenceStep:

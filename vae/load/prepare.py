@@ -46,6 +46,11 @@ def _prepare(
     parameters = _parameters(options)
     columns = Columns.of(parameters)
     ratings = read_ratings(files, columns, options.threshold)
+    if not len(ratings.users.codes):
+        raise UserError(
+            f"{files[0]}: of {ratings.rows_read:,} rows none has a {columns.rating} of at least "
+            f"{options.threshold:g}; give a lower --threshold."
+        )
     split = split_ratings(
         ratings,
         SplitOptions(

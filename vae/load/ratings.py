@@ -66,7 +66,8 @@ def read_ratings(files: Sequence[Path], columns: Columns, threshold: float) -> R
         threshold: rows with a lower rating are dropped.
 
     Raises:
-        UserError: a file cannot be read, or a row of it has no id or no finite rating.
+        UserError: a file cannot be read or holds no rows, or a row of it has no id or no finite
+            rating.
     """
     users, items = _Column(), _Column()
     rows = 0
@@ -77,11 +78,6 @@ def read_ratings(files: Sequence[Path], columns: Columns, threshold: float) -> R
         rows += len(block.users)
     if not rows:
         raise UserError(f"{_named(files)}: no rows.")
-    if not users.rows:
-        raise UserError(
-            f"{_named(files)}: no row has a {columns.rating} of at least {threshold:g}; "
-            "give a lower --threshold."
-        )
     return Ratings(users.ids(), items.ids(), rows)
 
 
@@ -89,7 +85,6 @@ class _Column:
     """A column of ids that grows by blocks."""
 
     def __init__(self) -> None:
-        self.rows = 0
         self._distinct = pa.array([], ID.value_type)
         # Of int32; grows in place, where NumPy's arrays would be copied.
         self._codes = bytearray()
@@ -100,7 +95,6 @@ class _Column:
         """Appends the chosen rows of a block."""
         self._waiting.append(ids if chosen is None else ids.filter(chosen))
         self._waiting_rows += len(self._waiting[-1])
-        self.rows += len(self._waiting[-1])
         # Merging goes through all distinct ids: it waits until there are as many new rows.
         if self._waiting_rows >= max(_LEAST_MERGED, len(self._distinct)):
             self._merge()

@@ -25,11 +25,19 @@ def recommend_popular(train: csr_matrix, fold_in: csr_matrix, k: int) -> NDArray
         (B, min(k, I)) columns, most popular first (ties: lower column first), -1 where the user has
         seen nearly everything.
     """
-    popularity = np.bincount(train.indices, minlength=train.shape[1])
+    popularity = popularity_scores(train)
     by_popularity = np.argsort(-popularity, kind="stable")
     slices = range(0, fold_in.shape[0], _USERS_AT_ONCE)
     rankings = [_first_unseen(by_popularity, fold_in[i : i + _USERS_AT_ONCE], k) for i in slices]
     return np.concatenate(rankings) if rankings else np.empty((0, min(k, len(popularity))), int)
+
+
+def popularity_scores(train: csr_matrix) -> NDArray[np.float32]:
+    """(I,) logarithm of the share of the users that have each item; -inf where nobody has it."""
+    users_per_item = np.bincount(train.indices, minlength=train.shape[1])
+    with np.errstate(divide="ignore"):
+        scores: NDArray[np.float32] = np.log(users_per_item / train.shape[0]).astype(np.float32)
+    return scores
 
 
 def _first_unseen(order: NDArray[np.int64], fold_in: csr_matrix, k: int) -> NDArray[np.int64]:

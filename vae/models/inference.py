@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -28,23 +29,41 @@ from vae.utils.workers import Workers, together
 Weights = Mapping[str, NDArray[np.float32]]
 
 
-def restore_weights(
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes:
+        weights: the layers' variables by name.
+        facts: where they come from, for people.
+        flags: those of the run that trained it.
+    """
+
+    weights: Weights
+    facts: Mapping[str, str]
+    flags: Mapping[str, Any]
+
+
+def restore_model(
     config: Config, dataset: Dataset, architecture: Architecture, workers: Workers, log: RunLog
-) -> Weights:
-    """The weights of the checkpoint that ``--checkpoint`` means; rank 0 reads them for all.
+) -> Model:
+    """The model of the checkpoint that ``--checkpoint`` means; rank 0 reads it for all.
 
     Raises:
         UserError: there is none, it is damaged, or it does not fit the flags or the data.
     """
 
-    def read() -> Weights:
+    def read() -> Model | None:
         if workers.rank != 0:
-            return {}
+            return None
         path, state = _find_model(config, dataset, architecture)
         log.say(f"Weights: {path} ({state.position()}).")
-        return checkpoint.read_weights(path)
+        facts = {"checkpoint": f"{path} ({state.position()})"}
+        if state.best_ndcg is not None and state.best_step == state.step:
+            facts["validation ndcg@100"] = f"{state.best_ndcg:.5f}"
+        return Model(checkpoint.read_weights(path), facts, state.config)
 
-    return cast(Weights, workers.gather(together(workers, read))[0])
+    return cast(Model, workers.gather(together(workers, read))[0])
 
 
 def _find_model(
@@ -74,19 +93,25 @@ def open_model(
     k: int,
     max_users: int,
     item_dtype: tf.DType = tf.float32,
+    seen_apart: bool = False,
 ) -> Iterator[tuple[tf.Session, Ranking]]:
     """A session with the inference graph of a model; random weights where there are none."""
     with tf.Graph().as_default(), open_session(config, workers) as session:
         with compiled(config.xla):
             vae = VAE(architecture, config.seed, item_dtype)
-            ranking = build_ranking(vae, k, max_users)
+            ranking = build_ranking(vae, k, max_users, seen_apart)
         if weights is None:
             session.run(tf.global_variables_initializer())
         else:
-            for variable in vae.variables:
-                value = weights[variable.op.name].astype(variable.dtype.as_numpy_dtype)
-                variable.load(value, session)
+            load_weights(session, vae, weights)
         yield session, ranking
+
+
+def load_weights(session: tf.Session, vae: VAE, weights: Weights) -> None:
+    """Gives the model's variables their values, in the variables' own types."""
+    for variable in vae.variables:
+        value = weights[variable.op.name].astype(variable.dtype.as_numpy_dtype)
+        variable.load(value, session)
 
 
 def test(

@@ -14,7 +14,7 @@ from vae.models.vae import COLUMN_MULTIPLE, VAE
 
 _GROUP = COLUMN_MULTIPLE
 
-_SLICE_USERS = 512
+SLICE_USERS = 512
 """Few enough that the logits are still in the processor's cache when they are ranked."""
 
 
@@ -23,26 +23,49 @@ class Ranking(NamedTuple):
 
     Attributes:
         histories: placeholders for the users' items.
+        seen: placeholders for the items not to recommend; ``histories`` itself unless they differ.
         items: (B, K) int32 columns, best first, -1 where nothing is left to recommend.
         scores: (B, K) float32 logits, -inf beside a -1.
         catalogue: items there are to choose from.
     """
 
     histories: Histories
+    seen: Histories
     items: tf.Tensor
     scores: tf.Tensor
     catalogue: int
 
 
-def build_ranking(vae: VAE, k: int, max_users: int) -> Ranking:
-    """Adds the inference graph of the model: mean instead of a sample, no dropout.
+def build_ranking(vae: VAE, k: int, max_users: int, seen_apart: bool = False) -> Ranking:
+    """Adds the inference graph of the model, with placeholders for its input.
 
     Args:
         vae: the model.
         k: recommendations a user, at most the items of the catalogue.
         max_users: users in a batch at most.
+        seen_apart: whether what not to recommend is fed by itself.
     """
     users = histories.placeholders()
+    seen = histories.placeholders() if seen_apart else users
+    items, scores = rank(vae, users, seen, k, max_users)
+    return Ranking(users, seen, items, scores, vae.architecture.items)
+
+
+def rank(
+    vae: VAE, users: Histories, seen: Histories, k: int, max_users: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best items for each user: mean instead of a sample, no dropout.
+
+    Args:
+        vae: the model.
+        users: histories of B users.
+        seen: what not to recommend to them.
+        k: recommendations a user, at most the items of the catalogue.
+        max_users: the largest B there will be.
+
+    Returns:
+        ``items`` and ``scores`` as in ``Ranking``.
+    """
     mean, _ = vae.encode(users)
     hidden = vae.decode_hidden(mean)
     kernel, bias = vae.item_layer
@@ -50,13 +73,13 @@ def build_ranking(vae: VAE, k: int, max_users: int) -> Ranking:
     def body(part: Histories, per_user: Sequence[tf.Tensor]) -> SliceResult:
         products = tf.matmul(tf.cast(per_user[0], kernel.dtype), kernel)
         logits = tf.nn.bias_add(tf.cast(products, tf.float32), bias)
-        seen = tf.fill([tf.size(part.items)], float("-inf"))
-        scores, items = top_k(part.add_to(logits, seen), k)
+        mask = tf.fill([tf.size(part.items)], float("-inf"))
+        scores, items = top_k(part.add_to(logits, mask), k)
         none_left = tf.equal(scores, float("-inf"))
         return SliceResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
 
-    _, (items, scores) = map_slices(body, users, [hidden], max_users, _SLICE_USERS)
-    return Ranking(users, items, scores, vae.architecture.items)
+    _, (items, scores) = map_slices(body, seen, [hidden], max_users, SLICE_USERS)
+    return items, scores
 
 
 def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from vae.load import Batch, Dataset, TrainingBatches, prefetch
 from vae.models import checkpoint
 from vae.models.checkpoint import CheckpointFolder
 from vae.models.evaluation import Evaluation, evaluate, metric_depth
+from vae.models.inference import Model
 from vae.models.ranking import build_ranking
 from vae.models.resumption import Start, nothing_left
 from vae.models.session import check_gpu_limit, open_session
@@ -28,7 +28,6 @@ from vae.utils.logging import RunLog
 from vae.utils.signals import StopSignals, exit_code
 from vae.utils.workers import Workers, together
 
-Weights = Mapping[str, NDArray[np.float32]]
 Scalars = Mapping[str, np.float32]
 
 
@@ -39,23 +38,13 @@ class Requests(NamedTuple):
     save: bool
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """What a training run leaves behind.
-
-    Attributes:
-        weights: the model's variables by name, as they were at the end.
-        summary: the run's closing figures, by the names that the log uses.
-    """
-
-    weights: Weights
-    summary: dict[str, float]
-
-
 def train(
     config: Config, dataset: Dataset, workers: Workers, log: RunLog, start: Start
-) -> TrainedModel:
+) -> tuple[Model, dict[str, float]]:
     """Trains a model from where ``start`` says.
+
+    Returns:
+        The model as it was at the end, and the closing figures by the names that the log uses.
 
     Raises:
         UserError: the loss is not finite, a checkpoint cannot be read or written, or a signal
@@ -126,7 +115,7 @@ class Trainer:
         steps = config.epochs * self._batches.steps_per_epoch
         self._step_to_trace = min(start.state.step + 1, steps - 1)
 
-    def run(self) -> TrainedModel:
+    def run(self) -> tuple[Model, dict[str, float]]:
         """Trains until nothing is left to do, or a signal stops the run."""
         self._log.say(f"Precision of training: {self._step.precision.description}.")
         self._prepare()
@@ -137,7 +126,8 @@ class Trainer:
         self._stop_if_signalled()
         self._log.say(f"Training is over: {over}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
-        return TrainedModel(weights, self._summary())
+        facts = {"trained": self._state.position()}
+        return Model(weights, facts, self._state.config), self._summary()
 
     def close(self) -> None:
         """Leaves the folder of checkpoints to others."""

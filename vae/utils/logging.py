@@ -32,6 +32,10 @@ UNITS: dict[str, str | None] = {
     "mean_training_throughput": "users/s",
     "mean_inference_throughput": "users/s",
     "test_users": "users",
+    "test_time": "s",
+    "recommend_users": "users",
+    "recommend_popular_users": "users",
+    "recommend_throughput": "users/s",
 } | {
     f"{prefix}{metric}{suffix}": None
     for prefix in ("", "final_", "best_", "test_", "popularity_")

@@ -1,0 +1,156 @@
+"""The exported model, loaded where this package is not, answers as --recommend does."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run_script
+
+from vae.load import open_dataset
+
+ASK = """
+import importlib.util, json, sys
+import numpy as np
+import tensorflow as tf
+assert importlib.util.find_spec("vae") is None
+model = tf.saved_model.load(sys.argv[1])
+signature = model.signatures[sys.argv[2]]
+for histories in json.load(sys.stdin):
+    answer = signature(histories=tf.constant(histories, signature.inputs[0].dtype))
+    items = answer["items"].numpy().tolist()
+    if answer["items"].dtype == tf.string:
+        items = [[item.decode() for item in row] for row in items]
+    others = [answer[name].numpy().tolist() for name in ("scores", "known_items")]
+    print(json.dumps([items, *others]))
+"""
+
+
+def ask(folder, signature, *batches, cwd):
+    """Loads the model in a process that cannot import this package, and asks it."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(folder), signature],
+        input=json.dumps(batches), cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()[-len(batches) :]]
+
+
+def padded(histories, filler):
+    longest = max(map(len, histories))
+    return [[*history, *[filler] * (longest - len(history))] for history in histories]
+
+
+@pytest.fixture(scope="session")
+def dataset(demo_data):
+    return open_dataset(demo_data, "synthetic")
+
+
+@pytest.fixture(scope="session")
+def histories(dataset):
+    """Raw ids of 256 held-out users, one of whom has no item that the model knows."""
+    fold_in = dataset.test.fold_in[:256]
+    raw = [dataset.item_ids[fold_in[user].indices].tolist() for user in range(256)]
+    raw[3] = [10**9]
+    return raw
+
+
+@pytest.fixture(scope="session")
+def exported(on_model, histories, tmp_path_factory):
+    """The folder of an exported model, and what --recommend answers for the same users."""
+    folder = tmp_path_factory.mktemp("exported")
+    rows = [(user, item) for user, items in enumerate(histories) for item in items]
+    pd.DataFrame(rows, columns=["userId", "movieId"]).to_csv(folder / "h.csv", index=False)
+    done = on_model(
+        "--test", "--export", folder / "model", "--results_dir", folder / "results",
+        "--recommend", folder / "h.csv", "--output", folder / "r.csv",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "model", pd.read_csv(folder / "r.csv")
+
+
+def assert_same(answer, rows, users):
+    items, scores, _ = answer
+    assert len(items) == len(users)
+    for user, mine, score in zip(users, items, scores, strict=True):
+        expected = rows[rows.userId == user]
+        assert mine == expected.movieId.tolist()
+        np.testing.assert_allclose(score, expected.score, atol=1e-4)
+
+
+def test_it_answers_the_same_top_100_for_one_user_and_for_256(exported, histories, tmp_path):
+    folder, rows = exported
+    one, all_users = ask(
+        folder, "serving_default", [histories[0]], padded(histories, -1), cwd=tmp_path
+    )
+    assert len(one[0][0]) == 100
+    assert_same(one, rows, [0])
+    assert_same(all_users, rows, range(256))
+    assert all_users[2] == [0 if user == 3 else len(items) for user, items in enumerate(histories)]
+
+
+def test_repeated_and_unknown_items_change_nothing(exported, histories, tmp_path):
+    folder, rows = exported
+    twice = [-1, *histories[5], 10**9, *histories[5][::-1]]
+    (answer,) = ask(folder, "serving_default", [twice], cwd=tmp_path)
+    assert_same(answer, rows, [5])
+    assert answer[2] == [len(histories[5])]
+
+
+def test_the_signature_of_columns_answers_in_columns(exported, histories, dataset, tmp_path):
+    folder, rows = exported
+    columns = [np.searchsorted(dataset.item_ids, histories[user]).tolist() for user in (0, 7)]
+    (answer,) = ask(folder, "columns", padded(columns, -1), cwd=tmp_path)
+    ids = pd.read_csv(folder / "item_ids.csv").set_index("column").item_id
+    assert_same(([ids[row].tolist() for row in answer[0]], *answer[1:]), rows, [0, 7])
+
+
+def test_the_model_card_tells_data_flags_metrics_and_versions(exported, dataset):
+    card = (exported[0] / "model_card.md").read_text()
+    results = json.loads((exported[0].parent / "results/results.json").read_text())
+    for fact in (
+        dataset.digest, "| hidden_dim | 64 |", "tensorflow 2.", "| checkpoint | ",
+        f"| test_ndcg@100 | {results['test_ndcg@100']:.5f} |", "int64 item ids",
+    ):  # fmt: skip
+        assert fact in card
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(on_model, exported):
+    before = sorted(exported[0].rglob("*"))
+    done = on_model("--export", exported[0])
+    assert done.returncode == 2
+    assert f"--export {exported[0]}: is in use" in done.stderr
+    assert sorted(exported[0].rglob("*")) == before
+
+
+def test_text_ids_and_bfloat16_are_exported_too(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(f"u{user}", f"film {item}") for user in range(60) for item in rng.choice(30, 8, False)]
+    pd.DataFrame(rows, columns=["who", "what"]).to_csv(tmp_path / "plays.csv", index=False)
+    data = ("--data_dir", tmp_path, "--dataset", "plays")
+    done = run_script(
+        "prepare_dataset.py", *data, "--ratings", tmp_path / "plays.csv", "--user_col", "who",
+        "--item_col", "what", "--rating_col", "none", "--heldout_users", 10,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run_script(
+        "main.py", "--train", *data, "--epochs", 2, "--hidden_dim", 8, "--latent_dim", 4,
+        "--export", tmp_path / "model", "--export_dtype", "bfloat16",
+        "--log_path", tmp_path / "log",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = ["film 1", "film 2", "", "who?"]
+    everything = [f"film {item}" for item in range(30)]
+    (answer,) = ask(
+        tmp_path / "model", "serving_default", padded([seen, everything], ""), cwd=tmp_path
+    )
+    items, scores, known = answer
+    assert set(items[0][:28]) == set(everything) - set(seen)
+    # Nothing is left to recommend: empty ids, and scores of minus infinity.
+    assert items[0][28:] == ["", ""]
+    assert set(items[1]) == {""}
+    assert np.isneginf(scores[1]).all()
+    assert known == [2, 30]
+    assert "bfloat16" in (tmp_path / "model/model_card.md").read_text()

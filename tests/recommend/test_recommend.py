@@ -1,0 +1,168 @@
+"""Recommendations from the command line, in raw ids, against brute force on the same weights."""
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pa_parquet
+import pytest
+import tensorflow.compat.v1 as tf
+from models.reference import brute_force
+
+from vae.load import open_dataset
+
+THRESHOLD = 4.0
+
+
+@pytest.fixture(scope="session")
+def dataset(demo_data):
+    return open_dataset(demo_data, "synthetic")
+
+
+@pytest.fixture(scope="session")
+def weights(run):
+    best = max((run[0] / "ckpt").glob("step-*"))
+    reader = tf.train.load_checkpoint(str(best / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.fixture(scope="session")
+def ratings(demo_data):
+    """The demo's own ratings of its first users, the disliked ones included."""
+    path = demo_data / "synthetic/extracted/synthetic/ratings.csv"
+    rows = pd.read_csv(path)
+    return rows[rows.userId.isin(rows.userId.unique()[:50])]
+
+
+def known(dataset, items):
+    """(items,) 0 or 1, where the catalogue has them."""
+    return np.isin(dataset.item_ids, items).astype(int)
+
+
+def assert_equals_brute_force(rows, dataset, weights, liked, seen, k):
+    """One user's rows hold the k best unseen items, best first, with their scores."""
+    best, scores = brute_force(weights, known(dataset, liked), known(dataset, seen), k)
+    np.testing.assert_allclose(rows.score, scores, atol=1e-4)
+    assert rows["rank"].tolist() == list(range(1, len(best) + 1))
+    # Items whose scores differ by rounding alone may change places.
+    score_of = dict(zip(dataset.item_ids[best].tolist(), scores, strict=True))
+    assert set(rows.movieId) == set(score_of)
+    np.testing.assert_allclose([score_of[item] for item in rows.movieId], rows.score, atol=1e-4)
+
+
+def test_raw_histories_get_the_best_unseen_items_in_raw_ids(
+    on_model, dataset, weights, ratings, tmp_path
+):
+    ratings.to_csv(tmp_path / "histories.csv", index=False)
+    output = tmp_path / "out/recommended.csv"
+    done = on_model(
+        "--recommend", tmp_path / "histories.csv", "--output", output,
+        "--top_results", 20, "--batch_size_validation", 16,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(output)
+    assert list(rows) == ["userId", "movieId", "rank", "score", "source"]
+    assert set(rows.source) == {"model"}
+    for user, history in ratings.groupby("userId"):
+        liked = history[history.rating >= THRESHOLD].movieId
+        mine = rows[rows.userId == user]
+        # What was rated low is not folded in, and not recommended either.
+        assert not set(mine.movieId) & set(history.movieId)
+        assert_equals_brute_force(mine, dataset, weights, liked, history.movieId, 20)
+    assert not list(output.parent.glob(".*")), "a draft is left"
+
+
+def test_two_columns_are_enough_and_unknown_items_are_skipped_and_counted(
+    on_model, dataset, weights, tmp_path
+):
+    ids = dataset.item_ids
+    histories = pd.DataFrame(
+        [("ann", ids[0]), ("ann", ids[3]), ("ann", ids[3]), ("ann", "no-such-film"),
+         ("bob", "nor-this"), ("bob", "99999999")],
+        columns=["userId", "movieId"],
+    )  # fmt: skip
+    histories.to_csv(tmp_path / "h.csv", index=False)
+    done = on_model(
+        "--recommend", tmp_path / "h.csv", "--output", tmp_path / "r.csv", "--top_results", 5
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "2 users, 2 known (user, item) pairs, 3 items unknown to the model skipped." in done.stdout
+    )
+    rows = pd.read_csv(tmp_path / "r.csv")
+    ann, bob = rows[rows.userId == "ann"], rows[rows.userId == "bob"]
+    assert_equals_brute_force(ann, dataset, weights, ids[[0, 3]], ids[[0, 3]], 5)
+    # Nothing is known of bob: he gets what is popular, and the file says so.
+    assert set(bob.source) == {"popular"}
+    users_per_item = np.bincount(dataset.train.indices)
+    popular = np.argsort(-users_per_item, kind="stable")[:5]
+    assert bob.movieId.tolist() == ids[popular].tolist()
+    shares = users_per_item[popular] / dataset.train.shape[0]
+    np.testing.assert_allclose(np.exp(bob.score), shares, rtol=1e-5)
+
+
+def test_without_a_file_all_prepared_users_get_a_list_of_unseen_items(
+    on_model, demo_data, dataset, tmp_path
+):
+    done = on_model("--recommend", "--output", tmp_path / "all.parquet", "--top_results", 3)
+    assert done.returncode == 0, done.stderr
+    rows = pa_parquet.read_table(tmp_path / "all.parquet").to_pandas()
+    parts = (dataset.validation, dataset.test)
+    users = np.concatenate([dataset.train_user_ids, *(part.user_ids for part in parts)])
+    assert rows.userId.unique().tolist() == users.tolist()
+    assert (rows.groupby("userId").size() == 3).all()
+    ratings = pd.read_csv(demo_data / "synthetic/extracted/synthetic/ratings.csv")
+    liked = ratings[ratings.rating >= THRESHOLD]
+    both = rows.merge(liked, on=["userId", "movieId"])
+    assert both.empty, "a user of a held-out set has all of his items in his history"
+
+
+def test_the_name_s_ending_chooses_the_format_and_titles_are_joined(on_model, dataset, tmp_path):
+    ids = dataset.item_ids
+    (tmp_path / "h.csv").write_text(f"userId,movieId\n7,{ids[1]}\n7,{ids[2]}\n")
+    titles = pd.DataFrame({"movieId": ids[::2], "name": [f'"{i}", the film' for i in ids[::2]]})
+    titles.to_csv(tmp_path / "films.csv", index=False)
+    tables = {}
+    for ending in ("csv", "tsv", "csv.gz", "parquet"):
+        done = on_model(
+            "--recommend", tmp_path / "h.csv", "--output", tmp_path / f"r.{ending}",
+            "--item_names", tmp_path / "films.csv", "--title_col", "name",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        read = pd.read_parquet if ending == "parquet" else pd.read_csv
+        options = {"sep": "\t"} if ending == "tsv" else {}
+        tables[ending] = read(tmp_path / f"r.{ending}", **options)
+    assert (tmp_path / "r.csv.gz").read_bytes().startswith(b"\x1f\x8b")
+    for table in tables.values():
+        same = table.assign(title=table.title.fillna(""))
+        expected = tables["csv"].assign(title=tables["csv"].title.fillna(""))
+        pd.testing.assert_frame_equal(same, expected, check_dtype=False, rtol=1e-6)
+    for row in tables["csv"].itertuples():
+        if row.movieId in ids[::2]:
+            assert row.title == f'"{row.movieId}", the film'
+        else:
+            assert pd.isna(row.title)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--recommend", "missing.csv", "--output", "r.csv"], "missing.csv: there is no such file"),
+        (["--recommend", "--output", "main.py/r.csv"], "--output main.py/r.csv: cannot be written"),
+        (
+            ["--recommend", "--output", "r.csv", "--item_names", "nobody.csv"],
+            "--item_names nobody.csv: cannot be read",
+        ),
+        (
+            ["--recommend", "--output", "r.csv", "--item_names", "titles.csv"],
+            "titles.csv: needs the columns 'movieId' and 'title'",
+        ),
+        (["--similar_items", "terminator"], "synthetic has no such item; its ids are like"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_one_sentence(on_model, flags, sentence, tmp_path):
+    (tmp_path / "titles.csv").write_text("movieId,name\n1,One\n")
+    (tmp_path / "main.py").touch()
+    done = on_model(*flags, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["main.py", "titles.csv"]

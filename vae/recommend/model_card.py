@@ -1,0 +1,91 @@
+"""The model card of an exported model: what it is, what it was trained on, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from vae import __version__
+from vae.config import Config
+from vae.load import Dataset
+from vae.models.inference import Model
+from vae.models.vae import Architecture
+
+_TEXT = """\
+# Model card: recommendations for {dataset}
+
+A variational autoencoder for collaborative filtering (Mult-VAE, Liang et al. 2018,
+arXiv:1802.05814). From the items that a user knows it ranks all others. It knows nothing but
+(user, item) pairs: it repeats what is popular and whatever bias the data have.
+
+{facts}
+
+## Signatures
+
+`serving_default` takes `histories`, a (users, length) matrix of {id_type} item ids. Rows are filled
+up with {filler}; an id that the model does not know is ignored. It answers with `items` and
+`scores`, (users, {k}), best first, and `known_items`, (users,). Items of the history are never
+among the answers. Where a user has no known item, `known_items` is 0 and the answers are the most
+popular items, scored with the logarithm of their share of the training users. A list that ends
+early is filled up with {filler}.
+
+`columns` is the same with the columns of `item_ids.csv` in place of ids; -1 fills up.
+
+## Flags of the training run
+
+{flags}
+"""
+
+
+def model_card(
+    config: Config,
+    dataset: Dataset,
+    architecture: Architecture,
+    model: Model,
+    figures: Mapping[str, float],
+    filler: str | int,
+) -> str:
+    """The card, as Markdown.
+
+    Args:
+        config: the flags of the run that exports.
+        dataset: what the model was trained on.
+        architecture: of the model.
+        model: knows where it comes from.
+        figures: metrics by name.
+        filler: stands for no item.
+    """
+    rows = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "data set": dataset.name,
+        "digest of the data": dataset.digest,
+        "training users": f"{dataset.train.shape[0]:,}",
+        "items": f"{architecture.items:,}",
+        "training pairs": f"{dataset.train.nnz:,}",
+        "architecture": f"{architecture.hidden_dim} {architecture.activation} units, "
+        f"{architecture.latent_dim} latent dimensions",
+        "weights of the last layer": config.export_dtype,
+        **model.facts,
+        **{name: f"{value:.5f}" for name, value in figures.items()},
+        "versions": f"vae {__version__}, tensorflow {tf.__version__}, numpy {np.__version__}",
+    }
+    return _TEXT.format(
+        dataset=dataset.name,
+        facts=_table(rows),
+        id_type="int64" if isinstance(filler, int) else "string",
+        filler=f"`{filler}`" if isinstance(filler, int) else '`""`',
+        k=min(config.top_results, architecture.items),
+        flags=_table(model.flags),
+    )
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    lines = ["| | |", "|---|---|"]
+    lines += [
+        f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in rows.items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,206 @@
+"""``--recommend``: the best unseen items of each user, in raw ids, streamed into a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vae.config import Config
+from vae.load import Dataset
+from vae.load.histories import UserHistories, prepared_histories, read_histories
+from vae.metrics.popularity import popularity_scores, recommend_popular
+from vae.models.histories import feed
+from vae.models.inference import Weights, open_model
+from vae.models.precision import choose_precision
+from vae.models.vae import Architecture
+from vae.recommend.output import table_writer
+from vae.recommend.titles import read_titles
+from vae.utils.logging import RunLog
+from vae.utils.workers import Workers
+
+_EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 5
+
+MODEL, POPULAR = "model", "popular"
+"""Where a recommendation comes from; a user without a known item gets the most popular ones."""
+
+
+def recommend(
+    config: Config,
+    dataset: Dataset,
+    workers: Workers,
+    log: RunLog,
+    architecture: Architecture,
+    weights: Weights,
+) -> dict[str, float]:
+    """Writes the recommendations that the flags ask for to ``--output``.
+
+    Args:
+        config: the flags: whom to recommend to, how many items, where to.
+        dataset: what the model was trained on; it gives the columns their raw ids.
+        workers: only rank 0 should call this.
+        log: told what was read and written.
+        architecture: of the model.
+        weights: of the model.
+
+    Returns:
+        The number of users, of users who got popular items, and users a second.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+    assert config.output is not None
+    source = Path(config.recommend) if config.recommend else None
+    users = prepared_histories(dataset) if source is None else read_histories(source, dataset)
+    if source is not None:
+        log.say(_report(source, users))
+    start = time.perf_counter()
+    cold_users = _write(config, dataset, workers, log, architecture, weights, users)
+    seconds = time.perf_counter() - start
+    log.say(f"Recommendations for {users.users:,} users: {config.output}")
+    return {
+        "recommend_users": users.users,
+        "recommend_popular_users": cold_users,
+        "recommend_throughput": users.users / seconds,
+    }
+
+
+def _report(source: Path, users: UserHistories) -> str:
+    unknown = f", {users.unknown_items:,} items unknown to the model skipped"
+    disliked = users.seen.nnz - users.liked.nnz
+    return (
+        f"{source}: {users.users:,} users, {users.seen.nnz:,} known (user, item) pairs"
+        f"{unknown if users.unknown_items else ''}"
+        f"{f', {disliked:,} rated below the threshold' if disliked else ''}."
+    )
+
+
+def _write(
+    config: Config,
+    dataset: Dataset,
+    workers: Workers,
+    log: RunLog,
+    architecture: Architecture,
+    weights: Weights,
+    users: UserHistories,
+) -> int:
+    """Ranks batch by batch; returns how many users got popular items."""
+    assert config.output is not None
+    rows = _Rows.of(config, dataset)
+    precision = choose_precision(config.amp)
+    log.say(f"Precision of inference: {precision.description}.")
+    popular_scores = popularity_scores(dataset.train)
+    k, batch = min(config.top_results, architecture.items), config.batch_size_validation
+    cold_users = 0
+    with (
+        open_model(
+            config, workers, architecture, weights, k, batch, precision.dtype, seen_apart=True
+        ) as (session, ranking),
+        table_writer(config.output, rows.schema(users.user_ids)) as write,
+    ):
+        for first in range(0, users.users, batch):
+            part = slice(first, first + batch)
+            liked, seen = users.liked[part], users.seen[part]
+            items, scores = session.run(
+                [ranking.items, ranking.scores],
+                feed(ranking.histories, liked) | feed(ranking.seen, seen),
+            )
+            cold = np.diff(liked.indptr) == 0
+            if cold.any():
+                items[cold] = recommend_popular(dataset.train, seen[cold], k)
+                scores[cold] = popular_scores[items[cold]]
+                cold_users += int(cold.sum())
+            table = rows.table(users.user_ids[part], items, scores, cold)
+            if first == 0:
+                log.say(rows.examples(table))
+            write(table)
+    return cold_users
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Makes the rows of the file: user, item, rank, score, source and, if known, title.
+
+    Attributes:
+        user: name of the column of users.
+        item: name of the column of items.
+        item_ids: (items,) raw ids.
+        titles: (items,) strings, None without a file of titles.
+    """
+
+    user: str
+    item: str
+    item_ids: pa.Array
+    titles: pa.Array | None
+
+    @classmethod
+    def of(cls, config: Config, dataset: Dataset) -> _Rows:
+        """Rows with the data set's names of columns."""
+        item = dataset.columns.item
+        titles = (
+            read_titles(config.item_names, item, config.title_col, dataset.item_ids)
+            if config.item_names
+            else None
+        )
+        return cls(dataset.columns.user, item, pa.array(dataset.item_ids), titles)
+
+    def schema(self, user_ids: NDArray[np.generic]) -> pa.Schema:
+        """Names and types of the columns."""
+        return self.table(
+            user_ids[:0],
+            np.empty((0, 0), np.int32),
+            np.empty((0, 0), np.float32),
+            np.empty(0, bool),
+        ).schema
+
+    def table(
+        self,
+        user_ids: NDArray[np.generic],
+        items: NDArray[np.int32],
+        scores: NDArray[np.float32],
+        cold: NDArray[np.bool_],
+    ) -> pa.Table:
+        """One row for each recommendation, user by user, best first.
+
+        Args:
+            user_ids: (B,) raw ids.
+            items: (B, K) columns, -1 where there is none.
+            scores: (B, K).
+            cold: (B,) whether the user got popular items.
+        """
+        user, rank = np.nonzero(items >= 0)
+        columns = pa.array(items[user, rank])
+        table = {
+            self.user: pa.array(user_ids).take(pa.array(user)),
+            self.item: self.item_ids.take(columns),
+            "rank": pa.array(rank.astype(np.int32) + 1),
+            "score": pa.array(scores[user, rank]),
+            "source": pa.DictionaryArray.from_arrays(
+                pa.array(cold[user].astype(np.int8)), [MODEL, POPULAR]
+            ).cast(pa.string()),
+        }
+        if self.titles is not None:
+            table["title"] = self.titles.take(columns)
+        return pa.table(table)
+
+    def examples(self, table: pa.Table) -> str:
+        """The first recommendations of a table's first users, for people."""
+        best = table.filter(pc.less_equal(table["rank"], _EXAMPLE_ITEMS)).to_pylist()
+        lists = groupby(best, key=itemgetter(self.user))
+        lines = [
+            f"  {self.user} {user}: " + "; ".join(map(self._name, rows))
+            for user, rows in islice(lists, _EXAMPLE_USERS)
+        ]
+        return "\n".join(["For example:", *lines])
+
+    def _name(self, row: Mapping[str, Any]) -> str:
+        return f"{row[self.item]} {row.get('title') or ''}".rstrip()
