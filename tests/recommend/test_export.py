@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 from conftest import run_script
@@ -105,6 +106,27 @@ def test_the_signature_of_columns_answers_in_columns(exported, histories, datase
     (answer,) = ask(folder, "columns", padded(columns, -1), cwd=tmp_path)
     ids = pd.read_csv(folder / "item_ids.csv").set_index("column").item_id
     assert_same(([ids[row].tolist() for row in answer[0]], *answer[1:]), rows, [0, 7])
+
+
+def test_the_signature_of_columns_converts_to_onnx_and_answers_the_same(
+    exported, dataset, tmp_path
+):
+    folder, _ = exported
+    convert = (
+        "-m", "tf2onnx.convert", "--saved-model", folder, "--signature_def", "columns",
+        "--opset", "17", "--output", tmp_path / "model.onnx",
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *map(str, convert)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    columns = [row.indices.tolist() for row in dataset.test.fold_in[:256]]
+    columns[3] = [-1]
+    answers = session.run(["items", "scores"], {"histories": np.array(padded(columns, -1))})
+    (expected,) = ask(folder, "columns", padded(columns, -1), cwd=tmp_path)
+    np.testing.assert_array_equal(answers[0], expected[0])
+    np.testing.assert_allclose(answers[1], expected[1], atol=1e-4)
 
 
 def test_the_model_card_tells_data_flags_metrics_and_versions(exported, dataset):

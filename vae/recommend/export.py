@@ -31,7 +31,7 @@ from vae.config import Config
 from vae.errors import UserError
 from vae.load import Dataset
 from vae.metrics.popularity import popularity_scores
-from vae.models.histories import Histories
+from vae.models.histories import PortableHistories
 from vae.models.inference import Model, Weights, load_weights
 from vae.models.ranking import SLICE_USERS, rank
 from vae.models.vae import VAE, Architecture
@@ -113,13 +113,15 @@ def save_model(
             COLUMNS: _columns_signature(vae, popular, k),
         }
         load_weights(session, vae, weights)
-        session.run(tf.tables_initializer())
+        fill_tables = tf.tables_initializer()
+        # A converter takes one signature out of the graph, and may leave the tables behind.
+        tf.get_default_graph().clear_collection(tf.GraphKeys.TABLE_INITIALIZERS)
         builder = tf.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(
             session,
             [tf.saved_model.tag_constants.SERVING],
             signatures,
-            main_op=tf.tables_initializer(),
+            main_op=fill_tables,
             strip_default_attrs=True,
         )
         builder.save()
@@ -182,7 +184,7 @@ def _recommend(
     )
     known = first_of_its_kind & (ordered < catalogue)
     counts = tf.reduce_sum(tf.cast(known, tf.int32), axis=1)
-    users = Histories.of(tf.boolean_mask(ordered, known), counts)
+    users = PortableHistories.of(tf.boolean_mask(ordered, known), counts)
     # Of a server's small batches the logits are not worth slicing.
     items, scores = rank(vae, users, users, k, SLICE_USERS)
     best, best_items = tf.math.top_k(popular, k)
