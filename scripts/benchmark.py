@@ -150,6 +150,7 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
     from vae.config import Config
     from vae.load import open_dataset
     from vae.models.benchmark import benchmark
+    from vae.models.inference import Model
     from vae.models.precision import choose_precision
     from vae.models.session import open_session
     from vae.models.vae import Architecture
@@ -161,7 +162,7 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
     config = Config(inference_benchmark=True, amp=amp)
     log = RunLog(Path(os.devnull), append=True, enabled=False)
     latency = [
-        benchmark(config, workers, log, architecture, None)["batch_1_mean_latency"]
+        benchmark(config, workers, log, Model(architecture))["batch_1_mean_latency"]
         for _ in range(3)
     ]
     with tf.Graph().as_default(), open_session(config, workers) as session:

@@ -57,15 +57,14 @@ def run_recipe(config: Config) -> None:
         if config.checkpoint_dir and (config.modes_of_a_model or config.inference_benchmark):
             model = restore_model(config, dataset, architecture, workers, log)
         if config.test and model is not None:
-            result = test(config, dataset, workers, architecture, model.weights)
+            result = test(config, dataset, workers, model)
             popular = popularity_baseline(dataset)
             log.say(comparison_table(result, popular))
             summary |= test_figures(result, popular)
         if model is not None and is_first:
-            summary |= put_to_use(config, dataset, workers, log, architecture, model, summary)
+            summary |= put_to_use(config, dataset, workers, log, model, summary)
         if config.inference_benchmark and is_first:
-            weights = model.weights if model is not None else None
-            summary |= benchmark(config, workers, log, architecture, weights)
+            summary |= benchmark(config, workers, log, model or Model(architecture))
         log.log((), summary)
         if config.results_dir and is_first and summary:
             write_results(config.results_dir, config, summary)
@@ -76,7 +75,6 @@ def put_to_use(
     dataset: Dataset,
     workers: Workers,
     log: RunLog,
-    architecture: Architecture,
     model: Model,
     figures: Mapping[str, float],
 ) -> dict[str, float]:
@@ -87,12 +85,12 @@ def put_to_use(
     """
     measured: dict[str, float] = {}
     if config.recommend is not None:
-        measured |= recommend(config, dataset, workers, log, architecture, model.weights)
+        measured |= recommend(config, dataset, workers, log, model)
     if config.similar_items is not None:
-        log.say(similar_items_table(config, dataset, model.weights))
+        log.say(similar_items_table(config, dataset, model))
     if config.export is not None:
         tested = {name: figures[name] for name in figures if name.startswith(("test_", "popul"))}
-        log.say(f"Exported: {export(config, dataset, architecture, model, tested)}.")
+        log.say(f"Exported: {export(config, dataset, model, tested)}.")
     return measured
 
 

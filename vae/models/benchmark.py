@@ -12,11 +12,10 @@ from scipy.sparse import csr_matrix
 
 from vae.config import Config
 from vae.models.histories import feed
-from vae.models.inference import Weights, open_model
+from vae.models.inference import Model, open_model
 from vae.models.precision import choose_precision
 from vae.models.ranking import Ranking
 from vae.models.timeline import run_traced
-from vae.models.vae import Architecture
 from vae.utils.logging import RunLog
 from vae.utils.workers import Workers
 
@@ -32,8 +31,7 @@ def benchmark(
     config: Config,
     workers: Workers,
     log: RunLog,
-    architecture: Architecture,
-    weights: Weights | None,
+    model: Model,
 ) -> dict[str, float]:
     """Times queries of each batch size, from NumPy arrays in to NumPy arrays out.
 
@@ -41,8 +39,7 @@ def benchmark(
         config: the flags; ``top_results`` items are asked for.
         workers: only rank 0 should call this.
         log: told the precision.
-        architecture: of the model.
-        weights: of a trained model, or None for random ones (the arithmetic is the same).
+        model: trained or not, the arithmetic is the same.
 
     Returns:
         For each batch size B ``batch_B_mean_throughput`` in users a second, and
@@ -50,9 +47,9 @@ def benchmark(
     """
     precision = choose_precision(config.amp)
     log.say(f"Precision of inference: {precision.description}.")
-    k = min(config.top_results, architecture.items)
+    k = min(config.top_results, model.architecture.items)
     sizes = config.benchmark_batch_sizes
-    with open_model(config, workers, architecture, weights, k, max(sizes), precision.dtype) as (
+    with open_model(config, workers, model, k, max(sizes), precision.dtype) as (
         session,
         ranking,
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,17 +31,28 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model.
+    """A model that need not be trained any more.
 
     Attributes:
-        weights: the layers' variables by name.
+        architecture: what gives the weights their shapes.
+        weights: the layers' variables by name; None for random ones.
         facts: where they come from, for people.
         flags: those of the run that trained it.
     """
 
-    weights: Weights
-    facts: Mapping[str, str]
-    flags: Mapping[str, Any]
+    architecture: Architecture
+    weights: Weights | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+    def load_into(self, session: tf.Session, vae: VAE) -> None:
+        """Gives the variables of a graph their values, in the variables' own types."""
+        if self.weights is None:
+            session.run([variable.initializer for variable in vae.variables])
+            return
+        for variable in vae.variables:
+            value = self.weights[variable.op.name].astype(variable.dtype.as_numpy_dtype)
+            variable.load(value, session)
 
 
 def restore_model(
@@ -61,7 +72,7 @@ def restore_model(
         facts = {"checkpoint": f"{path} ({state.position()})"}
         if state.best_ndcg is not None and state.best_step == state.step:
             facts["validation ndcg@100"] = f"{state.best_ndcg:.5f}"
-        return Model(checkpoint.read_weights(path), facts, state.config)
+        return Model(architecture, checkpoint.read_weights(path), facts, state.config)
 
     return cast(Model, workers.gather(together(workers, read))[0])
 
@@ -88,41 +99,24 @@ def _find_model(
 def open_model(
     config: Config,
     workers: Workers,
-    architecture: Architecture,
-    weights: Weights | None,
+    model: Model,
     k: int,
     max_users: int,
     item_dtype: tf.DType = tf.float32,
     seen_apart: bool = False,
 ) -> Iterator[tuple[tf.Session, Ranking]]:
-    """A session with the inference graph of a model; random weights where there are none."""
+    """A session with the inference graph of a model."""
     with tf.Graph().as_default(), open_session(config, workers) as session:
         with compiled(config.xla):
-            vae = VAE(architecture, config.seed, item_dtype)
+            vae = VAE(model.architecture, config.seed, item_dtype)
             ranking = build_ranking(vae, k, max_users, seen_apart)
-        if weights is None:
-            session.run(tf.global_variables_initializer())
-        else:
-            load_weights(session, vae, weights)
+        model.load_into(session, vae)
         yield session, ranking
 
 
-def load_weights(session: tf.Session, vae: VAE, weights: Weights) -> None:
-    """Gives the model's variables their values, in the variables' own types."""
-    for variable in vae.variables:
-        value = weights[variable.op.name].astype(variable.dtype.as_numpy_dtype)
-        variable.load(value, session)
-
-
-def test(
-    config: Config,
-    dataset: Dataset,
-    workers: Workers,
-    architecture: Architecture,
-    weights: Weights,
-) -> Evaluation:
+def test(config: Config, dataset: Dataset, workers: Workers, model: Model) -> Evaluation:
     """Evaluates the model on the test users; every worker returns the whole result."""
-    depth = metric_depth(architecture.items)
+    depth = metric_depth(model.architecture.items)
     batch = config.batch_size_validation
-    with open_model(config, workers, architecture, weights, depth, batch) as (session, ranking):
+    with open_model(config, workers, model, depth, batch) as (session, ranking):
         return evaluate(session, ranking, dataset.test, workers, batch)

@@ -127,7 +127,8 @@ class Trainer:
         self._log.say(f"Training is over: {over}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
         facts = {"trained": self._state.position()}
-        return Model(weights, facts, self._state.config), self._summary()
+        model = Model(self._vae.architecture, weights, facts, self._state.config)
+        return model, self._summary()
 
     def close(self) -> None:
         """Leaves the folder of checkpoints to others."""

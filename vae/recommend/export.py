@@ -32,9 +32,9 @@ from vae.errors import UserError
 from vae.load import Dataset
 from vae.metrics.popularity import popularity_scores
 from vae.models.histories import PortableHistories
-from vae.models.inference import Model, Weights, load_weights
+from vae.models.inference import Model
 from vae.models.ranking import SLICE_USERS, rank
-from vae.models.vae import VAE, Architecture
+from vae.models.vae import VAE
 from vae.recommend.model_card import model_card
 from vae.recommend.titles import read_titles
 
@@ -45,7 +45,6 @@ RAW_IDS, COLUMNS = "serving_default", "columns"
 def export(
     config: Config,
     dataset: Dataset,
-    architecture: Architecture,
     model: Model,
     figures: Mapping[str, float],
 ) -> Path:
@@ -54,7 +53,6 @@ def export(
     Args:
         config: the flags.
         dataset: what the model was trained on.
-        architecture: of the model.
         model: what to export.
         figures: metrics for the model card.
 
@@ -74,10 +72,10 @@ def export(
                 f"--export {folder}: is in use; name a folder that is empty or not there."
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_model(draft, config, dataset, architecture, model.weights)
+        save_model(draft, config, dataset, model)
         _write_item_ids(draft / "item_ids.csv", dataset.item_ids, titles)
         filler = filler_of(dataset.item_ids)
-        card = model_card(config, dataset, architecture, model, figures, filler)
+        card = model_card(config, dataset, model, figures, filler)
         (draft / "model_card.md").write_text(card, encoding="utf-8")
         draft.replace(folder)
     except (OSError, tf.errors.OpError) as error:
@@ -92,27 +90,26 @@ def save_model(
     folder: Path,
     config: Config,
     dataset: Dataset,
-    architecture: Architecture,
-    weights: Weights,
+    model: Model,
 ) -> None:
     """Writes the SavedModel alone.
 
     Raises:
         OSError: or ``tf.errors.OpError``, the folder cannot be written.
     """
-    k = min(config.top_results, architecture.items)
+    k = min(config.top_results, model.architecture.items)
     popular = popularity_scores(dataset.train)
     # A session of its own on the CPU: nothing is computed, and no GPU is named in the graph.
     with (
         tf.Graph().as_default(),
         tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
     ):
-        vae = VAE(architecture, config.seed, tf.as_dtype(config.export_dtype))
+        vae = VAE(model.architecture, config.seed, tf.as_dtype(config.export_dtype))
         signatures = {
             RAW_IDS: _raw_ids_signature(vae, dataset.item_ids, popular, k),
             COLUMNS: _columns_signature(vae, popular, k),
         }
-        load_weights(session, vae, weights)
+        model.load_into(session, vae)
         fill_tables = tf.tables_initializer()
         # A converter takes one signature out of the graph, and may leave the tables behind.
         tf.get_default_graph().clear_collection(tf.GraphKeys.TABLE_INITIALIZERS)

@@ -13,7 +13,6 @@ from vae import __version__
 from vae.config import Config
 from vae.load import Dataset
 from vae.models.inference import Model
-from vae.models.vae import Architecture
 
 _TEXT = """\
 # Model card: recommendations for {dataset}
@@ -44,7 +43,6 @@ early is filled up with {filler}.
 def model_card(
     config: Config,
     dataset: Dataset,
-    architecture: Architecture,
     model: Model,
     figures: Mapping[str, float],
     filler: str | int,
@@ -54,11 +52,11 @@ def model_card(
     Args:
         config: the flags of the run that exports.
         dataset: what the model was trained on.
-        architecture: of the model.
         model: knows where it comes from.
         figures: metrics by name.
         filler: stands for no item.
     """
+    architecture = model.architecture
     rows = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data set": dataset.name,

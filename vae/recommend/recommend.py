@@ -20,9 +20,8 @@ from vae.load import Dataset
 from vae.load.histories import UserHistories, prepared_histories, read_histories
 from vae.metrics.popularity import popularity_scores, recommend_popular
 from vae.models.histories import feed
-from vae.models.inference import Weights, open_model
+from vae.models.inference import Model, open_model
 from vae.models.precision import choose_precision
-from vae.models.vae import Architecture
 from vae.recommend.output import table_writer
 from vae.recommend.titles import read_titles
 from vae.utils.logging import RunLog
@@ -39,8 +38,7 @@ def recommend(
     dataset: Dataset,
     workers: Workers,
     log: RunLog,
-    architecture: Architecture,
-    weights: Weights,
+    model: Model,
 ) -> dict[str, float]:
     """Writes the recommendations that the flags ask for to ``--output``.
 
@@ -49,8 +47,7 @@ def recommend(
         dataset: what the model was trained on; it gives the columns their raw ids.
         workers: only rank 0 should call this.
         log: told what was read and written.
-        architecture: of the model.
-        weights: of the model.
+        model: what ranks the items.
 
     Returns:
         The number of users, of users who got popular items, and users a second.
@@ -64,7 +61,7 @@ def recommend(
     if source is not None:
         log.say(_report(source, users))
     start = time.perf_counter()
-    cold_users = _write(config, dataset, workers, log, architecture, weights, users)
+    cold_users = _write(config, dataset, workers, log, model, users)
     seconds = time.perf_counter() - start
     log.say(f"Recommendations for {users.users:,} users: {config.output}")
     return {
@@ -89,8 +86,7 @@ def _write(
     dataset: Dataset,
     workers: Workers,
     log: RunLog,
-    architecture: Architecture,
-    weights: Weights,
+    model: Model,
     users: UserHistories,
 ) -> int:
     """Ranks batch by batch; returns how many users got popular items."""
@@ -99,12 +95,13 @@ def _write(
     precision = choose_precision(config.amp)
     log.say(f"Precision of inference: {precision.description}.")
     popular_scores = popularity_scores(dataset.train)
-    k, batch = min(config.top_results, architecture.items), config.batch_size_validation
+    k, batch = min(config.top_results, model.architecture.items), config.batch_size_validation
     cold_users = 0
     with (
-        open_model(
-            config, workers, architecture, weights, k, batch, precision.dtype, seen_apart=True
-        ) as (session, ranking),
+        open_model(config, workers, model, k, batch, precision.dtype, seen_apart=True) as (
+            session,
+            ranking,
+        ),
         table_writer(config.output, rows.schema(users.user_ids)) as write,
     ):
         for first in range(0, users.users, batch):

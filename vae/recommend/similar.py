@@ -9,14 +9,14 @@ from vae.config import Config
 from vae.errors import UserError
 from vae.load import Dataset
 from vae.load.histories import find_ids
-from vae.models.inference import Weights
+from vae.models.inference import Model
 from vae.recommend.titles import read_titles
 
 _SHOWN = 10
 _EXAMPLES = 3
 
 
-def similar_items_table(config: Config, dataset: Dataset, weights: Weights) -> str:
+def similar_items_table(config: Config, dataset: Dataset, model: Model) -> str:
     """The items nearest to that of ``--similar_items``, for people.
 
     Raises:
@@ -34,7 +34,8 @@ def similar_items_table(config: Config, dataset: Dataset, weights: Weights) -> s
     if config.item_names:
         found = read_titles(config.item_names, dataset.columns.item, config.title_col, ids)
         titles = found.fill_null("").to_pylist()
-    kernel = weights["decoder/items/kernel"][:, : len(ids)]
+    assert model.weights is not None
+    kernel = model.weights["decoder/items/kernel"][:, : len(ids)]
     nearest, cosines = nearest_columns(kernel, column, min(_SHOWN, len(ids) - 1))
     lines = [f"Nearest to item {ids[column]} {titles[column]}".rstrip() + ", by cosine:"]
     for item, cosine in zip(nearest.tolist(), cosines.tolist(), strict=True):
