@@ -22,6 +22,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +34,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 REPEATS = 7
+RECOMMEND_REPEATS = 5
 SLICE = 2048
 PARTS = (
     "train-2048", "train-2048-amp", "train-24576", "train-24576-amp",
-    "evaluate", "query", "query-amp", "prepare",
+    "evaluate", "recommend", "query", "query-amp", "prepare",
 )  # fmt: skip
 
 
@@ -72,6 +74,8 @@ def run_part(part: str, data_dir: Path, dataset: str) -> dict[str, Any]:
         return training(data_dir, dataset, int(rest.split("-")[0]), amp)
     if what == "evaluate":
         return evaluation(data_dir, dataset)
+    if what == "recommend":
+        return recommendation(data_dir, dataset)
     if what == "query":
         return query(data_dir, dataset, amp)
     return preparation(data_dir, dataset)
@@ -140,6 +144,45 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
         "figure": f"{users / np.median(seconds):,.0f} users/s",
         "floor": f"{users / (scale * np.median(floor_seconds)):,.0f} users/s",
         "share": float(np.median(scale * floor_seconds / seconds)),
+    }
+
+
+def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
+    """Users a second of recommending 100 items to every prepared user, written as CSV."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load import open_dataset
+    from vae.models.inference import Model
+    from vae.models.session import open_session
+    from vae.models.vae import Architecture
+    from vae.recommend.recommend import recommend
+    from vae.utils.logging import RunLog
+    from vae.utils.workers import connect
+
+    dataset = open_dataset(data_dir, name)
+    model, workers = Model(Architecture(len(dataset.item_ids))), connect()
+    log = RunLog(Path(os.devnull), append=True, enabled=False)
+    with (
+        tempfile.TemporaryDirectory(dir=data_dir) as folder,
+        tf.Graph().as_default(),
+        open_session(Config(train=True), workers) as session,
+    ):
+        config = Config(train=True, recommend="", output=Path(folder) / "recommended.csv")
+        floor = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
+        session.run(tf.global_variables_initializer())
+        throughput: list[float] = []
+
+        def run() -> None:
+            figures = recommend(config, dataset, workers, log, model)
+            throughput.append(figures["recommend_throughput"])
+
+        _, floor_seconds = in_turn(run, floor, RECOMMEND_REPEATS)
+    users_a_second = np.array(throughput[1:])  # the first one warms up
+    return {
+        "figure": f"{np.median(users_a_second):,.0f} users/s",
+        "floor": f"{SLICE / np.median(floor_seconds):,.0f} users/s",
+        "share": float(np.median(users_a_second * floor_seconds / SLICE)),
     }
 
 
