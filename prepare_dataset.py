@@ -23,6 +23,13 @@ def main() -> int:
     except UserError as error:
         print(f"prepare_dataset.py: error: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print(
+            "prepare_dataset.py: error: the memory does not suffice for so many ratings; raise "
+            "--threshold, give fewer files, or use a machine with more.",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

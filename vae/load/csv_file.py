@@ -52,7 +52,7 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Block]:
             row += len(batch)
     except OSError as error:
         raise unreadable(path, error) from None
-    except pa.ArrowException as error:
+    except pa.ArrowInvalid as error:
         if "Empty CSV file" not in str(error):
             raise _explained(path, columns, row, str(error)) from None
 

@@ -13,6 +13,7 @@ from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
 from vae.load.columns import Columns
 
 _MAGIC = b"PAR1"
+_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError)
 _BLOCK_ROWS = 1 << 17
 _FIRST_ROW = 1
 
@@ -60,7 +61,7 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Block]:
                 ratings = None if columns.rating is None else _numbers(batch[columns.rating])
                 yield Block(path, row, users, items, ratings)
                 row += len(batch)
-        except (OSError, pa.ArrowException) as error:
+        except _DAMAGE as error:
             raise _damaged(path, error) from None
 
 
@@ -69,7 +70,7 @@ def _open(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except FileNotFoundError as error:
         raise unreadable(path, error) from None
-    except (OSError, pa.ArrowException) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from None
 
 

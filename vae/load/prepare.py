@@ -9,7 +9,7 @@ from typing import Any
 
 from vae.errors import UserError
 from vae.load.columns import Columns
-from vae.load.ratings import read_ratings
+from vae.load.ratings import Ratings, read_ratings
 from vae.load.sources import ratings_files
 from vae.load.split import SplitOptions, split_ratings
 from vae.load.store import locked, prepared_folder, read_manifest, sha256, write_split
@@ -45,14 +45,8 @@ def _prepare(
     """Reads and splits while the files' digests are computed beside, then writes."""
     parameters = _parameters(options)
     columns = Columns.of(parameters)
-    ratings = read_ratings(files, columns, options.threshold)
-    if not len(ratings.users.codes):
-        raise UserError(
-            f"{files[0]}: of {ratings.rows_read:,} rows none has a {columns.rating} of at least "
-            f"{options.threshold:g}; give a lower --threshold."
-        )
     split = split_ratings(
-        ratings,
+        _liked(files, columns, options.threshold),
         SplitOptions(
             options.min_items_per_user,
             options.min_users_per_item,
@@ -70,6 +64,17 @@ def _prepare(
     for line in _report(split.counts, columns, options):
         say(line)
     say(f"Prepared {folder}.")
+
+
+def _liked(files: list[Path], columns: Columns, threshold: float) -> Ratings:
+    """The ratings that count, at least one."""
+    ratings = read_ratings(files, columns, threshold)
+    if not len(ratings.users.codes):
+        raise UserError(
+            f"{files[0]}: of {ratings.rows_read:,} rows none has a {columns.rating} of at least "
+            f"{threshold:g}; give a lower --threshold."
+        )
+    return ratings
 
 
 def _identified(files: list[Path]) -> Sources:

@@ -23,7 +23,7 @@ from vae.load.prefetch import prefetch
 from vae.load.sources import read_blocks
 
 _PART = 1 << 20
-_LEAST_MERGED = 1 << 22
+_LEAST_MERGED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def read_ratings(files: Sequence[Path], columns: Columns, threshold: float) -> R
         UserError: a file cannot be read or holds no rows, or a row of it has no id or no finite
             rating.
     """
+    # Arrow's default allocator keeps what it was given, and reserves addresses by the gigabyte.
+    pa.set_memory_pool(pa.system_memory_pool())
     users, items = _Column(), _Column()
     rows = 0
     for block in prefetch(_blocks(files, columns)):

@@ -60,7 +60,10 @@ def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
     pairs = _distinct_pairs(ratings)
     counts = {"rows": ratings.rows_read, "kept_rows": len(ratings.users.codes), "pairs": pairs.nnz}
     all_users, all_items = pairs.shape
-    pairs, user_ids, item_ids = _filter(pairs, ratings, options)
+    user_ids, item_ids = ratings.users.values, ratings.items.values
+    # What is large goes as soon as it has been used; the caller does not hold it either.
+    del ratings
+    pairs, user_ids, item_ids = _filter(pairs, user_ids, item_ids, options)
     counts |= {
         "users": pairs.shape[0],
         "dropped_users": all_users - pairs.shape[0],
@@ -72,27 +75,30 @@ def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
     order = rng.permutation(pairs.shape[0])
     train_rows, validation_rows, test_rows = np.split(order, [-2 * held_out, -held_out])
 
-    train = pairs[train_rows]
+    train, validation, test = pairs[train_rows], pairs[validation_rows], pairs[test_rows]
+    del pairs
     seen = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
     train = train[:, seen]
     item_ids = item_ids[seen]
     held = [
-        _fold(pairs[rows][:, seen], user_ids[rows], options.test_proportion, rng)
-        for rows in (validation_rows, test_rows)
+        _fold(part[:, seen], user_ids[rows], options.test_proportion, rng)
+        for part, rows in ((validation, validation_rows), (test, test_rows))
     ]
     counts |= {
         "items": len(item_ids),
         "train_users": train.shape[0],
         "train_pairs": train.nnz,
         "heldout_users": held_out,
-        "heldout_pairs_unseen_in_training": int(pairs[order[-2 * held_out :]].nnz)
+        "heldout_pairs_unseen_in_training": validation.nnz
+        + test.nnz
         - sum(part.fold_in.nnz + part.ranked.nnz for part in held),
     }
     for name, part in zip(("validation", "test"), held, strict=True):
         counts[f"{name}_fold_in_pairs"] = part.fold_in.nnz
         counts[f"{name}_ranked_pairs"] = part.ranked.nnz
         counts[f"{name}_users_with_nothing_to_rank"] = int((np.diff(part.ranked.indptr) == 0).sum())
-    return Split(train.astype(np.uint8), user_ids[train_rows], item_ids, held[0], held[1], counts)
+    train.data = train.data.view(np.uint8)
+    return Split(train, user_ids[train_rows], item_ids, held[0], held[1], counts)
 
 
 def _distinct_pairs(ratings: Ratings) -> csr_matrix:
@@ -105,10 +111,12 @@ def _distinct_pairs(ratings: Ratings) -> csr_matrix:
 
 
 def _filter(
-    pairs: csr_matrix, ratings: Ratings, options: SplitOptions
+    pairs: csr_matrix,
+    user_ids: NDArray[np.generic],
+    item_ids: NDArray[np.generic],
+    options: SplitOptions,
 ) -> tuple[csr_matrix, NDArray[np.generic], NDArray[np.generic]]:
     """The users and items with enough pairs, items first, once (Liang's order)."""
-    user_ids, item_ids = ratings.users.values, ratings.items.values
     users_per_item = np.bincount(pairs.indices, minlength=pairs.shape[1])
     if users_per_item.min() < options.min_users_per_item:
         items = np.flatnonzero(users_per_item >= options.min_users_per_item)
