@@ -58,7 +58,13 @@ class Config:
         DATA, None, "folder for checkpoints (none: the trained model is not kept)"
     )
     results_dir: Path | None = flag(
-        DATA, None, "folder for args.json, results.json and traces (none: not written)"
+        DATA,
+        None,
+        "folder for args.json, results.json, epochs.csv, learning curves, report.html and traces "
+        "(none: not written)",
+    )
+    tensorboard_dir: Path | None = flag(
+        DATA, None, "folder for TensorBoard's summaries of each epoch (none: not written)"
     )
     log_path: Path = flag(DATA, Path("./vae_cf.log"), "file for the JSON log lines")
     output: Path | None = flag(

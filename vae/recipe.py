@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from vae.config import Config
 from vae.flags import as_json
 from vae.load import Dataset, HeldOut, open_dataset
-from vae.metrics import LIANG_METRICS, Moments, liang_metrics, recommend_popular
+from vae.metrics import (
+    LIANG_METRICS,
+    Moments,
+    liang_metrics,
+    means_and_errors,
+    recommend_popular,
+)
 from vae.metrics.ranking import LONGEST_CUTOFF
 from vae.models.benchmark import benchmark
 from vae.models.evaluation import Evaluation
@@ -22,7 +25,9 @@ from vae.models.vae import Architecture
 from vae.recommend.export import export
 from vae.recommend.recommend import recommend
 from vae.recommend.similar import similar_items_table
-from vae.utils.logging import UNITS, RunLog
+from vae.report.results import Results
+from vae.utils.logging import UNITS, Follower, RunLog
+from vae.utils.summaries import Summaries
 from vae.utils.workers import Workers, check_agreement, connect, together
 
 
@@ -41,7 +46,8 @@ def run_recipe(config: Config) -> None:
     is_first = workers.rank == 0
     start = agree_on_start(config, architecture, dataset, workers) if config.train else None
     append = start is None or start.checkpoint is not None
-    with RunLog(config.log_path, append, enabled=is_first) as log:
+    results, followers = together(workers, lambda: open_results(config) if is_first else (None, []))
+    with RunLog(config.log_path, append, is_first, followers) as log:
         log.say(f"Workers: {workers.description}.")
         log.units(UNITS)
         log.parameters(as_json(config))
@@ -66,8 +72,8 @@ def run_recipe(config: Config) -> None:
         if config.inference_benchmark and is_first:
             summary |= benchmark(config, workers, log, model or Model(architecture))
         log.log((), summary)
-        if config.results_dir and is_first and summary:
-            write_results(config.results_dir, config, summary)
+        if results and summary:
+            results.write(config, dataset, workers, summary)
 
 
 def put_to_use(
@@ -105,6 +111,21 @@ def agree_on_start(
     return cast(Start, workers.gather(together(workers, find))[0])
 
 
+def open_results(config: Config) -> tuple[Results | None, list[Follower]]:
+    """The folder of results, if the flags ask for one, and what follows the log.
+
+    Raises:
+        UserError: a folder cannot be written.
+    """
+    followers: list[Follower] = []
+    results = Results(config.results_dir) if config.results_dir else None
+    if results:
+        followers.append(results.history)
+    if config.tensorboard_dir:
+        followers.append(Summaries(config.tensorboard_dir))
+    return results, followers
+
+
 def popularity_baseline(dataset: Dataset) -> dict[str, Moments]:
     """The metrics that recommending the most popular items reaches on the test users."""
     held_out: HeldOut = dataset.test
@@ -114,9 +135,9 @@ def popularity_baseline(dataset: Dataset) -> dict[str, Moments]:
 
 def test_figures(result: Evaluation, popular: Mapping[str, Moments]) -> dict[str, float]:
     """The test's part of the closing summary."""
-    figures = {f"test_{name}": value for name, value in result.figures().items()}
-    baseline = {f"popularity_{name}": moments.mean for name, moments in popular.items()}
-    return figures | baseline | {"test_users": result.scored_users, "test_time": result.seconds}
+    model = {f"test_{name}": value for name, value in result.figures().items()}
+    baseline = {f"popularity_{name}": value for name, value in means_and_errors(popular).items()}
+    return model | baseline | {"test_users": result.scored_users, "test_time": result.seconds}
 
 
 def comparison_table(result: Evaluation, popular: Mapping[str, Moments]) -> str:
@@ -131,18 +152,5 @@ def comparison_table(result: Evaluation, popular: Mapping[str, Moments]) -> str:
     return "\n".join(lines)
 
 
-def write_results(folder: Path, config: Config, summary: Mapping[str, float]) -> None:
-    """Writes ``args.json`` and ``results.json``, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "args.json", as_json(config))
-    _write_json(folder / "results.json", summary)
-
-
 def _with_error(moments: Moments) -> str:
     return f"{moments.mean:.5f} ± {moments.standard_error:.5f}"
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,3 +47,10 @@ class Moments:
             return math.nan
         squares = self.total_squares - self.total * self.total / self.users
         return math.sqrt(max(squares, 0.0) / (self.users - 1) / self.users)
+
+
+def means_and_errors(metrics: Mapping[str, Moments]) -> dict[str, float]:
+    """Mean and standard error of each metric, by the names that the log uses."""
+    means = {name: moments.mean for name, moments in metrics.items()}
+    errors = {f"{name}_se": moments.standard_error for name, moments in metrics.items()}
+    return means | errors

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import tensorflow.compat.v1 as tf
 
 from vae.load import HeldOut
-from vae.metrics import LIANG_METRICS, Moments, liang_metrics
+from vae.metrics import LIANG_METRICS, Moments, liang_metrics, means_and_errors
 from vae.metrics.ranking import LONGEST_CUTOFF
 from vae.models.histories import feed
 from vae.models.ranking import Ranking
@@ -44,9 +44,7 @@ class Evaluation:
 
     def figures(self) -> dict[str, float]:
         """Mean and standard error of each metric, by the names that the log uses."""
-        means = {name: moments.mean for name, moments in self.metrics.items()}
-        errors = {f"{name}_se": moments.standard_error for name, moments in self.metrics.items()}
-        return means | errors
+        return means_and_errors(self.metrics)
 
 
 def metric_depth(items: int) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from vae.config import Config
 from vae.errors import UserError
@@ -111,18 +112,19 @@ class Trainer:
         self._last_loss: float | None = None
         self._throughput = Throughput(config.warm_up_epochs)
         self._validation: Evaluation | None = None
+        self._steps = config.epochs * self._batches.steps_per_epoch
         # The first step also sets up memory and kernels: the second one is more typical.
-        steps = config.epochs * self._batches.steps_per_epoch
-        self._step_to_trace = min(start.state.step + 1, steps - 1)
+        self._step_to_trace = min(start.state.step + 1, self._steps - 1)
 
     def run(self) -> tuple[Model, dict[str, float]]:
         """Trains until nothing is left to do, or a signal stops the run."""
         self._log.say(f"Precision of training: {self._step.precision.description}.")
         self._prepare()
-        while (over := nothing_left(self._config, self._state)) is None:
-            asked = self._train_epoch()
-            improved = self._validation_is_due() and self._validate()
-            self._save_and_stop(asked, self._epoch_ends_with_save(improved))
+        with self._log.progress(self._steps, self._state.step) as progress:
+            while (over := nothing_left(self._config, self._state)) is None:
+                asked = self._train_epoch(progress)
+                improved = self._validation_is_due() and self._validate()
+                self._save_and_stop(asked, self._epoch_ends_with_save(improved))
         self._stop_if_signalled()
         self._log.say(f"Training is over: {over}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
@@ -156,13 +158,14 @@ class Trainer:
         if replaced is not None:
             self._log.say(f"Moved the checkpoints that this run replaces to {replaced}.")
 
-    def _train_epoch(self) -> Requests:
+    def _train_epoch(self, progress: tqdm[None]) -> Requests:
         """Trains on every user that the epoch has left, and logs the epoch."""
         before = time.perf_counter()
         for batch in prefetch(self._batches.epoch(self._state.epoch, self._state.batch)):
             totals, scalars, asked = self._run_step(batch)
             self._check_finite(totals, batch)
             self._state = self._state.after_step(totals, time.perf_counter() - before)
+            progress.update()
             if self._state.batch < self._batches.steps_per_epoch:
                 self._save_and_stop(asked)
             before = time.perf_counter()
@@ -183,6 +186,7 @@ class Trainer:
                 "loss": loss,
                 "neg_log_likelihood": likelihood,
                 "kl_divergence": divergence,
+                "learning_rate": self._config.lr,
             }
             | dict(scalars),
         )

@@ -1,12 +1,18 @@
-"""The run's log: dllogger lines on standard output and in a JSON file, from rank 0 alone."""
+"""The run's log: dllogger lines on standard output and in a JSON file, from rank 0 alone.
+
+All figures of a run pass here, so this is also where others follow them, and where the terminal is
+shared out between lines and the progress bar.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
+
+from tqdm import tqdm
 
 from vae.errors import UserError
 from vae.metrics import LIANG_METRICS
@@ -26,6 +32,7 @@ UNITS: dict[str, str | None] = {
     "kl_divergence": "nats/user",
     "l2_penalty": "nats/user",
     "kl_weight": None,
+    "learning_rate": None,
     "loss_scale": None,
     "valid_time": "s",
     "valid_users": "users",
@@ -45,6 +52,13 @@ UNITS: dict[str, str | None] = {
 """Units of what is logged; metrics and their standard errors have none."""
 
 
+class Follower(Protocol):
+    """Whoever wants the figures of a run as they come."""
+
+    def add(self, epoch: int, figures: Mapping[str, float]) -> None:
+        """Take figures of an epoch; those of its validation come after those of its training."""
+
+
 class RunLog:
     """Logs plain numbers; what is not finite is left out, since JSON has no NaN.
 
@@ -52,13 +66,17 @@ class RunLog:
         path: JSON lines go here.
         append: keep what the file holds (a resumed run, a test after training).
         enabled: False on every rank but 0.
+        followers: get every epoch's figures as well.
 
     Raises:
         UserError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, append: bool, enabled: bool = True) -> None:
+    def __init__(
+        self, path: Path, append: bool, enabled: bool = True, followers: Sequence[Follower] = ()
+    ) -> None:
         self._logger = None
+        self._followers = followers
         if not enabled:
             return
         try:
@@ -100,13 +118,34 @@ class RunLog:
         """Log one step: ``(epoch,)``, or ``()`` for the run's summary. Nothing is logged for {}."""
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
         if self._logger is not None and plain:
-            self._logger.log(step, plain)
-            self._logger.flush()
+            with tqdm.external_write_mode():
+                self._logger.log(step, plain)
+                self._logger.flush()
+            if isinstance(step, tuple) and step:
+                for follower in self._followers:
+                    follower.add(step[0], plain)
 
     def say(self, sentence: str) -> None:
         """Tell the person at the terminal something that is not a measurement."""
         if self._logger is not None:
-            print(sentence, flush=True)
+            with tqdm.external_write_mode():
+                print(sentence, flush=True)
+
+    def progress(self, steps: int, done: int) -> tqdm[None]:
+        """A bar over the steps of training, ``done`` of them by an earlier run.
+
+        It is drawn on standard error where that is a terminal, below the lines, and leaves nothing
+        behind when it is closed.
+        """
+        return tqdm(
+            desc="Training",
+            total=steps,
+            initial=done,
+            unit="step",
+            dynamic_ncols=True,
+            leave=False,
+            disable=None if self._logger is not None else True,
+        )
 
 
 def _is_defined(value: Any) -> bool:

@@ -1,0 +1,123 @@
+"""Learning curves, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from vae.metrics import LIANG_METRICS
+from vae.report.history import History
+
+_WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 144  # inches, and dots an inch
+_COLOURS = ("#0072b2", "#d55e00", "#009e73")
+"""Blue, vermilion and green of Okabe and Ito: told apart by colour-blind readers too."""
+_FEW_POINTS = 40
+"""So many, at most, are marked one by one."""
+
+
+def draw_curves(history: History) -> dict[str, bytes]:
+    """PNG images by name; a figure that was never logged has none."""
+    return {name: _png(figure) for name, figure in _figures(history)}
+
+
+def _figures(history: History) -> Iterator[tuple[str, Figure]]:
+    if history.series("loss")[0]:
+        yield "loss", _loss(history)
+        yield "kl", _kl(history)
+    if history.series(LIANG_METRICS[0])[0]:
+        yield "validation", _validation(history)
+        yield "throughput", _throughput(history)
+    if history.series("loss_scale")[0]:
+        yield "loss_scale", _loss_scale(history)
+
+
+def _loss(history: History) -> Figure:
+    """The objective, and the likelihood's part of it."""
+    figure, (axes,) = _panels(1, "Training loss")
+    _line(axes, history, "loss", _COLOURS[0])
+    _line(axes, history, "neg_log_likelihood", _COLOURS[1])
+    axes.set_ylabel("nats per user")
+    axes.legend()
+    return figure
+
+
+def _kl(history: History) -> Figure:
+    """The KL term, and its weight below it."""
+    figure, (above, below) = _panels(2, "KL divergence and its weight")
+    _line(above, history, "kl_divergence", _COLOURS[0])
+    above.set_ylabel("nats per user")
+    _line(below, history, "kl_weight", _COLOURS[1])
+    below.set_ylabel("weight")
+    below.set_ylim(bottom=0)
+    return figure
+
+
+def _validation(history: History) -> Figure:
+    """The metrics with a band of one standard error, and the best validation."""
+    figure, (axes,) = _panels(1, "Validation (bands: ± one standard error)")
+    for name, colour in zip(LIANG_METRICS, _COLOURS, strict=True):
+        _line(axes, history, name, colour)
+        epochs, means = history.series(name)
+        errors = dict(zip(*history.series(f"{name}_se"), strict=True))
+        low, high = (
+            [mean + sign * errors.get(epoch, 0) for epoch, mean in zip(epochs, means, strict=True)]
+            for sign in (-1, 1)
+        )
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+    epochs, means = history.series(LIANG_METRICS[0])
+    best = max(range(len(means)), key=means.__getitem__)
+    label = f"best {LIANG_METRICS[0]}: {means[best]:.4f} at epoch {epochs[best]}"
+    axes.plot(
+        epochs[best], means[best], "o", color=_COLOURS[0], fillstyle="none", ms=11, label=label
+    )
+    axes.set_ylabel("mean over users")
+    axes.legend()
+    return figure
+
+
+def _throughput(history: History) -> Figure:
+    """The speed of training."""
+    figure, (axes,) = _panels(1, "Training speed")
+    _line(axes, history, "train_throughput", _COLOURS[0])
+    axes.set_ylabel("users per second")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return figure
+
+
+def _loss_scale(history: History) -> Figure:
+    """The factor that keeps float16 from underflowing."""
+    figure, (axes,) = _panels(1, "Loss scale of mixed precision")
+    _line(axes, history, "loss_scale", _COLOURS[0])
+    axes.set_ylabel("factor")
+    axes.set_yscale("log", base=2)
+    return figure
+
+
+def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with panels below each other that share the axis of epochs."""
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
+    panels: list[Axes] = [*figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]]
+    for axes in panels:
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    panels[0].set_title(title, loc="left", fontsize=11)
+    panels[-1].set_xlabel("epoch")
+    return figure, panels
+
+
+def _line(axes: Axes, history: History, name: str, colour: str) -> None:
+    epochs, values = history.series(name)
+    marker = "." if len(epochs) <= _FEW_POINTS else ""
+    axes.plot(epochs, values, color=colour, marker=marker, label=name.replace("_", " "))
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()

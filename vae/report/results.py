@@ -1,0 +1,59 @@
+"""What goes into ``--results_dir``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from vae.config import Config
+from vae.flags import as_json
+from vae.load import Dataset
+from vae.report.facts import data_facts, machine_facts, version_facts
+from vae.report.history import History
+from vae.utils.files import make_folder, write_whole
+from vae.utils.workers import Workers
+
+
+class Results:
+    """The files of one run, each there whole or not at all.
+
+    Attributes:
+        history: follows the run's epochs.
+
+    Raises:
+        UserError: the folder cannot be written, or holds a table of epochs that cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder, "--results_dir")
+        self._folder = folder
+        self.history = History(folder / "epochs.csv")
+
+    def write(
+        self, config: Config, dataset: Dataset, workers: Workers, summary: Mapping[str, float]
+    ) -> None:
+        """Writes ``args.json``, ``results.json``, the curves and ``report.html``.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        # matplotlib takes a second to import: only those who asked for curves wait for it.
+        from vae.report.curves import draw_curves
+        from vae.report.page import report_page
+
+        self._write("args.json", json.dumps(as_json(config), indent=2) + "\n")
+        self._write("results.json", json.dumps(dict(summary), indent=2) + "\n")
+        curves = draw_curves(self.history)
+        for name, png in curves.items():
+            self._write(f"{name}.png", png)
+        facts = {
+            "Data set": data_facts(dataset),
+            "Hardware": machine_facts(workers),
+            "Versions": version_facts(),
+        }
+        page = report_page(config, summary, curves, self.history.epochs(), facts)
+        self._write("report.html", page)
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        write_whole(self._folder / name, content)
