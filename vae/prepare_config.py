@@ -15,7 +15,7 @@ DATASET = "data set"
 FILE = "ratings file"
 SPLIT = "filter and split"
 
-SCALES = ("demo", "ml-20m")
+SCALES = ("demo", "ml-20m", "wide")
 
 _DEMO_HELDOUT_USERS = 500
 _HELDOUT_USERS = 10_000

@@ -56,6 +56,7 @@ class Population:
 POPULATIONS = {
     "demo": Population(6_000, 1_200, 24, 60, 15, 2, 0.8, 20, 1.0),
     "ml-20m": Population(138_493, 20_108, 40, 221, 20, 3, 0.75, 150, 1.3),
+    "wide": Population(124_000, 203_000, 400, 150, 20, 3, 0.75, 1_000, 0.9),
 }
 
 

@@ -13,7 +13,10 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from vae.models.histories import Histories
-from vae.models.slices import SLICE_USERS, SliceResult, map_slices
+from vae.models.slices import SliceResult, map_slices, users_in_slice
+
+_MOST_USERS, _LEAST_USERS = 2048, 512
+"""Of a slice: products of 512 users or more run at full speed (docs/performance.md)."""
 
 
 def multinomial_nll(
@@ -25,7 +28,7 @@ def multinomial_nll(
     max_users: int,
     dtype: tf.DType = tf.float32,
     loss_scale: tf.Tensor | None = None,
-    slice_users: int = SLICE_USERS,
+    slice_users: int | None = None,
 ) -> tf.Tensor:
     """Weighted sum over users of -sum over the user's items of log_softmax(hidden @ kernel + bias).
 
@@ -42,13 +45,15 @@ def multinomial_nll(
         dtype: of the matmuls and the softmax; sums over users stay in float32.
         loss_scale: power of two that the gradient will come in multiplied by. The factor is applied
             before the matmuls instead, where it keeps float16 from underflowing.
-        slice_users: users whose logits are held at a time.
+        slice_users: users whose logits are held at a time; by default as many as suit a processor.
 
     Returns:
         Scalar float32, in nats times ``weight``; an item with a probability below the smallest
         normal float32 counts with that one, 87.3 nats. Differentiable once, by ``hidden``,
         ``kernel`` and ``bias``.
     """
+    if slice_users is None:
+        slice_users = users_in_slice(_MOST_USERS, _LEAST_USERS, int(kernel.shape[1]))
 
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:

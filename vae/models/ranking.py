@@ -9,13 +9,13 @@ import tensorflow.compat.v1 as tf
 
 from vae.models import histories
 from vae.models.histories import Histories
-from vae.models.slices import SliceResult, map_slices
+from vae.models.slices import SliceResult, map_slices, users_in_slice
 from vae.models.vae import COLUMN_MULTIPLE, VAE
 
 _GROUP = COLUMN_MULTIPLE
 
-SLICE_USERS = 512
-"""Few enough that the logits are still in the processor's cache when they are ranked."""
+_MOST_USERS, _LEAST_USERS = 512, 64
+"""Of a slice: few enough that the logits are still in the cache when they are ranked."""
 
 
 class Ranking(NamedTuple):
@@ -52,7 +52,7 @@ def build_ranking(vae: VAE, k: int, max_users: int, seen_apart: bool = False) ->
 
 
 def rank(
-    vae: VAE, users: Histories, seen: Histories, k: int, max_users: int
+    vae: VAE, users: Histories, seen: Histories, k: int, max_users: int | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best items for each user: mean instead of a sample, no dropout.
 
@@ -61,7 +61,7 @@ def rank(
         users: histories of B users.
         seen: what not to recommend to them.
         k: recommendations a user, at most the items of the catalogue.
-        max_users: the largest B there will be.
+        max_users: the largest B there will be, None to rank them all at once.
 
     Returns:
         ``items`` and ``scores`` as in ``Ranking``.
@@ -78,7 +78,8 @@ def rank(
         none_left = tf.equal(scores, float("-inf"))
         return SliceResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
 
-    _, (items, scores) = map_slices(body, seen, [hidden], max_users, SLICE_USERS)
+    size = users_in_slice(_MOST_USERS, _LEAST_USERS, vae.architecture.columns)
+    _, (items, scores) = map_slices(body, seen, [hidden], max_users, size)
     return items, scores
 
 

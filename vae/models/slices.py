@@ -12,8 +12,19 @@ import tensorflow.compat.v1 as tf
 
 from vae.models.histories import Histories
 
-SLICE_USERS = 2048
-"""Large enough that a matmul reaches the processor's full speed (docs/performance.md)."""
+_COLUMNS = 20_112
+"""Those of the catalogue for which slices were measured: ML-20M's (docs/performance.md)."""
+
+
+def users_in_slice(most: int, least: int, columns: int) -> int:
+    """Users in a slice: ``most``, or fewer on a wider catalogue, whose logits take as much memory.
+
+    Args:
+        most: what is best on a catalogue like ML-20M's.
+        least: with fewer users, matmuls would be slow.
+        columns: of the logits.
+    """
+    return max(least, min(most, most * _COLUMNS // columns))
 
 
 class SliceResult(NamedTuple):
@@ -27,8 +38,8 @@ def map_slices(
     body: Callable[[Histories, Sequence[tf.Tensor]], SliceResult],
     histories: Histories,
     per_user: Sequence[tf.Tensor],
-    max_users: int,
-    slice_users: int = SLICE_USERS,
+    max_users: int | None,
+    slice_users: int,
 ) -> SliceResult:
     """Calls ``body(histories, per_user)`` on slices of the batch and puts the results together.
 
@@ -36,13 +47,14 @@ def map_slices(
         body: builds the graph of one slice; the shapes of its sums must be static.
         histories: of all B users.
         per_user: further tensors of B rows.
-        max_users: the largest B there will be; one slice holds them all if it can.
+        max_users: the largest B there will be; one slice holds them all if it can, and in any case
+            where this is None.
         slice_users: users in a slice at most. Slices differ by one user at most.
 
     Returns:
         The sums and the rows of all B users.
     """
-    if max_users <= slice_users:
+    if max_users is None or max_users <= slice_users:
         return body(histories, per_user)
 
     users = histories.users
