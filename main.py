@@ -12,22 +12,12 @@ from __future__ import annotations
 import sys
 
 from vae.config import Config, parse_flags
-from vae.errors import UserError
+from vae.errors import exit_code_of
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    try:
-        run(parse_flags())
-    except UserError as error:
-        print(f"main.py: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:  # a full disk, say, wherever it strikes
-        print(f"main.py: error: {error}.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code_of("main.py", lambda: run(parse_flags()))
 
 
 def run(config: Config) -> None:

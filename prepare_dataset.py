@@ -10,27 +10,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from typing import NoReturn
 
-from vae.errors import UserError
+from vae.errors import exit_code_of
 from vae.prepare_config import PrepareOptions, parse_options
+
+_OUT_OF_MEMORY = (
+    "the memory does not suffice for so many ratings; raise --threshold, give fewer files, or use "
+    "a machine with more."
+)
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    try:
-        run(parse_options())
-    except UserError as error:
-        print(f"prepare_dataset.py: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except MemoryError:
-        print(
-            "prepare_dataset.py: error: the memory does not suffice for so many ratings; raise "
-            "--threshold, give fewer files, or use a machine with more.",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    return exit_code_of("prepare_dataset.py", lambda: run(parse_options()), _OUT_OF_MEMORY)
 
 
 def run(options: PrepareOptions) -> None:
@@ -39,6 +37,14 @@ def run(options: PrepareOptions) -> None:
     from vae.load.prepare import prepare
 
     prepare(options)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """Ends the program where it stands, as a kill would: it writes nothing that cannot bear that.
+
+    An exception could strike anywhere, in the midst of a lock or of an archive's closing too.
+    """
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

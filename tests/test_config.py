@@ -1,5 +1,7 @@
 """Flags of main.py: checked all at once, before TensorFlow is imported."""
 
+import dataclasses
+import math
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ from conftest import ROOT, run_script
 
 from vae.config import Config, parse_flags
 from vae.errors import UserError
+from vae.prepare_config import PrepareOptions, parse_options
 
 SEED_FLAGS = (
     "train", "test", "inference_benchmark", "amp", "epochs", "batch_size_train",
@@ -65,6 +68,14 @@ def test_defaults_are_those_of_the_published_results():
         (["--train", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["--train", "--activation", "sin"], "invalid choice: 'sin'"),
         (["--train", "--inference_batch_sizes", "1,x"], "'1,x' is no list of numbers"),
+        (["--train", "--hidden_dim", "9" * 30], "is out of range, give 1 to 1048576"),
+        (["--train", "--latent_dim", "1048577"], "--latent_dim 1048577 is out of range"),
+        (["--train", "--lr", "inf"], "--lr inf is out of range, give at least 0"),
+        (["--train", "--save_every", "9" * 5000], "--save_every "),
+        (["--train", "--checkpoint_dir", ""], "argument --checkpoint_dir: the path is empty"),
+        (["--train", "--checkpoint", "latest"], "--checkpoint latest needs a folder"),
+        (["--inference_benchmark", "--early_stop", "3"], "--early_stop is for training"),
+        (["--test", "--checkpoint_dir", "c", "--trace"], "--trace is for training and the"),
         (["--train", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
     ],
 )
@@ -72,6 +83,26 @@ def test_a_bad_flag_is_one_sentence(flags, sentence):
     with pytest.raises(UserError) as caught:
         parse_flags(flags)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [Config, PrepareOptions])
+def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
+    parse = parse_flags if options is Config else parse_options
+    fields = [f for f in dataclasses.fields(options) if f.type in ("int", "float", "float | None")]
+    assert len(fields) >= 6
+    for field in fields:
+        limits = field.metadata["limits"]
+        outside = ["nan", "inf", "-inf"] if field.type != "int" else []
+        if field.name != "threshold":  # any finite number is a rating
+            outside += [str(limits["low"] - 1)]
+        if math.isfinite(limits["below"]):
+            outside += [str(limits["below"])]
+        if math.isfinite(limits["high"]):
+            outside += [str(limits["high"] + 1)]
+        assert outside
+        for value in outside:
+            with pytest.raises(UserError, match=f"--{field.name} .* is out of range"):
+                parse([f"--{field.name}={value}"])
 
 
 def test_all_problems_are_told_at_once():

@@ -2,9 +2,13 @@
 
 import dataclasses
 import gzip
+import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -227,6 +231,36 @@ def test_of_two_equal_preparations_at_once_one_prepares(tmp_path, flags):
     said = at_once(flags, flags)
     assert sum("is already prepared" in lines for lines in said) == 1
     open_dataset(tmp_path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_stopped_at_any_moment_it_leaves_whole_data_or_none(
+    tmp_path, flags, prepared, number, code
+):
+    folder, _ = prepared
+    moments = random.Random(number)
+    stopped = 0
+    for seed in range(1, 4):
+        command = [sys.executable, "prepare_dataset.py", *map(str, flags), "--seed", str(seed)]
+        with subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as run:  # fmt: skip
+            run.stdout.readline()  # That it prepares again: all that follows takes some 20 ms.
+            time.sleep(moments.uniform(0, 0.02))
+            run.send_signal(number)
+            _, stderr = run.communicate(timeout=60)
+        # While Python shuts down, a signal ends it as the system does by itself.
+        assert run.returncode in (0, code, -number)
+        assert stderr == ""
+        stopped += run.returncode != 0
+        if read_manifest(folder) is not None:
+            open_dataset(tmp_path, "mine")
+    assert stopped, "no signal came in time"
+    prepare(*flags)
+    assert not list(folder.glob(".draft-*"))
 
 
 @pytest.mark.parametrize(

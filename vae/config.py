@@ -24,6 +24,9 @@ EVALUATION = "evaluation and inference"
 EXECUTION = "execution"
 
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+_MOST_UNITS = 2**20
+"""More would overflow TensorFlow's 32-bit shapes; no memory holds as many anyway."""
+
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
 
 
@@ -100,8 +103,8 @@ class Config:
         choices=("best", "latest"),
     )
 
-    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", low=1)
-    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", low=1)
+    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", low=1, high=_MOST_UNITS)
+    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", low=1, high=_MOST_UNITS)
     activation: str = flag(
         MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
     )
@@ -201,6 +204,10 @@ class Config:
                 f"{self.modes_of_a_model[0]} needs a trained model, give --checkpoint_dir or add "
                 "--train"
             )
+        if self.early_stop and not self.train:
+            yield "--early_stop is for training, add --train"
+        if self.trace and not (self.train or self.inference_benchmark):
+            yield "--trace is for training and the benchmark, add --train or --inference_benchmark"
         yield from self._contradictions_of_recommending()
         yield from self._contradictions_of_resumption()
 
@@ -221,6 +228,8 @@ class Config:
             Interval.parse(self.save_every)
         except ValueError as error:
             yield f"--save_every {error}, give minutes (10m) or epochs (5e or 5)"
+        if self.checkpoint == "latest" and self.checkpoint_dir is None:
+            yield "--checkpoint latest needs a folder of checkpoints, give --checkpoint_dir"
         asked = [
             *([f"--resume {self.resume}"] if self.resume != "auto" else []),
             *(["--restart"] if self.restart else []),

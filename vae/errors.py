@@ -1,4 +1,9 @@
-"""The one exception that speaks to the person at the command line."""
+"""How a program ends: the exception that speaks to the person, and the exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -14,3 +19,31 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def exit_code_of(
+    program: str, run: Callable[[], None], out_of_memory: str = "the memory does not suffice."
+) -> int:
+    """Runs a program; what goes wrong by no mistake of its own is a sentence and an exit code.
+
+    Args:
+        program: its name, for the sentence.
+        run: does its work.
+        out_of_memory: what to say when it needs more than there is.
+    """
+    try:
+        run()
+    except UserError as error:
+        return _report(program, str(error), error.exit_code)
+    except OSError as error:  # a full disk, say, wherever it strikes
+        return _report(program, f"{error}.", 1)
+    except MemoryError:
+        return _report(program, out_of_memory, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _report(program: str, sentence: str, exit_code: int) -> int:
+    print(f"{program}: error: {sentence}", file=sys.stderr)
+    return exit_code

@@ -115,12 +115,19 @@ def _count(hint: Any, bare: str | None) -> str | None:
 
 def _converter(hint: Any) -> Any:
     """What turns a flag's text into a value: ``Path`` for a field of type ``Path | None``."""
-    if hint in _SEVERAL:
-        return Path
-    for plain in (str, int, float, Path):
+    if hint in (Path, Path | None, *_SEVERAL):
+        return _path
+    for plain in (str, int, float):
         if hint in (plain, plain | None):
             return plain
     raise TypeError(f"no flag can have the type {hint}")
+
+
+def _path(text: str) -> Path:
+    """A path; an empty one, as a script with a variable unset gives it, is not this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def _in_range(value: float, limits: Mapping[str, float]) -> bool:

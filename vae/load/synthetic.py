@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,15 +82,18 @@ def generate(path: Path, scale: str, seed: int, say: Callable[[str], None]) -> N
     if path.is_file() and titles.is_file() and _read_note(note) == recipe:
         say(f"{path} is already generated.")
         return
+    draft = path.with_name(f".draft-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
-        draft = path.with_name(f".draft-{path.name}")
         rows = _write(draft, titles, population, seed)
         draft.replace(path)
         note.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}).", exit_code=1) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink()
     say(f"Generated {path}: {rows:,} ratings of {population.users:,} users.")
 
 
