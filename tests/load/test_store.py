@@ -15,6 +15,7 @@ from vae.errors import UserError
 from vae.load import open_dataset, store
 from vae.load.columns import Columns
 from vae.load.dataset import HeldOut, Split
+from vae.load.npz import save_npz
 from vae.load.store import prepared_folder, read_manifest, sha256, write_split
 
 MATRICES = ("train", "validation_fold_in", "validation_ranked", "test_fold_in", "test_ranked")
@@ -267,6 +268,7 @@ def test_a_crash_at_any_step_leaves_nothing_prepared(tmp_path, steps):
             written(tmp_path, make_split())
         fail.clear()
         assert "holds no prepared data" in refusal(tmp_path)
+        assert not list(prepared_folder(tmp_path, "set").glob(".draft-*"))
     written(tmp_path, make_split())
     assert_same(open_dataset(tmp_path, "set"), make_split())
 
@@ -424,3 +426,114 @@ def test_a_pickle_inside_a_matrix_is_not_loaded(copy):
     rewrite_manifest(folder)
     assert "cannot be opened (" in refusal(copy)
     assert not Pickled.loaded
+
+
+def test_what_a_killed_preparation_left_is_removed_by_the_next(copy):
+    folder = prepared_folder(copy, "set")
+    (folder / ".draft-train.npz").write_bytes(b"half of it")
+    with store.locked(folder):
+        assert not list(folder.glob(".draft-*"))
+    open_dataset(copy, "set")
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def no_locks(*args):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(store.fcntl, "flock", no_locks)
+    with store.locked(tmp_path):
+        pass
+
+
+def test_data_that_are_prepared_again_while_they_are_opened_are_refused(copy, monkeypatch):
+    map_npz = store.map_npz
+
+    def map_after_another_preparation(path):
+        monkeypatch.setattr(store, "map_npz", map_npz)
+        written(copy, make_split(1))
+        return map_npz(path)
+
+    monkeypatch.setattr(store, "map_npz", map_after_another_preparation)
+    with pytest.raises(UserError, match="was prepared again while it was opened; start once more"):
+        open_dataset(copy, "set")
+    assert_same(open_dataset(copy, "set"), make_split(1))
+
+
+def replace_by_sound_file(folder, change):
+    """Puts a file in place that is sound by itself, and has the manifest say so."""
+    items, users = 7, 9
+    if change == "fewer users":
+        save_npz(folder / "train.npz", csr_matrix((users - 1, items), dtype=np.uint8))
+    elif change == "more items":
+        save_npz(folder / "test_ranked.npz", csr_matrix((4, items + 1), dtype=np.uint8))
+    elif change == "fewer ids":
+        np.save(folder / "item_ids.npy", np.arange(items - 1))
+    elif change == "ids in a table":
+        np.save(folder / "item_ids.npy", np.arange(items)[:, None])
+    elif change == "ids that are fractions":
+        np.save(folder / "item_ids.npy", np.arange(items) / 2)
+    elif change == "an archive of ids":
+        with (folder / "item_ids.npy").open("wb") as file:
+            np.savez(file, *np.arange(items))
+    else:
+        indices = {"a column too far": [0, items], "a pair twice": [3, 3], "no order": [3, 2]}
+        matrix = csr_matrix((users, items), dtype=np.uint8)
+        matrix.data = np.array([1, 1 + (change == "a number")], np.uint8)
+        matrix.indices = np.array(indices.get(change, [2, 3]), np.int32)
+        matrix.indptr = np.array([0] + [2] * users, np.int32)
+        save_npz(folder / "train.npz", matrix)
+    rewrite_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "fewer users",
+        "more items",
+        "fewer ids",
+        "ids in a table",
+        "ids that are fractions",
+        "an archive of ids",
+        "a column too far",
+        "a pair twice",
+        "no order",
+        "a number",
+    ],
+)
+def test_files_that_do_not_fit_together_are_refused(copy, change):
+    folder = prepared_folder(copy, "set")
+    replace_by_sound_file(folder, change)
+    assert refusal(copy).startswith(f"{folder}: cannot be opened (")
+
+
+def test_a_file_in_place_of_the_folder_is_no_prepared_data(tmp_path):
+    (tmp_path / "set").write_text("")
+    assert "holds no prepared data" in refusal(tmp_path)
+
+
+def test_a_manifest_that_cannot_be_read_is_not_called_damaged(copy):
+    path = prepared_folder(copy, "set") / "manifest.json"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read \(Is a directory\)"):
+        open_dataset(copy, "set")
+
+
+@pytest.mark.parametrize(
+    ("name", "sound", "damaged"),
+    [
+        ("item_ids.npy", b"(7,)", b"(7,("),
+        ("train.npz", b"'shape': (10,)", b"'shape': (10,("),
+        ("train.npz", b"PK\x05\x06", b"PK\x05\x05"),
+        ("train.npz", b"PK\x01\x02-\x03-", b"PK\x01\x02-\x03\xff"),
+        ("train.npz", b"PK\x03\x04", b""),
+    ],
+    ids=["a header", "a member's header", "the archive's end", "its version", "its start"],
+)
+def test_what_fuzzing_broke_once_is_refused(copy, name, sound, damaged):
+    folder = prepared_folder(copy, "set")
+    content = (folder / name).read_bytes()
+    assert sound in content
+    (folder / name).write_bytes(content.replace(sound, damaged))
+    rewrite_manifest(folder)
+    assert refusal(copy).startswith(f"{folder}: cannot be opened (")

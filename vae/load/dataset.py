@@ -52,6 +52,26 @@ class Dataset:
     columns: Columns
     threshold: float
 
+    def check(self) -> None:
+        """Makes sure that the parts fit together; reads all matrices once.
+
+        Raises:
+            ValueError: a matrix has other rows or columns than there are ids, or is not one of
+                distinct pairs.
+        """
+        held_out = {"validation": self.validation, "test": self.test}
+        parts = {"train": (self.train, self.train_user_ids)}
+        for name, part in held_out.items():
+            parts[f"{name}_fold_in"] = (part.fold_in, part.user_ids)
+            parts[f"{name}_ranked"] = (part.ranked, part.user_ids)
+        for name, (matrix, user_ids) in parts.items():
+            shape = (len(user_ids), len(self.item_ids))
+            if matrix.shape != shape:
+                raise ValueError(f"{name} has the shape {matrix.shape} and ids for {shape}")
+            matrix.check_format(full_check=True)
+            if not (_ascends_in_rows(matrix) and _holds_ones(matrix)):
+                raise ValueError(f"{name} holds other than distinct pairs")
+
 
 @dataclass(frozen=True)
 class Split:
@@ -72,3 +92,15 @@ class Split:
     validation: HeldOut
     test: HeldOut
     counts: dict[str, int] = field(default_factory=dict)
+
+
+def _holds_ones(matrix: csr_matrix) -> bool:
+    return matrix.dtype == np.uint8 and bool((matrix.data == 1).all())
+
+
+def _ascends_in_rows(matrix: csr_matrix) -> bool:
+    """Whether no row names a column twice or out of order."""
+    ascends = matrix.indices[1:] > matrix.indices[:-1]
+    starts = matrix.indptr[1:-1]
+    ascends[starts[(starts > 0) & (starts < matrix.nnz)] - 1] = True
+    return bool(ascends.all())

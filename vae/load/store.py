@@ -11,9 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from vae.load.npz import map_npz, save_npz
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+_DRAFT_PREFIX = ".draft-"
 
 _MATRICES = (
     "train",
@@ -48,6 +48,8 @@ def prepared_folder(data_dir: Path, name: str) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second preparation out of the folder; it waits for the first to finish.
 
+    Removes what a killed one left.
+
     Raises:
         UserError: the folder cannot be written to.
     """
@@ -59,7 +61,10 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written ({error.strerror}); give another --data_dir."
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # Some network file systems have no locks.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob(f"{_DRAFT_PREFIX}*"):
+            leftover.unlink()
         yield
 
 
@@ -90,10 +95,10 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
     drafts: dict[Path, Path] = {}
     try:
         for name, matrix in matrices.items():
-            drafts[folder / f"{name}.npz"] = draft = folder / f".draft-{name}.npz"
+            drafts[folder / f"{name}.npz"] = draft = folder / f"{_DRAFT_PREFIX}{name}.npz"
             save_npz(draft, matrix)
         for name, values in ids.items():
-            drafts[folder / f"{name}.npy"] = draft = folder / f".draft-{name}.npy"
+            drafts[folder / f"{name}.npy"] = draft = folder / f"{_DRAFT_PREFIX}{name}.npy"
             np.save(draft, values, allow_pickle=False)
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -106,16 +111,18 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
             },
         }
         manifest["checksum"] = _checksum(manifest)
-        drafts[folder / MANIFEST] = draft = folder / f".draft-{MANIFEST}"
+        drafts[folder / MANIFEST] = draft = folder / f"{_DRAFT_PREFIX}{MANIFEST}"
         draft.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for draft in drafts.values():
             _sync(draft)
         (folder / MANIFEST).unlink(missing_ok=True)
         for target, draft in drafts.items():
             draft.replace(target)
-    except OSError as error:
+    except BaseException as error:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise UserError(f"{folder}: cannot be written ({error.strerror}).", exit_code=1) from None
 
 
@@ -136,9 +143,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
                 raise ValueError("it differs from what was written")
             if set(files) != complete:
                 raise ValueError("it does not list the prepared files")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); mend that, or "
+            "prepare the data in another --data_dir."
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: is damaged ({error}); remove it and run prepare_dataset.py again."
         ) from None
@@ -169,26 +181,33 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         for file, facts in manifest["files"].items():
             _check_file(folder / file, facts)
         matrices = {name: map_npz(folder / f"{name}.npz") for name in _MATRICES}
-        ids = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _IDS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        ids = {name: _load_ids(folder / f"{name}.npy") for name in _IDS}
+        dataset = Dataset(
+            name=name,
+            train=matrices["train"],
+            train_user_ids=ids["train_user_ids"],
+            item_ids=ids["item_ids"],
+            validation=HeldOut(
+                matrices["validation_fold_in"],
+                matrices["validation_ranked"],
+                ids["validation_user_ids"],
+            ),
+            test=HeldOut(matrices["test_fold_in"], matrices["test_ranked"], ids["test_user_ids"]),
+            digest=manifest["digest"],
+            columns=Columns.of(manifest["parameters"]),
+            threshold=manifest["parameters"]["threshold"],
+        )
+        dataset.check()
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise anything on what they did not write
         raise UserError(
             f"{folder}: cannot be opened ({error}); run prepare_dataset.py again."
         ) from None
-    return Dataset(
-        name=name,
-        train=matrices["train"],
-        train_user_ids=ids["train_user_ids"],
-        item_ids=ids["item_ids"],
-        validation=HeldOut(
-            matrices["validation_fold_in"],
-            matrices["validation_ranked"],
-            ids["validation_user_ids"],
-        ),
-        test=HeldOut(matrices["test_fold_in"], matrices["test_ranked"], ids["test_user_ids"]),
-        digest=manifest["digest"],
-        columns=Columns.of(manifest["parameters"]),
-        threshold=manifest["parameters"]["threshold"],
-    )
+    # A preparation removes the manifest before it replaces the first of the files checked above.
+    if read_manifest(folder) != manifest:
+        raise UserError(f"{folder}: was prepared again while it was opened; start once more.")
+    return dataset
 
 
 def sha256(path: Path) -> str:
@@ -215,6 +234,17 @@ def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
         )
     if sha256(path) != facts["sha256"]:
         raise UserError(f"{path}: differs from what was written (its digest is another); {mend}.")
+
+
+def _load_ids(path: Path) -> NDArray[Any]:
+    """Ids as they were written; unlike ``np.load``, this opens no archive in their place."""
+    with path.open("rb") as file:
+        ids: NDArray[Any] = np.lib.format.read_array(  # type: ignore[no-untyped-call]
+            file, allow_pickle=False
+        )
+    if ids.ndim != 1 or ids.dtype.kind not in "iU":
+        raise ValueError(f"{path.name} holds no ids")
+    return ids
 
 
 def _content_digest(
