@@ -77,11 +77,15 @@ def start(launcher, arguments):
     )  # fmt: skip
 
 
-def assert_same_run(folder, reference):
+def assert_same_weights(folder, reference):
     final, expected = variables(checkpoints(folder)[-1]), variables(checkpoints(reference)[-1])
     assert set(final) == set(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(final[name], value, err_msg=name)
+
+
+def assert_same_run(folder, reference):
+    assert_same_weights(folder, reference)
     assert losses(folder) == losses(reference)
 
 
@@ -201,20 +205,27 @@ def interrupted(demo_data, tmp_path_factory):
     return folder, job.returncode
 
 
-def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(interrupted, demo_data, tmp_path):
+@pytest.fixture(scope="session")
+def reference_of_two(demo_data, tmp_path_factory):
+    """The folder of a run of two workers that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted-two")
+    arguments = flags(demo_data, folder, *WHOLE)
+    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(
+    interrupted, reference_of_two, demo_data, tmp_path
+):
     folder, code = interrupted
     assert code != 0
     assert 7 <= newest_step(folder) < EPOCHS * STEPS
-    uninterrupted = tmp_path / "uninterrupted"
-    uninterrupted.mkdir()
-    resumed = copy(folder, tmp_path)
-    for where in (uninterrupted, resumed):
-        arguments = flags(demo_data, where, *WHOLE)
-        done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
-        assert done.returncode == 0, done.stderr
-    final, expected = (variables(checkpoints(where)[-1]) for where in (resumed, uninterrupted))
-    for name, value in expected.items():
-        np.testing.assert_array_equal(final[name], value, err_msg=name)
+    copy(folder, tmp_path)
+    arguments = flags(demo_data, tmp_path, *WHOLE)
+    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(tmp_path, reference_of_two)
     # The finished job, run again: it ends at once on both ranks.
     done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -228,6 +239,57 @@ def test_one_worker_goes_on_with_what_two_began(interrupted, reference, demo_dat
     final, expected = (variables(checkpoints(where)[-1]) for where in (folder, reference))
     for name, value in expected.items():
         np.testing.assert_allclose(final[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_two_workers_go_on_with_what_one_began(short, demo_data, tmp_path):
+    folder = copy(short, tmp_path, keep=8)
+    arguments = flags(demo_data, folder, "--epochs", 2)
+    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert "(step 8, after 1 epochs and 3 batches of the next)" in done.stdout
+    final, expected = (variables(checkpoints(where)[-1]) for where in (folder, short))
+    assert final["global_step"] == expected["global_step"] == 10
+    for name, value in expected.items():
+        np.testing.assert_allclose(final[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("fault", "steps"),
+    [("signal_in_step", (7, 8)), ("signal_in_validation", (3 * STEPS,))],
+)
+def test_a_signal_to_one_rank_stops_all_and_they_go_on_bit_for_bit(
+    fault, steps, reference_of_two, demo_data, tmp_path
+):
+    arguments = flags(demo_data, tmp_path, *WHOLE, "--batch_size_validation", 200)
+    done = run_script("tests/faulty_main.py", fault, *arguments, launcher=mpirun(2), env=ONE_THREAD)
+    assert done.returncode == 143, done.stderr
+    assert newest_step(tmp_path) in steps
+    assert done.stderr.count(f"Stopped by SIGTERM at step {newest_step(tmp_path)}") == 2
+    assert "Traceback" not in done.stderr
+    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, reference_of_two)
+
+
+def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, *WHOLE, "--save_every", "1e")
+    done = run_script("tests/faulty_main.py", "crash", *arguments, launcher=mpirun(2), timeout=120)
+    assert done.returncode == 1
+    assert "RuntimeError: a mistake of the program" in done.stderr
+    assert done.stderr.count("Traceback") == 1, "the sound rank has nothing to trace"
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005"]
+
+
+def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, *WHOLE, "--amp")
+    done = run_script("tests/faulty_main.py", "overflow", *arguments, launcher=mpirun(2))
+    assert done.returncode == 1
+    sentence = (
+        "Not finite: the gradients of 64 steps in a row (the loss scale of --amp is 1) before "
+        "step 65, epoch 13 (last finite loss: 1"
+    )
+    assert done.stderr.count(sentence) == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_a_loss_that_is_not_finite_ends_all_ranks_and_spares_the_checkpoints(
@@ -298,6 +360,21 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(
         assert "train_epoch_time" not in out
 
 
+def test_results_that_cannot_be_written_are_named_before_training(demo_data, tmp_path, here):
+    (tmp_path / "file").touch()
+    results = tmp_path / "file/results"
+    code, out, err = here([*flags(demo_data, tmp_path), "--results_dir", results])
+    assert code == 2
+    assert f"--results_dir {results}: cannot be written (Not a directory)" in err
+    assert "train_epoch_time" not in out
+
+
+def test_a_log_on_a_full_disk_is_named(demo_data, tmp_path, here):
+    code, _, err = here([*flags(demo_data, tmp_path), "--log_path", "/dev/full"])
+    assert code == 1
+    assert "--log_path /dev/full: cannot be written (No space left on device)." in err
+
+
 def damage(path, places):
     """Cuts the file off or changes a byte, at a place that chance decides on."""
     content = bytearray(path.read_bytes())
@@ -329,6 +406,19 @@ def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data,
     assert f"replaces to {folder / 'ckpt/replaced-1'}" in out
     assert (folder / "ckpt/replaced-1" / newest.name).is_dir()
     assert newest_step(folder) == 15
+
+
+def test_training_on_with_another_model_or_other_data_is_refused(short, demo_data, tmp_path, here):
+    code, _, err = here([*flags(demo_data, short, "--epochs", 3), "--latent_dim", 8])
+    assert code == 2
+    assert "latent_dim is 4 there and 8 here" in err
+    done = run_script(
+        "prepare_dataset.py", "--dataset", "synthetic", "--data_dir", tmp_path, "--seed", 1
+    )
+    assert done.returncode == 0, done.stderr
+    code, _, err = here([*flags(tmp_path, short, "--epochs", 3)])
+    assert code == 2
+    assert "its data have the digest" in err
 
 
 def test_resume_never_refuses_a_folder_in_use_and_must_an_empty_one(

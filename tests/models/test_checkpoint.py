@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,72 @@ def test_only_folders_of_that_name_are_checkpoints(tmp_path):
     for name in ("step-x", "step-1", ".writing-12", "replaced-1"):
         (tmp_path / name).mkdir()
     assert CheckpointFolder(tmp_path).steps() == []
+
+
+class Crash(BaseException):
+    """What ends a program and is no error that it handles."""
+
+
+def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, model, monkeypatch):
+    steps, crash_at = [], []
+
+    def watched(name, function):
+        def step(*args, **kwargs):
+            steps.append(name)
+            if len(steps) in crash_at:
+                raise Crash
+            return function(*args, **kwargs)
+
+        return step
+
+    for owner, name in (
+        (model[1], "save"),
+        (checkpoint, "_sha256"),
+        (checkpoint, "_sync"),
+        (checkpoint.shutil, "rmtree"),
+        (Path, "mkdir"),
+        (Path, "write_text"),
+        (Path, "rename"),
+    ):
+        monkeypatch.setattr(owner, name, watched(name, getattr(owner, name)))
+    folder = CheckpointFolder(tmp_path)
+    save(folder, model, 1, newest=1)
+    steps.clear()
+    save(folder, model, 2, newest=1)  # and remove the first
+    assert steps.count("rename") == 2
+    seen = set()
+    for place in range(1, len(steps) + 1):
+        step = 2 + place
+        steps.clear()
+        crash_at[:] = [place]
+        with pytest.raises(Crash):
+            save(folder, model, step, newest=1)
+        crash_at.clear()
+        newest = folder.latest()
+        assert checkpoint.verify(newest).step in (step - 1, step)
+        assert len(folder.steps()) <= 2
+        seen.add(newest == folder.at(step))
+        folder.prepare(1)
+        folder.release()
+        save(folder, model, step, newest=1)
+        assert [path.name for path in tmp_path.iterdir()] == [folder.at(step).name]
+    assert seen == {False, True}
+
+
+def test_a_checkpoint_from_before_a_validation_is_brought_up_to_its_result(tmp_path, model):
+    folder = CheckpointFolder(tmp_path)
+    before = state_at(5, epoch=1).before_validation()
+    folder.save(*model, before, newest=2)
+    assert checkpoint.verify(folder.at(5)).validation_is_due
+    weights = checkpoint.read_weights(folder.at(5))
+    model[0].run(tf.global_variables_initializer())
+    after = before.after_validation(0.25)
+    folder.save(*model, after, newest=2)
+    assert checkpoint.verify(folder.at(5)) == after
+    assert not after.validation_is_due
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+    for name, value in checkpoint.read_weights(folder.at(5)).items():
+        np.testing.assert_array_equal(value, weights[name])
 
 
 def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):

@@ -12,7 +12,7 @@ from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Config
 from vae.load import TrainingBatches
-from vae.models.precision import FLOAT16_REWRITE, LossScaling, choose_precision
+from vae.models.precision import FLOAT16_REWRITE, LossScaling, Overflows, choose_precision
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
 from vae.utils.workers import SingleWorker
@@ -148,9 +148,28 @@ def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(mo
     assert types["Softmax"] == types["ResourceApplyAdam"] == {tf.float32.as_datatype_enum}
 
 
-def test_the_loss_scale_is_a_variable_that_checkpoints_hold(scaled_step):
-    scaled_step[0]()
-    assert any("loss_scale" in variable.op.name for variable in tf.train.Saver()._var_list)
+def test_a_checkpoint_holds_the_loss_scale_and_the_good_steps_since_it_changed(
+    scaled_step, tmp_path
+):
+    run, _ = scaled_step
+    saver, session = tf.train.Saver(), tf.get_default_session()
+    run(overflow=True)
+    run()
+    run()
+    path = saver.save(session, str(tmp_path / "variables"))
+    expected = [run(), run(), run(overflow=True)]
+    assert expected[0] == 2 * expected[2], "the third good step doubles it"
+    saver.restore(session, path)
+    assert [run(), run(), run(overflow=True)] == expected
+
+
+def test_overflows_in_a_row_are_counted_and_a_good_step_ends_them():
+    overflows = Overflows()
+    counts = []
+    for applied in (7, 8, 8, 8, 9, 10, 10):
+        overflows.add(applied)
+        counts.append(overflows.in_a_row)
+    assert counts == [0, 0, 1, 2, 0, 0, 1]
 
 
 def test_a_processor_without_bfloat16_is_told_and_stays_in_float32(monkeypatch):

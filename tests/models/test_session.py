@@ -28,5 +28,23 @@ def test_a_cpu_has_no_such_limit():
 def test_a_worker_without_a_gpu_of_its_own_is_an_error(one_gpu):
     worker = SingleWorker("")
     worker.local_rank = 1
-    with pytest.raises(UserError, match="no GPU of its own"):
-        open_session(Config(train=True), worker)
+    with (
+        pytest.raises(UserError, match="no GPU of its own"),
+        open_session(Config(train=True), worker),
+    ):
+        pass
+
+
+def test_when_memory_runs_out_a_sentence_says_what_to_give():
+    message = "OOM when allocating tensor with shape[24576,20112]\n\t [[node MatMul]]\nHint: ..."
+    with (
+        pytest.raises(UserError) as caught,
+        tf.Graph().as_default(),
+        open_session(Config(train=True), SingleWorker("")),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+    assert caught.value.exit_code == 1
+    assert str(caught.value) == (
+        "Out of memory: OOM when allocating tensor with shape[24576,20112]; give a smaller "
+        "--batch_size_train or --batch_size_validation, or start more workers."
+    )

@@ -120,7 +120,9 @@ class CheckpointFolder:
             UserError: it cannot be written; those before it are as they were.
         """
         try:
-            if not self.at(state.step).exists():
+            if self.at(state.step).exists():
+                self._replace_state(state)
+            else:
                 self._write(session, saver, state)
             self._remove_old(newest, state.best_step)
         except (OSError, tf.errors.OpError) as error:
@@ -181,13 +183,23 @@ class CheckpointFolder:
         draft = self._new_draft()
         saver.save(session, str(draft / _PREFIX), write_meta_graph=False, write_state=False)
         digests = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
-        (draft / STATE_FILE).write_text(_seal(document), encoding="utf-8")
+        _write_document(draft / STATE_FILE, state, digests)
         for path in draft.iterdir():
             _sync(path)
         _sync(draft)
         draft.rename(self.at(state.step))
         _sync(self.path)
+
+    def _replace_state(self, state: RunState) -> None:
+        """Brings a checkpoint that was written before a validation up to its result."""
+        checkpoint = self.at(state.step)
+        _, digests = _read_document(checkpoint)
+        draft = self._new_draft()
+        _write_document(draft / STATE_FILE, state, digests)
+        _sync(draft / STATE_FILE)
+        (draft / STATE_FILE).replace(checkpoint / STATE_FILE)
+        _sync(checkpoint)
+        draft.rmdir()
 
     def _remove_old(self, newest: int, best_step: int | None) -> None:
         for step in self.steps()[:-newest]:
@@ -281,6 +293,11 @@ def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
         raise _damaged(path, error.strerror) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from None
+
+
+def _write_document(path: Path, state: RunState, digests: dict[str, str]) -> None:
+    document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
+    path.write_text(_seal(document), encoding="utf-8")
 
 
 def _seal(document: dict[str, Any]) -> str:

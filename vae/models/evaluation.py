@@ -6,6 +6,7 @@ Most of a held-out user's items fold in, the others are to be found among the be
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow.compat.v1 as tf
@@ -52,8 +53,17 @@ def metric_depth(items: int) -> int:
     return min(LONGEST_CUTOFF, items)
 
 
+class BrokenOff(Exception):
+    """An evaluation had to end before it was complete; raised on all workers."""
+
+
 def evaluate(
-    session: tf.Session, ranking: Ranking, held_out: HeldOut, workers: Workers, batch_size: int
+    session: tf.Session,
+    ranking: Ranking,
+    held_out: HeldOut,
+    workers: Workers,
+    batch_size: int,
+    must_end: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Ranks and scores this worker's share of the users; every worker returns the whole result.
 
@@ -63,16 +73,24 @@ def evaluate(
         held_out: all users of the set.
         workers: those who share the work; all must call this together.
         batch_size: users ranked at a time, on all workers together.
+        must_end: whether this worker has to break off; asked before each batch.
+
+    Raises:
+        BrokenOff: some worker had to.
     """
     start = time.perf_counter()
     mine = share(held_out.fold_in.shape[0], workers.rank, workers.size)
     step = max(1, batch_size // workers.size)
     totals = dict.fromkeys(LIANG_METRICS, Moments())
     for first in range(mine.start, mine.stop, step):
+        if must_end():
+            break
         rows = slice(first, min(first + step, mine.stop))
         items = session.run(ranking.items, feed(ranking.histories, held_out.fold_in[rows]))
         for name, moments in liang_metrics(items, held_out.ranked[rows]).items():
             totals[name] += moments
+    if workers.sum([must_end()]).any():
+        raise BrokenOff
     return Evaluation(
         {name: _sum(moments, workers) for name, moments in totals.items()},
         held_out.fold_in.shape[0],

@@ -17,6 +17,11 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """What Linux calls a processor's bfloat16 instructions (x86, x86, ARM)."""
 
 
+MOST_OVERFLOWS = 64
+"""Steps in a row that may be skipped: as many halvings take any loss scale that training reaches
+down to 1, so from then on it is not the scale that makes gradients overflow."""
+
+
 @dataclass(frozen=True)
 class Precision:
     """How a graph computes.
@@ -72,6 +77,26 @@ class LossScaling:
         steps.
         """
         return tf.mixed_precision.enable_mixed_precision_graph_rewrite(optimizer, self._loss_scale)
+
+
+class Overflows:
+    """Counts the steps in a row that overflowing gradients made the optimizer skip.
+
+    All ranks skip the same steps, and so count alike.
+    """
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self._applied: int | None = None
+
+    def add(self, applied: int) -> None:
+        """Counts the step before one that starts from ``applied``.
+
+        Args:
+            applied: the global step, which a skipped step leaves as it was.
+        """
+        self.in_a_row = self.in_a_row + 1 if applied == self._applied else 0
+        self._applied = applied
 
 
 def _cpu_flags() -> set[str]:

@@ -76,6 +76,8 @@ def find_start(config: Config, architecture: Architecture, dataset: Dataset) -> 
 
 def nothing_left(config: Config, state: RunState) -> str | None:
     """Why a run in this state is over; None if it is not."""
+    if state.validation_is_due:
+        return None
     if state.epoch >= config.epochs:
         return f"{state.epoch} epochs are trained"
     if config.early_stop and state.validations_since_best >= config.early_stop:

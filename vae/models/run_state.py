@@ -28,6 +28,7 @@ class RunState:
         best_step: the step of that validation.
         validations_since_best: how many there were after it.
         step: steps completed in all.
+        validation_is_due: whether a signal broke off the validation that belongs to this state.
     """
 
     architecture: dict[str, Any]
@@ -41,6 +42,7 @@ class RunState:
     best_step: int | None = None
     validations_since_best: int = 0
     step: int = 0
+    validation_is_due: bool = False
 
     @classmethod
     def new(cls, architecture: Architecture, data_digest: str, config: dict[str, Any]) -> RunState:
@@ -70,11 +72,18 @@ class RunState:
 
     def after_validation(self, ndcg: float) -> RunState:
         """The state with one more validation counted."""
+        validated = dataclasses.replace(self, validation_is_due=False)
         if self.best_ndcg is None or ndcg > self.best_ndcg:
             return dataclasses.replace(
-                self, best_ndcg=ndcg, best_step=self.step, validations_since_best=0
+                validated, best_ndcg=ndcg, best_step=self.step, validations_since_best=0
             )
-        return dataclasses.replace(self, validations_since_best=self.validations_since_best + 1)
+        return dataclasses.replace(
+            validated, validations_since_best=self.validations_since_best + 1
+        )
+
+    def before_validation(self) -> RunState:
+        """The state of a run that has to make up for a validation."""
+        return dataclasses.replace(self, validation_is_due=True)
 
     def without_best(self) -> RunState:
         """The state of a run whose best checkpoint is gone."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -41,12 +43,32 @@ def check_gpu_limit(interactions: float, hidden_dim: int) -> None:
         )
 
 
-def open_session(config: Config, workers: Workers) -> tf.Session:
+@contextmanager
+def open_session(config: Config, workers: Workers) -> Iterator[tf.Session]:
     """A session for the current graph on the worker's own GPU, if there is one, else on the CPU.
 
     Raises:
-        UserError: this machine has GPUs, but fewer than workers.
+        UserError: this machine has GPUs, but fewer than workers; or, from within, memory has run
+            out or another worker has ended.
     """
+    with tf.Session(config=_settings(config, workers)) as session:
+        try:
+            yield session
+        except tf.errors.ResourceExhaustedError as error:
+            raise UserError(
+                f"Out of memory: {error.message.splitlines()[0]}; give a smaller "
+                "--batch_size_train or --batch_size_validation, or start more workers.",
+                exit_code=1,
+            ) from None
+        except tf.errors.OpError as error:
+            if "Horovod has been shut down" not in error.message:
+                raise
+            raise UserError(
+                "Another worker has ended; its own message says why.", exit_code=1
+            ) from None
+
+
+def _settings(config: Config, workers: Workers) -> tf.ConfigProto:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus and workers.local_rank >= gpus:
         raise UserError(
@@ -64,4 +86,4 @@ def open_session(config: Config, workers: Workers) -> tf.Session:
         tf.config.experimental.enable_tensor_float_32_execution(False)
     settings.gpu_options.allow_growth = True
     settings.gpu_options.visible_device_list = str(workers.local_rank)
-    return tf.Session(config=settings)
+    return settings

@@ -16,8 +16,9 @@ from vae.errors import UserError
 from vae.load import Batch, Dataset, TrainingBatches, prefetch
 from vae.models import checkpoint
 from vae.models.checkpoint import CheckpointFolder
-from vae.models.evaluation import Evaluation, evaluate, metric_depth
+from vae.models.evaluation import BrokenOff, Evaluation, evaluate, metric_depth
 from vae.models.inference import Model
+from vae.models.precision import MOST_OVERFLOWS, Overflows
 from vae.models.ranking import build_ranking
 from vae.models.resumption import Start, nothing_left
 from vae.models.session import check_gpu_limit, open_session
@@ -37,6 +38,9 @@ class Requests(NamedTuple):
 
     stop: bool
     save: bool
+
+
+NO_REQUESTS = Requests(stop=False, save=False)
 
 
 def train(
@@ -110,6 +114,7 @@ class Trainer:
         self._save_interval = config.save_interval
         self._last_save = time.monotonic()
         self._last_loss: float | None = None
+        self._overflows = Overflows()
         self._throughput = Throughput(config.warm_up_epochs)
         self._validation: Evaluation | None = None
         self._steps = config.epochs * self._batches.steps_per_epoch
@@ -122,7 +127,9 @@ class Trainer:
         self._prepare()
         with self._log.progress(self._steps, self._state.step) as progress:
             while (over := nothing_left(self._config, self._state)) is None:
-                asked = self._train_epoch(progress)
+                asked = (
+                    NO_REQUESTS if self._state.validation_is_due else self._train_epoch(progress)
+                )
                 improved = self._validation_is_due() and self._validate()
                 self._save_and_stop(asked, self._epoch_ends_with_save(improved))
         self._stop_if_signalled()
@@ -163,7 +170,7 @@ class Trainer:
         before = time.perf_counter()
         for batch in prefetch(self._batches.epoch(self._state.epoch, self._state.batch)):
             totals, scalars, asked = self._run_step(batch)
-            self._check_finite(totals, batch)
+            self._check_finite(totals, scalars, batch)
             self._state = self._state.after_step(totals, time.perf_counter() - before)
             progress.update()
             if self._state.batch < self._batches.steps_per_epoch:
@@ -194,7 +201,7 @@ class Trainer:
     def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, Requests]:
         """Runs one step; returns what it adds to the epoch's sums, its scalars, the requests."""
         step = self._step
-        fetches = [step.totals, step.scalars, step.requests, step.update]
+        fetches = [step.totals, step.scalars, step.requests, step.applied, step.update]
         feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
         if (
             self._config.trace
@@ -202,16 +209,27 @@ class Trainer:
             and self._state.step == self._step_to_trace
         ):
             path = self._config.trace_path("train")
-            totals, scalars, (stop, save), _ = run_traced(self._session, fetches, feed, path)
+            results = run_traced(self._session, fetches, feed, path)
             self._log.say(f"Timeline of one training step: {path}")
         else:
-            totals, scalars, (stop, save), _ = self._session.run(fetches, feed)
+            results = self._session.run(fetches, feed)
+        totals, scalars, (stop, save), applied, _ = results
+        self._overflows.add(int(applied))
         return totals, scalars, Requests(bool(stop), bool(save))
 
-    def _check_finite(self, totals: NDArray[np.float32], batch: Batch) -> None:
-        """Stops all ranks, who share the totals, before the weights of such a step are saved."""
+    def _check_finite(self, totals: NDArray[np.float32], scalars: Scalars, batch: Batch) -> None:
+        """Stops all ranks, who share what is checked, before the weights of such a step are saved.
+
+        Gradients that overflow now and then are the price of float16; when all of them do, nothing
+        is learnt any more.
+        """
+        step, epoch = self._state.step + 1, self._state.epoch + 1
         if not np.isfinite(totals).all():
-            raise self._not_finite("the loss of", self._state.step + 1, self._state.epoch + 1)
+            raise self._not_finite("the loss of", step, epoch)
+        if self._overflows.in_a_row >= MOST_OVERFLOWS:
+            skipped = f"the gradients of {MOST_OVERFLOWS} steps in a row"
+            scale = f"the loss scale of --amp is {scalars['loss_scale']:g}"
+            raise self._not_finite(f"{skipped} ({scale}) before", step, epoch)
         self._last_loss = float(totals[0]) / batch.global_users
 
     def _check_weights(self) -> None:
@@ -232,19 +250,27 @@ class Trainer:
 
     def _validation_is_due(self) -> bool:
         epoch = self._state.epoch
-        return epoch == self._config.epochs or epoch % self._config.validation_step == 0
+        due = self._state.validation_is_due
+        return due or epoch == self._config.epochs or epoch % self._config.validation_step == 0
 
     def _validate(self) -> bool:
         """Evaluates on the validation users and logs it; returns whether it is the best so far."""
         self._check_weights()
         config = self._config
-        result = evaluate(
-            self._session,
-            self._ranking,
-            self._dataset.validation,
-            self._workers,
-            config.batch_size_validation,
-        )
+        try:
+            result = evaluate(
+                self._session,
+                self._ranking,
+                self._dataset.validation,
+                self._workers,
+                config.batch_size_validation,
+                must_end=lambda: self._signals.received is not None,
+            )
+        except BrokenOff:
+            self._state = self._state.before_validation()
+            self._save()
+            self._stop_if_signalled()
+            raise
         self._validation = result
         self._state = self._state.after_validation(result.metrics["ndcg@100"].mean)
         self._log.log(

@@ -23,7 +23,9 @@ class TrainingStep:
     the workers' gradients is the gradient of the global batch's mean, however unequal the shares.
 
     Attributes:
-        global_step: steps so far; the KL term's weight follows it.
+        global_step: steps so far, without those that an overflow made the optimizer skip; the KL
+            term's weight follows it.
+        applied: scalar int64, ``global_step`` as this step finds it.
         totals: (3,) float32, what this step adds to an epoch's sums over users: the objective, the
             negative log-likelihood and the KL divergence, of all workers together.
         scalars: what an epoch's log line says of its last step: the weight of the KL term, and the
@@ -70,7 +72,8 @@ class TrainingStep:
         divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
 
         self.global_step = tf.train.get_or_create_global_step()
-        beta = kl_weight(self.global_step, config.total_anneal_steps, config.anneal_cap)
+        self.applied = tf.identity(self.global_step)
+        beta = kl_weight(self.applied, config.total_anneal_steps, config.anneal_cap)
         objective = likelihood_loss + beta * divergence
         self.scalars = {"kl_weight": beta}
         if scaling:

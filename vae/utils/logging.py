@@ -75,6 +75,7 @@ class RunLog:
     def __init__(
         self, path: Path, append: bool, enabled: bool = True, followers: Sequence[Follower] = ()
     ) -> None:
+        self._path = path
         self._logger = None
         self._followers = followers
         if not enabled:
@@ -100,7 +101,7 @@ class RunLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._logger is not None:
+        if self._logger is not None and error is None:
             self._logger.flush()
 
     def units(self, units: Mapping[str, str | None]) -> None:
@@ -115,12 +116,21 @@ class RunLog:
         self.log("PARAMETER", parameters)
 
     def log(self, step: Step, data: Mapping[str, Any]) -> None:
-        """Log one step: ``(epoch,)``, or ``()`` for the run's summary. Nothing is logged for {}."""
+        """Log one step: ``(epoch,)``, or ``()`` for the run's summary. Nothing is logged for {}.
+
+        Raises:
+            UserError: the disk is full, say.
+        """
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
         if self._logger is not None and plain:
-            with tqdm.external_write_mode():
-                self._logger.log(step, plain)
-                self._logger.flush()
+            try:
+                with tqdm.external_write_mode():
+                    self._logger.log(step, plain)
+                    self._logger.flush()
+            except OSError as error:
+                raise UserError(
+                    f"--log_path {self._path}: cannot be written ({error.strerror}).", exit_code=1
+                ) from None
             if isinstance(step, tuple) and step:
                 for follower in self._followers:
                     follower.add(step[0], plain)
