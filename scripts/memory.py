@@ -2,7 +2,7 @@
 
 ::
 
-    python scripts/memory.py --rows 200000000 --data_dir ./big --limit_gb 4
+    python scripts/memory.py --rows 200000000 --data_dir ./big --limit_gb 6
 
 Ratings are generated in parts of ten million rows, every second one as CSV, the others as Parquet,
 and prepared in a process that may not have more memory than the limit. Every row is kept, its
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--ids", choices=("integers", "strings"), default="integers")
     parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--limit_gb", type=float, default=4.0, help="of address space")
+    parser.add_argument("--limit_gb", type=float, default=6.0, help="of address space")
     flags = parser.parse_args()
     folder = flags.data_dir / "parts"
     size = generate(folder, flags.rows, flags.items, flags.ids)
@@ -53,9 +53,11 @@ def main() -> int:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = usage.ru_maxrss * 1024
     print(
-        f"Prepared in {seconds:.0f} s with at most {peak / 1e9:.2f} GB resident, "
+        f"Ended after {seconds:.0f} s ({usage.ru_utime + usage.ru_stime:.0f} s of computing) with "
+        f"at most {peak / 1e9:.2f} GB resident, "
         f"{peak / flags.rows:.1f} bytes a row, under a limit of {flags.limit_gb:g} GB."
     )
     return done.returncode

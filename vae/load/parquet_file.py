@@ -13,7 +13,7 @@ from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
 from vae.load.columns import Columns
 
 _MAGIC = b"PAR1"
-_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError)
+_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
 _BLOCK_ROWS = 1 << 17
 _FIRST_ROW = 1
 
@@ -51,6 +51,8 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Block]:
     """
     with _open(path) as file:
         check_names(path, file.schema_arrow.names, columns)
+        if file.metadata.num_rows == 0:  # whose columns may have no type either
+            return
         _check_types(path, file.schema_arrow, columns)
         row = _FIRST_ROW
         try:
