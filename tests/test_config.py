@@ -28,7 +28,7 @@ def test_help_lists_every_flag_of_the_original_with_its_default():
     assert "(default: 24576)" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--epochs", "0"]])
+@pytest.mark.parametrize("flags", [["--help"], ["--version"], ["--epochs", "0"]])
 def test_help_and_wrong_flags_do_not_import_tensorflow(flags):
     code = (
         "import sys, main\n"

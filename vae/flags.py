@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
+from vae import __version__
 from vae.errors import UserError
 
 Options = TypeVar("Options")
@@ -60,6 +61,7 @@ def parse(
 def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:
     """The parser behind ``--help``, with one flag for each field of ``options``."""
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     types = get_type_hints(options)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(options):
