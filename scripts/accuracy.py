@@ -2,68 +2,95 @@
 
 ::
 
+    python scripts/accuracy.py --json accuracy.json
     python scripts/accuracy.py --seeds 5 --dataset synthetic --data_dir ./demo --epochs 60
 
-Flags that this script does not know go to main.py. A run whose results are already in --work_dir is
-not repeated, so an interrupted call can be given again.
+What is tested is the model at the end of training. An interrupted call can be given again: runs
+that are done are not repeated, and the one under way is resumed.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
+import shutil
+import statistics
 import sys
 from pathlib import Path
 
-import numpy as np
+import runs
 
-ROOT = Path(__file__).parents[1]
-METRICS = ("test_ndcg@100", "test_recall@20", "test_recall@50")
+METRICS = ("ndcg@100", "recall@20", "recall@50")
+
+Results = dict[int, dict[str, list[runs.Figures]]]
+"""Workers -> precision -> the figures of each seed."""
 
 
 def main() -> int:
-    """Runs what is missing and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 on")
-    parser.add_argument("--precision", default="float32,amp", help="float32, amp or float32,amp")
-    parser.add_argument("--work_dir", type=Path, default=Path("accuracy"), help="for the results")
+    """Runs what is missing and prints the tables."""
+    parser = runs.parser(__doc__.splitlines()[0], work_dir="accuracy")
+    parser.add_argument("--seeds", type=int, default=20, help="number of seeds, from 0 on")
+    parser.add_argument("--workers", type=runs.numbers, default="1", help="numbers of workers")
+    parser.add_argument("--batch_size_train", type=int, default=24576)
     flags, passed_on = parser.parse_known_args()
-    results = {
-        precision: [run(flags.work_dir, precision, seed, passed_on) for seed in range(flags.seeds)]
-        for precision in flags.precision.split(",")
+    recipe = ["--batch_size_train", str(flags.batch_size_train), *passed_on]
+    results: Results = {
+        workers: {
+            precision: [
+                train_and_test(flags.work_dir, recipe, precision, workers, seed)
+                for seed in range(flags.seeds)
+            ]
+            for precision in flags.precision
+        }
+        for workers in flags.workers
     }
-    print(table(results))
+    print(accuracy_table(results), "", training_table(results, flags.batch_size_train), sep="\n")
+    if flags.json:
+        runs.write_json(flags.json, {"machine": runs.machine(), "runs": results})
     return 0
 
 
-def run(work_dir: Path, precision: str, seed: int, passed_on: list[str]) -> dict[str, float]:
-    """The closing figures of one run."""
-    folder = work_dir / f"{precision}-{seed}"
-    if not (folder / "results.json").exists():
-        command = [
-            sys.executable, str(ROOT / "main.py"), "--train", "--test", "--seed", str(seed),
-            "--results_dir", str(folder), "--log_path", str(folder / "log"), *passed_on,
-        ]  # fmt: skip
-        if precision == "amp":
-            command.append("--amp")
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    figures: dict[str, float] = json.loads((folder / "results.json").read_text("utf-8"))
+def train_and_test(
+    work_dir: Path, recipe: list[str], precision: str, workers: int, seed: int
+) -> runs.Figures:
+    """The figures of one seed. Its checkpoints are for resuming: they go when it is done."""
+    folder = work_dir / f"{precision}-{workers}-{seed}"
+    flags = [
+        "--train", "--test", "--seed", str(seed),
+        "--checkpoint_dir", str(folder / "checkpoints"), "--checkpoint", "latest", *recipe,
+    ]  # fmt: skip
+    figures = runs.run(folder, flags, precision, workers)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return figures
 
 
-def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Mean and standard deviation over the seeds, in Markdown."""
-    head = ["precision", "seeds", *(metric.removeprefix("test_") for metric in METRICS)]
-    lines = [f"| {' | '.join(head)} |", "|---|---:|---:|---:|---:|"]
-    for precision, runs in results.items():
-        cells = [precision, str(len(runs))]
-        for metric in METRICS:
-            values = [run[metric] for run in runs]
-            spread = np.std(values, ddof=1) if len(values) > 1 else float("nan")
-            cells.append(f"{np.mean(values):.5f} ± {spread:.5f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def accuracy_table(results: Results) -> str:
+    """Mean and standard deviation of the test's metrics over the seeds, in Markdown."""
+    rows = [
+        [str(workers), precision, str(len(seeds))]
+        + [spread([figures[f"test_{metric}"] for figures in seeds]) for metric in METRICS]
+        for workers, precisions in results.items()
+        for precision, seeds in precisions.items()
+    ]
+    return runs.markdown(["Workers", "Precision", "Seeds", *METRICS], rows)
+
+
+def training_table(results: Results, batch_size: int) -> str:
+    """The recipe's table of accuracy and time to train, in Markdown."""
+    names = list(next(iter(results.values())))
+    head = ["Workers", "Batch size / worker", *(f"NDCG@100, {name}" for name in names)]
+    head += [f"Time to train, {name} [s]" for name in names]
+    rows = []
+    for workers, precisions in results.items():
+        rows.append([str(workers), f"{batch_size // workers:,}"])
+        for figure, digits in (("test_ndcg@100", 6), ("train_seconds", 1)):
+            means = (statistics.mean(run[figure] for run in precisions[name]) for name in names)
+            rows[-1] += [f"{mean:,.{digits}f}" for mean in means]
+    return runs.markdown(head, rows)
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation; one value has none."""
+    deviation = f" ± {statistics.stdev(values):.5f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.5f}{deviation}"
 
 
 if __name__ == "__main__":
