@@ -1,6 +1,6 @@
 # One file for two bases:
 #
-#   docker build . -t vae                                                    # NVIDIA GPUs
+#   docker build . -t vae                                                          # NVIDIA GPUs
 #   docker build . -t vae --build-arg FROM_IMAGE_NAME=python:3.11-slim-bookworm    # CPUs alone
 ARG FROM_IMAGE_NAME=nvcr.io/nvidia/tensorflow:25.02-tf2-py3
 # The base is the builder's choice, and each default carries its own tag.
@@ -16,34 +16,37 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
 
 WORKDIR /workspace/vae
 
-# Packages change less often than code, so they come first.
-#
-# NVIDIA's base has its own builds of TensorFlow, Horovod, NCCL and MPI. There, everything installed is
-# held at its version, and only what is missing is added. A plain base gets the pinned versions, and
-# a Horovod built against them; the compiler is not kept. Debian drops old versions of its packages, so
-# those are not pinned.
+# What changes least comes first. NVIDIA's base has its own builds of TensorFlow, Horovod, NCCL and MPI:
+# there, everything installed is held at its version, and only what is missing is added. A plain base
+# gets the pinned versions.
 COPY requirements.txt ./
-COPY scripts/install_horovod.sh scripts/
-# hadolint ignore=DL3008
-RUN if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("horovod") is None)'; then \
+RUN if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("tensorflow") is None)'; then \
         python -m pip list --format=freeze > /tmp/installed.txt \
         && sed -nE '/^tensorflow/d; s/^([a-z]+)==.*/\1/p' requirements.txt > /tmp/missing.txt \
         && python -m pip install -c /tmp/installed.txt -r /tmp/missing.txt \
         && rm /tmp/installed.txt /tmp/missing.txt; \
     else \
+        python -m pip install -r requirements.txt; \
+    fi
+
+# A plain base also gets a Horovod, built against that TensorFlow; the compiler is not kept. Debian
+# drops old versions of its packages, so those are not pinned.
+COPY scripts/install_horovod.sh scripts/
+# hadolint ignore=DL3008
+RUN if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("horovod") is not None)'; then \
         apt-get update \
-        && apt-get install -y --no-install-recommends g++ openssh-client \
-        && python -m pip install -r requirements.txt \
+        && apt-get install -y --no-install-recommends g++ make openssh-client \
         && scripts/install_horovod.sh "$(command -v python)" \
-        && apt-get purge -y --auto-remove g++ \
+        && apt-get purge -y --auto-remove g++ make \
         && rm -rf /var/lib/apt/lists/*; \
     fi
 
-# dllogger is not on PyPI. An archive needs no git; the branch has JSONStreamBackend(append=...), the
-# release 1.0.0 has not.
-ARG DLLOGGER=https://github.com/NVIDIA/dllogger/archive/refs/heads/master.tar.gz
+# dllogger is not on PyPI, and an archive needs no git. The commit is the one that calls itself 1.1.0:
+# the tagged releases cannot append to a log. `--build-arg DLLOGGER=` leaves it out, where GitHub is
+# out of reach: then a module of ours writes the same lines.
+ARG DLLOGGER=https://github.com/NVIDIA/dllogger/archive/0478734ff7be75adde8d160e04872664d1c62e5f.tar.gz
 # hadolint ignore=DL3013
-RUN python -m pip install --no-deps "${DLLOGGER}"
+RUN if [ -n "${DLLOGGER}" ]; then python -m pip install --no-deps "${DLLOGGER}"; fi
 
 # --build-arg UID=$(id -u) lets the container write into a mounted folder of yours.
 ARG UID=1000

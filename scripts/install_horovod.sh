@@ -27,7 +27,9 @@ rm -f "$stamp"
 : >"$log"
 
 echo "Building Horovod $version into $(dirname "$bin") (a few minutes)"
-command -v g++ >/dev/null || fail "there is no g++; install a C++ compiler (Debian, Ubuntu: apt install g++)."
+for tool in g++ make; do
+    command -v "$tool" >/dev/null || fail "there is no $tool; install it (Debian, Ubuntu: apt install g++ make)."
+done
 
 # MPI and CMake as wheels: nothing depends on what the system has, or has not.
 "$python" -m pip install --quiet --disable-pip-version-check \
