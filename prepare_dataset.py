@@ -2,7 +2,7 @@
 
 ::
 
-    python prepare_dataset.py                                   # MovieLens-20M under /data
+    python prepare_dataset.py --download                        # MovieLens-20M under /data
     python prepare_dataset.py --dataset mine --ratings mine.csv --user_col u --item_col i \
         --rating_col none
     python prepare_dataset.py --dataset synthetic --data_dir ./demo

@@ -16,6 +16,8 @@ FILE = "ratings file"
 SPLIT = "filter and split"
 
 SCALES = ("demo", "ml-20m", "wide")
+DOWNLOADS = ("ml-20m", "ml-1m", "ml-latest-small", "ml-25m", "ml-32m")
+GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 
 _DEMO_HELDOUT_USERS = 500
 _HELDOUT_USERS = 10_000
@@ -36,6 +38,10 @@ class PrepareOptions:
     scale: str | None = flag(
         DATASET, None, "size of the synthetic data set (none: demo)", choices=SCALES
     )
+    download: bool = flag(
+        DATASET, False, f"first fetch the data set from GroupLens: {', '.join(DOWNLOADS)}"
+    )
+    mirror: str = flag(DATASET, GROUPLENS, "where --download finds DATASET.zip")
     force: bool = flag(DATASET, False, "prepare again what is already prepared")
 
     ratings: tuple[Path, ...] | None = flag(
@@ -106,6 +112,12 @@ class PrepareOptions:
             yield "--scale is for --dataset synthetic alone"
         if self.ratings is not None and self.synthetic:
             yield "--ratings is not for --dataset synthetic, give the data set another name"
+        if self.ratings is not None and self.download:
+            yield "--ratings and --download both say where ratings come from, give one of them"
+        if self.download and self.dataset not in DOWNLOADS:
+            yield f"--dataset {self.dataset!r} cannot be downloaded, give {', '.join(DOWNLOADS)}"
+        if not re.fullmatch(r"https?://\S+", self.mirror):
+            yield f"--mirror {self.mirror!r} is no address that begins with http:// or https://"
         if self.user_col == self.item_col:
             yield f"--user_col and --item_col both name {self.user_col!r}"
         if self.rating_col in {self.user_col, self.item_col} - {"none"}:

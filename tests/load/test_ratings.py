@@ -179,9 +179,7 @@ def test_any_table_is_read_like_by_the_slow_reference(tmp_path_factory, rows, th
 
 def test_a_missing_file_is_named(tmp_path):
     sentence = problem(tmp_path / "none.csv")
-    assert sentence == (
-        "there is no such file; put the ratings there or name the file with --ratings."
-    )
+    assert sentence == "there is no such file; give the right path."
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])

@@ -96,9 +96,7 @@ def not_utf8(path: Path, where: str) -> UserError:
 def unreadable(path: Path, error: OSError) -> UserError:
     """The error of a file that the system does not read."""
     if isinstance(error, FileNotFoundError):
-        return UserError(
-            f"{path}: there is no such file; put the ratings there or name the file with --ratings."
-        )
+        return UserError(f"{path}: there is no such file; give the right path.")
     return UserError(f"{path}: cannot be read ({short(str(error))}).")
 
 

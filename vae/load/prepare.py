@@ -9,6 +9,7 @@ from typing import Any
 
 from vae.errors import UserError
 from vae.load.columns import Columns
+from vae.load.download import download
 from vae.load.ratings import Ratings, read_ratings
 from vae.load.sources import ratings_files
 from vae.load.split import SplitOptions, split_ratings
@@ -20,18 +21,26 @@ Say = Callable[[str], None]
 Sources = list[dict[str, Any]]
 
 
-def prepare(options: PrepareOptions, say: Say = print) -> None:
+def tell(line: str) -> None:
+    """Prints a line at once, into a pipe too."""
+    print(line, flush=True)
+
+
+def prepare(options: PrepareOptions, say: Say = tell) -> None:
     """Prepares a data set, unless just that is already there.
 
     Raises:
         UserError: the ratings file cannot be used, or the data cannot be written.
     """
     folder = prepared_folder(options.data_dir, options.dataset)
+    made = options.synthetic or options.download
     # A file that does not exist is reported before anything is created.
-    files = [options.default_source] if options.synthetic else ratings_files(options.sources)
+    files = [options.default_source] if made else _files(options)
     with locked(folder):
         if options.synthetic:
             generate(options.default_source, options.scale or "demo", options.seed, say)
+        elif options.download:
+            download(options.dataset, options.mirror, options.default_source.parent, say)
         with ThreadPoolExecutor(max_workers=1) as pool:
             sources = pool.submit(_identified, files)
             if _is_prepared(folder, options, sources, say):
@@ -64,6 +73,15 @@ def _prepare(
     for line in _report(split.counts, columns, options):
         say(line)
     say(f"Prepared {folder}.")
+
+
+def _files(options: PrepareOptions) -> list[Path]:
+    if options.ratings is None and not options.default_source.exists():
+        raise UserError(
+            f"{options.default_source}: there is no such file; fetch MovieLens with --download or "
+            "name your ratings with --ratings."
+        )
+    return ratings_files(options.sources)
 
 
 def _liked(files: list[Path], columns: Columns, threshold: float) -> Ratings:
