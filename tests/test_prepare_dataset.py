@@ -179,12 +179,40 @@ def test_other_columns_separators_and_compression_are_read(tmp_path, rows):
     assert len(set(users)) == 30
 
 
+def test_several_files_and_folders_are_prepared_as_one(tmp_path, flags, prepared, rows):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    write(parts / "part-1.csv", rows[200:])
+    (parts / "_SUCCESS").touch()
+    table = pd.DataFrame([row.split(",") for row in rows[:200]])
+    table.columns = ["userId", "movieId", "rating"]
+    table.astype({"userId": "int64", "rating": "float32"}).to_parquet(tmp_path / "more.parquet")
+    given = [parts, tmp_path / "more.parquet"]
+    said = prepare(*flags, "--ratings", *given)
+    assert said[0] == (
+        f"Preparing again: {parts / 'part-1.csv'} (and 1 more) is not what it was last time."
+    )
+    assert open_dataset(tmp_path, "mine").digest == prepared[1]
+    sources = read_manifest(prepared_folder(tmp_path, "mine"))["sources"]
+    assert [source["path"] for source in sources] == [str(parts / "part-1.csv"), str(given[1])]
+    assert "is already prepared" in prepare(*flags, "--ratings", *given)[0]
+    (tmp_path / "more.parquet").unlink()
+    assert "more.parquet: there is no such file" in refusal(*flags, "--ratings", *given)
+
+
 def test_without_ratings_the_file_lies_where_movielens_unpacks(tmp_path, ratings):
     place = tmp_path / "data/ml-20m/extracted/ml-20m/ratings.csv"
     place.parent.mkdir(parents=True)
     ratings.rename(place)
     prepare("--data_dir", tmp_path / "data", *HELD_OUT)
     assert open_dataset(tmp_path / "data", "ml-20m").name == "ml-20m"
+
+
+def test_without_ratings_and_without_the_file_both_ways_to_get_it_are_named(tmp_path):
+    sentence = refusal("--data_dir", tmp_path)
+    assert "--download" in sentence
+    assert "--ratings" in sentence
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_paths_may_be_relative_and_hold_spaces(tmp_path, ratings):
@@ -329,6 +357,10 @@ BAD_FLAGS = [
     (["--scale", "demo"], "--scale is for --dataset synthetic alone"),
     (["--dataset", "synthetic", "--scale", "huge"], "--scale"),
     (["--dataset", "synthetic", "--ratings", "r.csv"], "--ratings is not for --dataset synthetic"),
+    (["--ratings"], "--ratings"),
+    (["--download", "--ratings", "r.csv"], "--ratings and --download both say where ratings come"),
+    (["--download", "--dataset", "mine"], "--dataset 'mine' cannot be downloaded, give ml-20m, "),
+    (["--mirror", "ftp://host/folder"], "--mirror 'ftp://host/folder' is no address"),
     (["--user_col", "movieId"], "--user_col and --item_col both name 'movieId'"),
     (["--rating_col", "userId"], "--rating_col 'userId' is a column of ids"),
     (["--sep", "::"], "--sep '::' cannot separate columns"),
