@@ -180,7 +180,7 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
         # The first validation's checkpoint is of step 15; then the next one may come.
         wait_for(lambda: newest_step(tmp_path) >= 3 * STEPS, run)
         run.send_signal(number)
-        _, stderr = run.communicate(timeout=60)
+        _, stderr = run.communicate(timeout=120)
     assert run.returncode == code
     assert f"Stopped by {number.name} at step {newest_step(tmp_path)}" in stderr
     assert "Traceback" not in stderr
@@ -198,7 +198,7 @@ def interrupted(demo_data, tmp_path_factory):
         wait_for(lambda: newest_step(folder) >= 7, job)
         job.send_signal(signal.SIGTERM)
         try:
-            _, stderr = job.communicate(timeout=60)
+            _, stderr = job.communicate(timeout=120)
         finally:
             job.kill()
     assert "Traceback" not in stderr
@@ -227,7 +227,7 @@ def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(
     assert done.returncode == 0, done.stderr
     assert_same_weights(tmp_path, reference_of_two)
     # The finished job, run again: it ends at once on both ranks.
-    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD, timeout=60)
+    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"Nothing is left to train: {EPOCHS} epochs are trained" in done.stdout
 
@@ -437,7 +437,7 @@ def test_resume_never_refuses_a_folder_in_use_and_must_an_empty_one(
 
 def test_what_rank_0_alone_finds_wrong_ends_all_ranks(short, demo_data):
     arguments = [*flags(demo_data, short), "--resume", "never"]
-    done = run_script("main.py", *arguments, launcher=mpirun(2), timeout=60)
+    done = run_script("main.py", *arguments, launcher=mpirun(2), timeout=120)
     assert done.returncode == 2
     assert "rank 0: --resume never" in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,7 +7,8 @@ shared out between lines and the progress bar.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -107,9 +108,10 @@ class RunLog:
     def units(self, units: Mapping[str, str | None]) -> None:
         """Write the metadata lines; people read five digits, JSON holds them all."""
         if self._logger is not None:
-            for metric, unit in units.items():
-                described = {"unit": unit} if unit else {}
-                self._logger.metadata(metric, described | {"format": ":.5g"})
+            with self._written():
+                for metric, unit in units.items():
+                    described = {"unit": unit} if unit else {}
+                    self._logger.metadata(metric, described | {"format": ":.5g"})
 
     def parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log the run's settings under the step ``PARAMETER``."""
@@ -119,21 +121,26 @@ class RunLog:
         """Log one step: ``(epoch,)``, or ``()`` for the run's summary. Nothing is logged for {}.
 
         Raises:
-            UserError: the disk is full, say.
+            UserError: the file cannot be written any more.
         """
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
         if self._logger is not None and plain:
-            try:
-                with tqdm.external_write_mode():
-                    self._logger.log(step, plain)
-                    self._logger.flush()
-            except OSError as error:
-                raise UserError(
-                    f"--log_path {self._path}: cannot be written ({error.strerror}).", exit_code=1
-                ) from None
+            with self._written(), tqdm.external_write_mode():
+                self._logger.log(step, plain)
+                self._logger.flush()
             if isinstance(step, tuple) and step:
                 for follower in self._followers:
                     follower.add(step[0], plain)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """What goes wrong within, on a full disk say, is told in a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"--log_path {self._path}: cannot be written ({error.strerror}).", exit_code=1
+            ) from None
 
     def say(self, sentence: str) -> None:
         """Tell the person at the terminal something that is not a measurement."""
