@@ -14,7 +14,7 @@ SUMMARY = {
     for kind in ("test", "popularity")
     for name in ("ndcg@100", "recall@20", "recall@50")
     for suffix in ("", "_se")
-} | {"test_users": 500, "mean_training_throughput": 12345.6}
+} | {"test_users": 500, "mean_training_throughput": 123456.7}
 
 
 def page(summary=SUMMARY, epochs=(1, 2), **flags):
@@ -42,12 +42,18 @@ def test_the_model_stands_beside_popularity():
     assert "ndcg@100 0.25000 ± 0.25000 0.12500 ± 0.12500 2.00" in text(page())
 
 
+def test_popularity_that_finds_nothing_has_no_ratio():
+    assert "0.25000 ± 0.25000 0.00000 ± 0.12500 -" in text(
+        page(SUMMARY | {"popularity_ndcg@100": 0})
+    )
+
+
 def test_without_a_test_the_page_says_how_to_get_one():
     assert "add --test" in text(page({"final_ndcg@100": 0.25}))
 
 
 def test_figures_have_their_units():
-    assert "mean_training_throughput 12,346 users/s" in text(page())
+    assert "mean_training_throughput 123,457 users/s" in text(page())
 
 
 def test_every_flag_is_listed_and_those_that_were_changed_are_marked():

@@ -18,7 +18,7 @@ from vae.utils.logging import UNITS
 _CAPTIONS = {
     "loss": "The objective, and the likelihood's part of it; means over the epoch's users.",
     "kl": "How far the users' latent distributions are from the prior, and how much that counts.",
-    "validation": "The held-out validation users, of whom 20 % of the items are to be found.",
+    "validation": "Held-out users: shown a part of their items, the model is to find the others.",
     "throughput": "Users trained on per second, without validations and checkpoints.",
     "loss_scale": "Halved when a step's gradients overflow, doubled after a long time without.",
 }
@@ -109,10 +109,9 @@ def _scores(summary: Mapping[str, float]) -> str:
     rows = []
     for name in LIANG_METRICS:
         model, popular = (_with_error(summary, f"{kind}_{name}") for kind in ("test", "popularity"))
-        ratio = summary[f"test_{name}"] / summary[f"popularity_{name}"]
-        rows.append(
-            f"<tr><th>{name}</th><td>{model}</td><td>{popular}</td><td>{ratio:.2f}</td></tr>"
-        )
+        baseline = summary[f"popularity_{name}"]
+        ratio = f"{summary[f'test_{name}'] / baseline:.2f}" if baseline else "-"
+        rows.append(f"<tr><th>{name}</th><td>{model}</td><td>{popular}</td><td>{ratio}</td></tr>")
     head = "<tr><th></th><th>model</th><th>most popular</th><th>ratio</th></tr>"
     return (
         f'<div class="wide"><table class="scores"><thead>{head}</thead>'
@@ -144,7 +143,7 @@ def _closing_figures(summary: Mapping[str, float]) -> Facts:
     """What the table of the test does not show."""
     shown = tuple(f"{kind}_{name}" for kind in ("test", "popularity") for name in LIANG_METRICS)
     return {
-        name: f"{value:,.5g} {UNITS.get(name) or ''}"
+        name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"
         for name, value in summary.items()
         if not name.startswith(shown)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Results:
     ) -> None:
         """Writes ``args.json``, ``results.json``, the curves and ``report.html``.
 
+        JSON has no NaN: what is undefined is left out there.
+
         Raises:
             OSError: a file cannot be written.
         """
@@ -43,7 +46,8 @@ class Results:
         from vae.report.page import report_page
 
         self._write("args.json", json.dumps(as_json(config), indent=2) + "\n")
-        self._write("results.json", json.dumps(dict(summary), indent=2) + "\n")
+        defined = {name: value for name, value in summary.items() if math.isfinite(value)}
+        self._write("results.json", json.dumps(defined, indent=2) + "\n")
         curves = draw_curves(self.history)
         for name, png in curves.items():
             self._write(f"{name}.png", png)
