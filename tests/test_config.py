@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT, run_script
 
-from vae.config import Config, parse_flags
+from vae.config import PRESETS, Config, parse_flags
 from vae.errors import UserError
 from vae.prepare_config import PrepareOptions, parse_options
 
@@ -115,6 +115,31 @@ def test_a_bad_flag_exits_2_without_a_trace():
     assert done.returncode == 2
     assert done.stderr.startswith("main.py: error: --epochs 0")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_preset_liang_is_the_papers():
+    config = parse_flags(["--train", "--preset", "liang"])
+    assert (config.epochs, config.batch_size_train, config.dropout) == (200, 500, 0.5)
+    assert (config.hidden_dim, config.latent_dim, config.activation) == (600, 200, "tanh")
+    assert (config.lr, config.beta1, config.beta2, config.lam) == (0.001, 0.9, 0.999, 0.0)
+    assert (config.total_anneal_steps, config.anneal_cap) == (200_000, 0.2)
+
+
+def test_a_given_flag_wins_over_the_preset_even_with_its_default_value():
+    config = parse_flags(["--lr", "0.004", "--preset", "small", "--train"])
+    assert config.lr == Config(train=True).lr
+    assert config.batch_size_train == PRESETS["small"]["batch_size_train"]
+
+
+def test_help_says_what_each_preset_sets():
+    text = " ".join(run_script("main.py", "--help").stdout.split())
+    for settings in PRESETS.values():
+        assert " ".join(f"--{name} {value}" for name, value in settings.items()) in text
+
+
+def test_a_model_trained_with_a_preset_needs_no_preset_to_be_used():
+    for settings in PRESETS.values():
+        assert not {"hidden_dim", "latent_dim", "activation"} & set(settings)
 
 
 def test_benchmark_batch_sizes_are_numbers():

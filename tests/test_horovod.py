@@ -55,7 +55,8 @@ LOCAL_SSH = {"PATH": f"{ROOT / 'tests/ssh'}:{os.environ['PATH']}"}
 def train_flags(data, folder):
     return (
         "--dataset", "synthetic", "--data_dir", data, "--checkpoint_dir", folder / "ckpt",
-        "--results_dir", folder / "results", "--log_path", folder / "run.log", *SMALL,
+        "--results_dir", folder / "results", "--log_path", folder / "run.log",
+        "--tensorboard_dir", folder / "summaries", *SMALL,
     )  # fmt: skip
 
 
@@ -102,10 +103,11 @@ def test_any_number_of_workers_reports_the_same_test_metrics(job, alone):
         assert found[name] == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_rank_0_alone_writes_the_log(job):
+def test_rank_0_alone_writes_the_log_and_the_summaries(job):
     steps = [line["step"] for line in log_lines(job / "run.log") if line["type"] == "LOG"]
     assert steps.count("PARAMETER") == 1
     assert steps.count([1]) == 1
+    assert len(list((job / "summaries").iterdir())) == 1
 
 
 @pytest.mark.parametrize("launcher", ["mpirun-2", "gloo-2"])

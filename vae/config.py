@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vae.errors import UserError
 from vae.flags import flag, out_of_range, parse
@@ -28,6 +29,36 @@ _MOST_UNITS = 2**20
 """More would overflow TensorFlow's 32-bit shapes; no memory holds as many anyway."""
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
+PRESETS: dict[str, dict[str, Any]] = {
+    # Batch, epochs and steps of annealing are those of section 4.3 for ML-20M; the cap, Adam's rate
+    # and its defaults, and a validation after each epoch are what the authors' program has. Sizes,
+    # dropout and activation are this program's defaults.
+    "liang": {
+        "epochs": 200,
+        "batch_size_train": 500,
+        "lr": 0.001,
+        "beta2": 0.999,
+        "total_anneal_steps": 200_000,
+        "anneal_cap": 0.2,
+        "validation_step": 1,
+    },
+    # Chosen by validation NDCG@100 on data sets of 483 and 4,953 training users: docs/settings.md.
+    "small": {
+        "epochs": 60,
+        "batch_size_train": 100,
+        "lr": 0.001,
+        "beta2": 0.999,
+        "total_anneal_steps": 1_000,
+        "anneal_cap": 0.2,
+        "validation_step": 5,
+    },
+}
+"""Values of flags that belong together, by the name that ``--preset`` gives them."""
+
+
+def _preset_text(name: str) -> str:
+    """A preset as one would type it."""
+    return " ".join(f"--{option} {value}" for option, value in PRESETS[name].items())
 
 
 @dataclass(frozen=True)
@@ -117,6 +148,14 @@ class Config:
     anneal_cap: float = flag(MODEL, 0.1, "largest weight of the KL term", low=0)
     lam: float = flag(MODEL, 0.0, "weight of the L2 penalty on the kernels", low=0)
 
+    preset: str | None = flag(
+        OPTIMISATION,
+        None,
+        "fill in flags that are not given; "
+        f"liang, the paper's settings for MovieLens-20M: {_preset_text('liang')}; "
+        f"small, for fewer than 10,000 users: {_preset_text('small')}",
+        choices=tuple(PRESETS),
+    )
     epochs: int = flag(OPTIMISATION, 400, "epochs to train", low=1)
     batch_size_train: int = flag(
         OPTIMISATION, 24576, "users in a global training batch (all workers together)", low=1
@@ -253,4 +292,5 @@ def parse_flags(arguments: Sequence[str] | None = None) -> Config:
         "main.py",
         "Train a variational autoencoder for collaborative filtering in TensorFlow",
         arguments,
+        PRESETS,
     )

@@ -47,14 +47,29 @@ def flag(
 
 
 def parse(
-    options: type[Options], prog: str, description: str, arguments: Sequence[str] | None
+    options: type[Options],
+    prog: str,
+    description: str,
+    arguments: Sequence[str] | None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Options:
     """The options that a command line gives.
+
+    Args:
+        options: a dataclass of ``flag`` fields.
+        prog: name of the program.
+        description: what it does, for ``--help``.
+        arguments: the command line; None: that of this process.
+        presets: other defaults, by the value of ``--preset`` that asks for them.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type, or whatever ``options`` refuses.
     """
-    values = vars(build_parser(options, prog, description).parse_args(arguments))
+    parser = build_parser(options, prog, description)
+    values = vars(parser.parse_args(arguments))
+    if presets and values["preset"]:
+        parser.set_defaults(**presets[values["preset"]])
+        values = vars(parser.parse_args(arguments))
     return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
