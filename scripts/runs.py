@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from vae.utils.files import write_whole
 
 Figures = dict[str, float]
 """The closing figures of a run, by the names that the log uses, and ``train_seconds``."""
@@ -127,9 +130,7 @@ def machine() -> dict[str, Any]:
 def write_json(path: Path, document: object) -> None:
     """Writes the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(document, indent=2) + "\n")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
