@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from vae.utils.files import write_whole
+from vae.utils.files import write_whole  # noqa: E402 (needs the path above)
 
 Figures = dict[str, float]
 """The closing figures of a run, by the names that the log uses, and ``train_seconds``."""
