@@ -112,11 +112,12 @@ def test_the_report_shows_the_test_and_the_curves_of_both_runs(watched):
     assert not [*results.glob(".*")], "a draft was left"
 
 
-@pytest.mark.parametrize("flag", ["--results_dir", "--tensorboard_dir"])
-def test_a_folder_that_cannot_be_written_ends_the_run_before_training(flag, demo_data, tmp_path):
+def test_a_folder_of_results_that_cannot_be_written_ends_the_run_before_training(
+    demo_data, tmp_path
+):
     (tmp_path / "file").touch()
-    arguments = flags(demo_data, tmp_path, flag, tmp_path / "file/folder")
-    done = run_script("main.py", *arguments)
+    folder = tmp_path / "file/results"
+    done = run_script("main.py", *flags(demo_data, tmp_path, "--results_dir", folder))
     assert done.returncode == 2
-    assert f"{flag} {tmp_path / 'file/folder'}: cannot be written" in done.stderr
+    assert f"--results_dir {folder}: cannot be written" in done.stderr
     assert "train_epoch_time" not in done.stdout
