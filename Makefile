@@ -23,10 +23,11 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: demo
-demo: env ## Prepare a small built-in data set, train, test and compare with popularity
+demo: env ## Prepare a small built-in data set, train, test, show recommendations
 	$(BIN)/python prepare_dataset.py --dataset synthetic --scale demo --data_dir $(DEMO)
 	$(RUN_DEMO) --train --test --epochs 60 --batch_size_train 512 --validation_step 10 --lr 0.001 \
-		--total_anneal_steps 2000 --anneal_cap 0.2
+		--total_anneal_steps 2000 --anneal_cap 0.2 --recommend --output $(DEMO)/recommendations.csv \
+		--item_names $(DEMO)/synthetic/extracted/synthetic/movies.csv
 
 .PHONY: test
 test: dev horovod ## Run the tests

@@ -74,6 +74,7 @@ def run_recipe(config: Config) -> None:
         log.log((), summary)
         if results and summary:
             results.write(config, dataset, workers, summary)
+            log.say(f"Figures, curves and a report of the run: {config.results_dir}/report.html")
 
 
 def put_to_use(
