@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from vae.errors import UserError
 from vae.load import open_dataset
 from vae.load.histories import find_ids, prepared_histories, read_histories
 
@@ -48,6 +49,11 @@ def test_without_a_column_of_ratings_everything_is_liked(read, dataset):
     users = read(f"movieId,userId\n{dataset.item_ids[3]},9\n-5,9\n")
     assert lists(users.liked) == lists(users.seen) == [[3]]
     assert users.unknown_items == 1
+
+
+def test_a_file_with_other_columns_is_told_which_ones_are_needed(read):
+    with pytest.raises(UserError, match=r"needs the columns 'userId' and 'movieId'.*has 'a', 'b'"):
+        read("a,b\n1,2\n")
 
 
 def test_ids_match_whether_they_were_read_as_numbers_or_as_text(read, dataset):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, vstack
 
+from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.load.ratings import Ratings, read_ratings
 from vae.load.sources import column_names, ratings_files
@@ -64,10 +65,16 @@ def read_histories(source: Path, dataset: Dataset) -> UserHistories:
     """
     files = ratings_files([source])
     columns = dataset.columns
+    found = column_names(files[0], columns.separator)
+    if not {columns.user, columns.item} <= set(found):
+        raise UserError(
+            f"{files[0]}: needs the columns {columns.user!r} and {columns.item!r}, as the ratings "
+            f"of {dataset.name} have them, and has {', '.join(map(repr, found))[:200]}."
+        )
     everything = read_ratings(files, dataclasses.replace(columns, rating=None), _EVERY_RATING)
     user_ids = everything.users.values
     seen = _matrix(everything, user_ids, dataset)
-    if columns.rating in column_names(files[0], columns.separator):
+    if columns.rating in found:
         liked = _matrix(read_ratings(files, columns, dataset.threshold), user_ids, dataset)
     else:
         liked = seen
