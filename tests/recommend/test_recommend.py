@@ -84,8 +84,8 @@ def test_two_columns_are_enough_and_unknown_items_are_skipped_and_counted(
         "--recommend", tmp_path / "h.csv", "--output", tmp_path / "r.csv", "--top_results", 5
     )
     assert done.returncode == 0, done.stderr
-    assert (
-        "2 users, 2 known (user, item) pairs, 3 items unknown to the model skipped." in done.stdout
+    assert "2 users, 2 known (user, item) pairs; items unknown to the model, skipped: 3." in (
+        done.stdout
     )
     rows = pd.read_csv(tmp_path / "r.csv")
     ann, bob = rows[rows.userId == "ann"], rows[rows.userId == "bob"]

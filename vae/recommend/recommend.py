@@ -72,13 +72,12 @@ def recommend(
 
 
 def _report(source: Path, users: UserHistories) -> str:
-    unknown = f", {users.unknown_items:,} items unknown to the model skipped"
-    disliked = users.seen.nnz - users.liked.nnz
-    return (
-        f"{source}: {users.users:,} users, {users.seen.nnz:,} known (user, item) pairs"
-        f"{unknown if users.unknown_items else ''}"
-        f"{f', {disliked:,} rated below the threshold' if disliked else ''}."
-    )
+    parts = [f"{users.users:,} users, {users.seen.nnz:,} known (user, item) pairs"]
+    if disliked := users.seen.nnz - users.liked.nnz:
+        parts.append(f"rated below the threshold: {disliked:,}")
+    if users.unknown_items:
+        parts.append(f"items unknown to the model, skipped: {users.unknown_items:,}")
+    return f"{source}: {'; '.join(parts)}."
 
 
 def _write(
