@@ -95,13 +95,14 @@ check_metadata() { # image
 
 check_person() {
     expect "the user" vae "$(inside id -un)"
-    inside python main.py --help | grep -q -- --train || fail "--help does not list --train"
+    grep -q -- --train <<<"$(inside python main.py --help)" || fail "--help does not list --train"
     inside touch /data/writable || fail "the user cannot write to /data"
     inside bash -c '! command -v g++' >/dev/null || fail "the compiler was kept"
     # As in `docker run -it`: a terminal, with a shell that reads commands from it.
-    buildah "${storage[@]}" run --isolation chroot --tty "$container" /bin/bash \
-        <<<"python main.py --help | head -1; exit" | grep -q 'usage: main.py' ||
-        fail "/bin/bash on a terminal does not run main.py"
+    local session
+    session=$(buildah "${storage[@]}" run --isolation chroot --tty "$container" /bin/bash \
+        <<<"python main.py --version; exit")
+    grep -q '^main.py [0-9]' <<<"$session" || fail "/bin/bash on a terminal does not run main.py: $session"
 }
 
 check_recipe() {

@@ -18,10 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from vae.utils.files import write_whole  # noqa: E402 (needs the path above)
+
+ROOT = Path(__file__).resolve().parents[1]
 
 Figures = dict[str, float]
 """The closing figures of a run, by the names that the log uses, and ``train_seconds``."""

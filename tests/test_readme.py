@@ -70,7 +70,7 @@ def test_flags_named_in_the_documents_exist():
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         for command in re.findall(r"(?:main|prepare_dataset)\.py((?:[^\n`]|\\\n)*)", text):
-            unknown = set(re.findall(r"--(\w+)", command)) - known - {"help"}
+            unknown = set(re.findall(r"--(\w+)", command)) - known - {"help", "version"}
             assert not unknown, f"{document.name}: {unknown}"
 
 
