@@ -30,14 +30,17 @@ demo: env ## Prepare a small built-in data set, train, test, show recommendation
 		--item_names $(DEMO)/synthetic/extracted/synthetic/movies.csv
 
 .PHONY: test
-test: dev horovod ## Run the tests
-	$(BIN)/python -m pytest
+test: dev horovod ## Run the tests and measure their coverage
+	$(BIN)/python -m pytest --cov
 
 .PHONY: lint
-lint: dev ## Check style, format and types
+lint: dev ## Check style, format, types, shell scripts, the Dockerfile and the flags in README.md
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run scripts/*.sh
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python scripts/flag_table.py --check
 
 .PHONY: format
 format: dev ## Put the code into the project's format
