@@ -329,6 +329,16 @@ def test_too_few_users_are_told_a_number_that_works(flags):
     assert prepare(*flags, "--heldout_users", number)[-1].startswith("Prepared ")
 
 
+def test_held_out_users_with_too_few_items_to_rank_any_are_refused(flags, ratings):
+    pairs = [(user, (user + n) % 9) for user in range(30) for n in range(4)]
+    write(ratings, [f"{user},{item},5" for user, item in pairs])
+    assert refusal(*flags, "--min_items_per_user", 1) == (
+        "None of the 3 validation users has an item to rank, which takes 5 items that training "
+        "users have too; raise --heldout_users, --min_items_per_user or --test_proportion, or "
+        "lower --threshold."
+    )
+
+
 @pytest.mark.parametrize("dataset", ["mine", "synthetic"])
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, ratings, dataset):
     source = ("--ratings", ratings) if dataset == "mine" else ()

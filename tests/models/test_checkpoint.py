@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import random
 from pathlib import Path
 
@@ -249,4 +250,6 @@ def test_a_state_counts_steps_epochs_and_validations():
     state = state.after_validation(0.3).after_validation(0.3).after_validation(0.2)
     assert (state.best_ndcg, state.best_step, state.validations_since_best) == (0.3, 2, 2)
     assert state.after_validation(0.4).validations_since_best == 0
+    assert state.after_validation(math.nan).best_ndcg == 0.3
+    assert NEW.after_validation(math.nan).best_step is None
     assert json.loads(json.dumps(dataclasses.asdict(state))) == dataclasses.asdict(state)

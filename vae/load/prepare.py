@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from vae.load.columns import Columns
 from vae.load.download import download
 from vae.load.ratings import Ratings, read_ratings
 from vae.load.sources import ratings_files
-from vae.load.split import SplitOptions, split_ratings
+from vae.load.split import FEWEST_ITEMS_TO_SPLIT, SplitOptions, split_ratings
 from vae.load.store import locked, prepared_folder, read_manifest, sha256, write_split
 from vae.load.synthetic import generate
 from vae.prepare_config import PrepareOptions
@@ -64,6 +65,7 @@ def _prepare(
             options.seed,
         ),
     )
+    _check_something_is_ranked(split.counts, options.test_proportion)
     facts = {
         "dataset": options.dataset,
         "sources": sources.result(),
@@ -73,6 +75,18 @@ def _prepare(
     for line in _report(split.counts, columns, options):
         say(line)
     say(f"Prepared {folder}.")
+
+
+def _check_something_is_ranked(counts: Mapping[str, int], proportion: float) -> None:
+    """Without a ranked item no metric is defined, and no model could be told to be the best."""
+    for name in ("validation", "test"):
+        if counts[f"{name}_ranked_pairs"] == 0:
+            least = max(FEWEST_ITEMS_TO_SPLIT, math.ceil(1 / proportion))
+            raise UserError(
+                f"None of the {counts['heldout_users']} {name} users has an item to rank, which "
+                f"takes {least} items that training users have too; raise --heldout_users, "
+                "--min_items_per_user or --test_proportion, or lower --threshold."
+            )
 
 
 def _files(options: PrepareOptions) -> list[Path]:

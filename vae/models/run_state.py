@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +74,8 @@ class RunState:
     def after_validation(self, ndcg: float) -> RunState:
         """The state with one more validation counted."""
         validated = dataclasses.replace(self, validation_is_due=False)
-        if self.best_ndcg is None or ndcg > self.best_ndcg:
+        # Not a number, where no validation user has anything to rank, is never the best.
+        if ndcg > (-math.inf if self.best_ndcg is None else self.best_ndcg):
             return dataclasses.replace(
                 validated, best_ndcg=ndcg, best_step=self.step, validations_since_best=0
             )
