@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vae.utils.files import write_whole  # noqa: E402 (needs the path above)
+from vae.utils.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 
