@@ -3,7 +3,7 @@
 #
 #   apt-get install buildah debootstrap
 #   scripts/check_docker.sh             # as root; 15 GB of disk
-#   KEEP=1 scripts/check_docker.sh      # keep the work folder: a second run reuses its layers
+#   KEEP=1 scripts/check_docker.sh      # keep the images; the next run starts from the same plain base
 #
 # The base is a stand-in for python:3.11-slim-bookworm made from Debian's packages, so no image
 # registry is needed. dllogger is left out (--build-arg DLLOGGER=), so GitHub is not either. Then the
@@ -12,7 +12,7 @@
 #
 # The builds use this machine's way to its package registries: pip's index and certificates as
 # `pip config` and the environment have them, the http proxy of the environment, and DEBIAN_MIRROR.
-# After a failure the work folder stays, and the next run goes on from there.
+# After a failure the work folder stays, to look at; the next run starts from the plain base in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,6 +28,9 @@ main() {
     mkdir -p "$work"
     trap 'on_exit' EXIT
     pip_configuration >"$work/pip.conf"
+    # What an earlier run left half done.
+    buildah "${storage[@]}" rm --all >/dev/null
+    buildah "${storage[@]}" rmi --prune >/dev/null
     have python-base || make_python_base
 
     say "Building on plain Python"
@@ -39,7 +42,7 @@ main() {
     leave
 
     say "Building on a base that has TensorFlow and Horovod"
-    have tensorflow-base || make_tensorflow_base
+    make_tensorflow_base
     build vae-gpu tensorflow-base
     check_left_alone
     say "The image builds on both bases, and trains"
@@ -51,18 +54,16 @@ main() {
 # Debian's Python under the paths of Docker's: /usr/local/bin/python, with pip beside it.
 make_python_base() {
     say "Making the plain base from Debian's packages"
-    if [ ! -e "$work/rootfs.done" ]; then
-        rm -rf "$work/rootfs"
-        debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv \
-            bookworm "$work/rootfs" "$mirror" >"$work/debootstrap.log"
-        chroot "$work/rootfs" python3 -m venv /usr/local
-        touch "$work/rootfs.done"
-    fi
+    rm -rf "$work/rootfs"
+    debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv \
+        bookworm "$work/rootfs" "$mirror" >"$work/debootstrap.log"
+    chroot "$work/rootfs" python3 -m venv /usr/local
     enter scratch
     buildah "${storage[@]}" add --quiet "$container" "$work/rootfs" / >/dev/null
     buildah "${storage[@]}" config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         --cmd python3 "$container"
     commit python-base
+    rm -rf "$work/rootfs"
 }
 
 # What matters of NVIDIA's base: TensorFlow and Horovod are there, in versions of its own. One package
@@ -77,7 +78,7 @@ make_tensorflow_base() {
 }
 
 build() { # image, base
-    buildah "${storage[@]}" build --isolation chroot --layers --pull-never "${registries[@]}" \
+    buildah "${storage[@]}" build --isolation chroot --pull-never "${registries[@]}" \
         --format docker --build-arg "FROM_IMAGE_NAME=localhost/$2" --build-arg DLLOGGER= --tag "localhost/$1" .
 }
 
@@ -186,7 +187,7 @@ on_exit() {
     if [ -n "${finished:-}" ] && [ -z "${KEEP:-}" ]; then
         rm -rf "$work"
     else
-        echo "The work folder $work was kept; the next run goes on from it."
+        echo "The work folder $work was kept."
     fi
 }
 
