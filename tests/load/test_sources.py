@@ -142,7 +142,7 @@ def prepared_digest(data_dir, sources):
         user_col="user",
         item_col="item",
         min_items_per_user=1,
-        heldout_users=2,
+        heldout_users=6,
         force=True,
     )
     prepare(options, lambda _: None)
@@ -159,7 +159,7 @@ def test_the_prepared_data_do_not_depend_on_files_formats_and_blocks(
         (user, item, numbers.choice(["0.5", "3.5", "4", "5.0"]))
         for user in users
         for item in items
-        if numbers.random() < 0.5
+        if numbers.random() < 0.9
     ]
     numbers.shuffle(rows)
     folder = tmp_path_factory.mktemp("split")
