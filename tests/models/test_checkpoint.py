@@ -103,8 +103,8 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
 
     for owner, name in (
         (model[1], "save"),
-        (checkpoint, "_sha256"),
-        (checkpoint, "_sync"),
+        (checkpoint, "sha256"),
+        (checkpoint, "sync"),
         (checkpoint.shutil, "rmtree"),
         (Path, "mkdir"),
         (Path, "write_text"),

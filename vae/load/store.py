@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from vae.errors import UserError
 from vae.load.columns import Columns
 from vae.load.dataset import Dataset, HeldOut, Split
 from vae.load.npz import map_npz, save_npz
+from vae.utils.files import sha256, sync
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -114,7 +114,7 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
         drafts[folder / MANIFEST] = draft = folder / f"{_DRAFT_PREFIX}{MANIFEST}"
         draft.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for draft in drafts.values():
-            _sync(draft)
+            sync(draft)
         (folder / MANIFEST).unlink(missing_ok=True)
         for target, draft in drafts.items():
             draft.replace(target)
@@ -210,15 +210,6 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     return dataset
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _checksum(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
@@ -260,11 +251,3 @@ def _content_digest(
         digest.update(f"{name} {values.dtype.str}".encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from vae.errors import UserError
 from vae.models.run_state import RunState
 from vae.models.vae import Architecture
+from vae.utils.files import sha256, sync
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
@@ -182,13 +183,13 @@ class CheckpointFolder:
     def _write(self, session: tf.Session, saver: tf.train.Saver, state: RunState) -> None:
         draft = self._new_draft()
         saver.save(session, str(draft / _PREFIX), write_meta_graph=False, write_state=False)
-        digests = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+        digests = {path.name: sha256(path) for path in sorted(draft.iterdir())}
         _write_document(draft / STATE_FILE, state, digests)
         for path in draft.iterdir():
-            _sync(path)
-        _sync(draft)
+            sync(path)
+        sync(draft)
         draft.rename(self.at(state.step))
-        _sync(self.path)
+        sync(self.path)
 
     def _replace_state(self, state: RunState) -> None:
         """Brings a checkpoint that was written before a validation up to its result."""
@@ -196,9 +197,9 @@ class CheckpointFolder:
         _, digests = _read_document(checkpoint)
         draft = self._new_draft()
         _write_document(draft / STATE_FILE, state, digests)
-        _sync(draft / STATE_FILE)
+        sync(draft / STATE_FILE)
         (draft / STATE_FILE).replace(checkpoint / STATE_FILE)
-        _sync(checkpoint)
+        sync(checkpoint)
         draft.rmdir()
 
     def _remove_old(self, newest: int, best_step: int | None) -> None:
@@ -230,7 +231,7 @@ def verify(checkpoint: Path) -> RunState:
     for name, digest in digests.items():
         path = checkpoint / name
         try:
-            found = _sha256(path)
+            found = sha256(path)
         except OSError as error:
             raise _damaged(path, error.strerror) from None
         if found != digest:
@@ -338,20 +339,3 @@ def _cause(error: OSError | tf.errors.OpError) -> str:
         return error.strerror or str(error)
     lines = [line for line in error.message.splitlines() if _DRAFT_PREFIX in line]
     return lines[-1].rpartition("; ")[2] if lines else type(error).__name__
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_MEGABYTE):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Flushes a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
