@@ -1,6 +1,7 @@
 """Prepared data on the disk: they come back equal and mapped, whole or not at all."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -224,12 +225,12 @@ def steps(monkeypatch):
 
         return step
 
-    monkeypatch.setattr(store.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for owner, name in (
         (store, "save_npz"),
         (store.np, "save"),
         (store, "sha256"),
-        (store, "_sync"),
+        (store, "sync"),
         (Path, "write_text"),
         (Path, "unlink"),
         (Path, "replace"),
@@ -246,7 +247,7 @@ def test_the_manifest_is_removed_before_any_file_changes_and_written_after_all(t
     assert moves[0] == ("unlink", (folder / "manifest.json",))
     assert targets[-1] == folder / "manifest.json"
     assert {path.name for path in targets[1:-1]} == set(FILES)
-    synced = {args[0].name for name, args in seen if name == "_sync"}
+    synced = {args[0].name for name, args in seen if name == "sync"}
     assert synced == {f".draft-{name}" for name in (*FILES, "manifest.json")}
     assert not list(folder.glob(".draft-*"))
 
