@@ -22,7 +22,8 @@ WORKDIR /workspace/vae
 COPY requirements.txt ./
 RUN if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("tensorflow") is None)'; then \
         python -m pip list --format=freeze > /tmp/installed.txt \
-        && sed -nE '/^tensorflow/d; s/^([a-z]+)==.*/\1/p' requirements.txt > /tmp/missing.txt \
+        && awk -F== 'NR == FNR { have[tolower($1)]; next } /^[a-z]/ && !/^tensorflow/ && !($1 in have)' \
+            /tmp/installed.txt requirements.txt > /tmp/missing.txt \
         && python -m pip install -c /tmp/installed.txt -r /tmp/missing.txt \
         && rm /tmp/installed.txt /tmp/missing.txt; \
     else \
