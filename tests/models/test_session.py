@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 
 from vae.config import Config
 from vae.errors import UserError
-from vae.models.session import check_gpu_limit, open_session
+from vae.models.session import open_session
 from vae.utils.workers import SingleWorker
 
 
@@ -13,16 +13,6 @@ from vae.utils.workers import SingleWorker
 def one_gpu(monkeypatch):
     """A machine that claims to have one GPU."""
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
-
-
-def test_a_batch_too_large_for_the_gpus_sparse_product_is_refused(one_gpu):
-    check_gpu_limit(24_576 * 36, 600)  # ML-20M at the default batch
-    with pytest.raises(UserError, match="divide --batch_size_train by 2"):
-        check_gpu_limit(24_576 * 200, 600)
-
-
-def test_a_cpu_has_no_such_limit():
-    check_gpu_limit(24_576 * 200, 600)
 
 
 def test_a_worker_without_a_gpu_of_its_own_is_an_error(one_gpu):

@@ -67,9 +67,8 @@ class Histories(NamedTuple):
     def weighted_sum(self, weights: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         """(B, H) sum over each user's items of the items' (I, H) vectors times (B,) weights."""
         with uncompiled():
-            shape = tf.stack([tf.size(self.counts, out_type=tf.int64), vectors.shape[0]])
-            inputs = tf.SparseTensor(self.coordinates(), self.spread(weights), shape)
-            return tf.sparse.sparse_dense_matmul(inputs, vectors)
+            sums = tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
+        return weights[:, tf.newaxis] * sums
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """A (B, I) matrix with (N,) ``values`` added at the users' items.
@@ -94,11 +93,6 @@ class PortableHistories(Histories):
 
     A batch of a server is small, so their speed matters little.
     """
-
-    def weighted_sum(self, weights: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-        """As ``Histories`` does it, over a copy of the (N, H) vectors."""
-        weighted = tf.gather(vectors, self.items) * self.spread(weights)[:, tf.newaxis]
-        return tf.math.unsorted_segment_sum(weighted, self.rows, self.users)
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """As ``Histories`` does it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,29 +17,6 @@ tf.disable_control_flow_v2()
 
 # The recipe uses TF1's API on purpose: no advice on every call that TF2 has another one.
 tf.logging.set_verbosity(tf.logging.ERROR)
-
-
-_LARGEST_GPU_PRODUCT = 2**31
-"""Interactions times units that TensorFlow's sparse product takes on a GPU (its kernel's index)."""
-
-
-def check_gpu_limit(interactions: float, hidden_dim: int) -> None:
-    """Refuses, before training, a batch that a GPU would refuse in the middle of it.
-
-    Args:
-        interactions: of one worker's share of a batch, after dropout, on average.
-        hidden_dim: units of the first hidden layer.
-
-    Raises:
-        UserError: the share is too large, and what batch would do.
-    """
-    share = interactions * hidden_dim / _LARGEST_GPU_PRODUCT
-    if share > 1 and tf.config.list_physical_devices("GPU"):
-        raise UserError(
-            f"a worker's share of a batch holds {interactions:,.0f} interactions on average, more "
-            f"than a GPU takes with {hidden_dim} hidden units; divide --batch_size_train by "
-            f"{math.ceil(1.05 * share)} or start more workers."
-        )
 
 
 @contextmanager

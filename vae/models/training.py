@@ -21,7 +21,7 @@ from vae.models.inference import Model
 from vae.models.precision import MOST_OVERFLOWS, Overflows
 from vae.models.ranking import build_ranking
 from vae.models.resumption import Start, nothing_left
-from vae.models.session import check_gpu_limit, open_session
+from vae.models.session import open_session
 from vae.models.timeline import run_traced
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
@@ -94,10 +94,6 @@ class Trainer:
             config.dropout,
             workers.rank,
             workers.size,
-        )
-        items_per_user = dataset.train.nnz / dataset.train.shape[0]
-        check_gpu_limit(
-            self._batches.largest_share * items_per_user * (1 - config.dropout), config.hidden_dim
         )
         items = len(dataset.item_ids)
         architecture = Architecture(items, config.hidden_dim, config.latent_dim, config.activation)
