@@ -15,9 +15,6 @@ import tensorflow.compat.v1 as tf
 from vae.models.histories import Histories
 from vae.models.slices import SliceResult, map_slices, users_in_slice
 
-_MOST_USERS, _LEAST_USERS = 2048, 512
-"""Of a slice: products of 512 users or more run at full speed (docs/performance.md)."""
-
 
 def multinomial_nll(
     hidden: tf.Tensor,
@@ -53,7 +50,7 @@ def multinomial_nll(
         ``kernel`` and ``bias``.
     """
     if slice_users is None:
-        slice_users = users_in_slice(_MOST_USERS, _LEAST_USERS, int(kernel.shape[1]))
+        slice_users = users_in_slice(int(kernel.shape[1]))
 
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:

@@ -14,9 +14,6 @@ from vae.models.vae import COLUMN_MULTIPLE, VAE
 
 _GROUP = COLUMN_MULTIPLE
 
-_MOST_USERS, _LEAST_USERS = 512, 64
-"""Of a slice: few enough that the logits are still in the cache when they are ranked."""
-
 
 class Ranking(NamedTuple):
     """The inference graph's input and output.
@@ -78,8 +75,8 @@ def rank(
         none_left = tf.equal(scores, float("-inf"))
         return SliceResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
 
-    size = users_in_slice(_MOST_USERS, _LEAST_USERS, vae.architecture.columns)
-    _, (items, scores) = map_slices(body, seen, [hidden], max_users, size)
+    slice_users = users_in_slice(vae.architecture.columns)
+    _, (items, scores) = map_slices(body, seen, [hidden], max_users, slice_users)
     return items, scores
 
 

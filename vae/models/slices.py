@@ -12,19 +12,16 @@ import tensorflow.compat.v1 as tf
 
 from vae.models.histories import Histories
 
+_USERS, _LEAST_USERS = 2048, 512
+"""Of a slice: products of 512 users or more run at full speed (docs/performance.md)."""
+
 _COLUMNS = 20_112
-"""Those of the catalogue for which slices were measured: ML-20M's (docs/performance.md)."""
+"""Those of the catalogue for which slices were measured: ML-20M's."""
 
 
-def users_in_slice(most: int, least: int, columns: int) -> int:
-    """Users in a slice: ``most``, or fewer on a wider catalogue, whose logits take as much memory.
-
-    Args:
-        most: what is best on a catalogue like ML-20M's.
-        least: with fewer users, matmuls would be slow.
-        columns: of the logits.
-    """
-    return max(least, min(most, most * _COLUMNS // columns))
+def users_in_slice(columns: int) -> int:
+    """Users in a slice of so many columns; fewer on a wide catalogue, for the sake of memory."""
+    return max(_LEAST_USERS, min(_USERS, _USERS * _COLUMNS // columns))
 
 
 class SliceResult(NamedTuple):
