@@ -30,8 +30,10 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from vae.utils.files import write_whole
 
 REPEATS = 7
 RECOMMEND_REPEATS = 5
@@ -59,7 +61,7 @@ def main() -> int:
     print(table(results))
     if flags.json:
         document = {"machine": platform.processor() or platform.machine(), "parts": results}
-        flags.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_whole(flags.json, json.dumps(document, indent=2) + "\n")
     return 0
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import argparse
 import csv
 import fcntl
+import io
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -37,7 +37,11 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vae.utils.files import write_whole
+
+ROOT = Path(__file__).resolve().parents[1]
 METRIC = "ndcg@100"
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
@@ -174,15 +178,14 @@ def as_flags(params: Mapping[str, Any]) -> list[str]:
 
 def write_csv(path: Path, trials: list[FrozenTrial]) -> None:
     """Writes a row for each trial, best first."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["trial", "state", METRIC, "epoch", "seconds", *SPACE])
-        for trial in sorted(trials, key=best_validation, reverse=True):
-            facts = [trial.number, trial.state.name.lower(), best_validation(trial)]
-            facts += [trial.user_attrs.get("epoch", ""), trial.duration.total_seconds()]
-            rows.writerow([*facts, *(trial.params.get(name, "") for name in SPACE)])
-    draft.replace(path)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["trial", "state", METRIC, "epoch", "seconds", *SPACE])
+    for trial in sorted(trials, key=best_validation, reverse=True):
+        facts = [trial.number, trial.state.name.lower(), best_validation(trial)]
+        facts += [trial.user_attrs.get("epoch", ""), trial.duration.total_seconds()]
+        rows.writerow([*facts, *(trial.params.get(name, "") for name in SPACE)])
+    write_whole(path, text.getvalue())
 
 
 def best_validation(trial: FrozenTrial) -> float:

@@ -133,7 +133,7 @@ def test_the_model_card_tells_data_flags_metrics_and_versions(exported, dataset)
     card = (exported[0] / "model_card.md").read_text()
     results = json.loads((exported[0].parent / "results/results.json").read_text())
     for fact in (
-        dataset.digest, "| hidden_dim | 64 |", "tensorflow 2.", "| checkpoint | ",
+        dataset.digest, "| hidden_dim | 64 |", "| TensorFlow | 2.", "| checkpoint | ",
         f"| test_ndcg@100 | {results['test_ndcg@100']:.5f} |", "int64 item ids",
     ):  # fmt: skip
         assert fact in card

@@ -61,10 +61,7 @@ def export(
     """
     assert config.export is not None
     folder = config.export
-    titles = None
-    if config.item_names:
-        item = dataset.columns.item
-        titles = read_titles(config.item_names, item, config.title_col, dataset.item_ids)
+    titles = read_titles(config, dataset)
     draft = folder.with_name(f".writing-{os.getpid()}-{folder.name}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

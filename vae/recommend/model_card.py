@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
-import tensorflow.compat.v1 as tf
-
-from vae import __version__
 from vae.config import Config
 from vae.load import Dataset
 from vae.models.inference import Model
+from vae.report.facts import data_facts, version_facts
 
 _TEXT = """\
 # Model card: recommendations for {dataset}
@@ -59,17 +56,13 @@ def model_card(
     architecture = model.architecture
     rows = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "data set": dataset.name,
-        "digest of the data": dataset.digest,
-        "training users": f"{dataset.train.shape[0]:,}",
-        "items": f"{architecture.items:,}",
-        "training pairs": f"{dataset.train.nnz:,}",
+        **data_facts(dataset),
         "architecture": f"{architecture.hidden_dim} {architecture.activation} units, "
         f"{architecture.latent_dim} latent dimensions",
         "weights of the last layer": config.export_dtype,
         **model.facts,
         **{name: f"{value:.5f}" for name, value in figures.items()},
-        "versions": f"vae {__version__}, tensorflow {tf.__version__}, numpy {np.__version__}",
+        **version_facts(),
     }
     return _TEXT.format(
         dataset=dataset.name,

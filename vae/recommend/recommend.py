@@ -141,13 +141,8 @@ class _Rows:
     @classmethod
     def of(cls, config: Config, dataset: Dataset) -> _Rows:
         """Rows with the data set's names of columns."""
-        item = dataset.columns.item
-        titles = (
-            read_titles(config.item_names, item, config.title_col, dataset.item_ids)
-            if config.item_names
-            else None
-        )
-        return cls(dataset.columns.user, item, pa.array(dataset.item_ids), titles)
+        columns, ids = dataset.columns, pa.array(dataset.item_ids)
+        return cls(columns.user, columns.item, ids, read_titles(config, dataset))
 
     def schema(self, user_ids: NDArray[np.generic]) -> pa.Schema:
         """Names and types of the columns."""

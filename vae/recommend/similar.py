@@ -30,10 +30,8 @@ def similar_items_table(config: Config, dataset: Dataset, model: Model) -> str:
             f"--similar_items {config.similar_items}: {dataset.name} has no such item; "
             f"its ids are like {examples}."
         )
-    titles = [""] * len(ids)
-    if config.item_names:
-        found = read_titles(config.item_names, dataset.columns.item, config.title_col, ids)
-        titles = found.fill_null("").to_pylist()
+    found = read_titles(config, dataset)
+    titles = [""] * len(ids) if found is None else found.fill_null("").to_pylist()
     assert model.weights is not None
     kernel = model.weights["decoder/items/kernel"][:, : len(ids)]
     nearest, cosines = nearest_columns(kernel, column, min(_SHOWN, len(ids) - 1))

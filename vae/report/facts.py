@@ -1,4 +1,4 @@
-"""What a report says of the data, the machine and the programs."""
+"""What reports and model cards say of the data, the machine and the programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def data_facts(dataset: Dataset) -> Facts:
     """Counts of a prepared data set."""
     users, items = dataset.train.shape
     return {
-        "name": dataset.name,
+        "data set": dataset.name,
         "items": f"{items:,}",
         "training users": f"{users:,}",
         "training pairs": f"{dataset.train.nnz:,}",
@@ -29,7 +29,7 @@ def data_facts(dataset: Dataset) -> Facts:
         "density": f"{dataset.train.nnz / users / items:.3%}",
         "validation users": f"{len(dataset.validation.user_ids):,}",
         "test users": f"{len(dataset.test.user_ids):,}",
-        "digest": dataset.digest,
+        "digest of the data": dataset.digest,
     }
 
 
