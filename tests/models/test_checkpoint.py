@@ -11,8 +11,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from vae.errors import UserError
-from vae.models import checkpoint
-from vae.models.checkpoint import CheckpointFolder
+from vae.models import checkpoint, checkpoint_folder
+from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.run_state import RunState
 from vae.models.vae import VAE, Architecture
 
@@ -105,7 +105,8 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
         (model[1], "save"),
         (checkpoint, "sha256"),
         (checkpoint, "sync"),
-        (checkpoint.shutil, "rmtree"),
+        (checkpoint_folder, "sync"),
+        (checkpoint_folder.shutil, "rmtree"),
         (Path, "mkdir"),
         (Path, "write_text"),
         (Path, "rename"),

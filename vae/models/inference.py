@@ -16,7 +16,7 @@ from vae.config import Config
 from vae.errors import UserError
 from vae.load import Dataset
 from vae.models import checkpoint
-from vae.models.checkpoint import CheckpointFolder
+from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.evaluation import Evaluation, evaluate, metric_depth
 from vae.models.ranking import Ranking, build_ranking
 from vae.models.run_state import RunState

@@ -11,7 +11,7 @@ from vae.errors import UserError
 from vae.flags import as_json
 from vae.load import Dataset
 from vae.models import checkpoint
-from vae.models.checkpoint import CheckpointFolder
+from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.run_state import RunState
 from vae.models.vae import Architecture
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +15,14 @@ from vae.config import Config
 from vae.errors import UserError
 from vae.load import Batch, Dataset, TrainingBatches, prefetch
 from vae.models import checkpoint
-from vae.models.checkpoint import CheckpointFolder
+from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.evaluation import BrokenOff, Evaluation, evaluate, metric_depth
+from vae.models.finiteness import FiniteChecks
 from vae.models.inference import Model
-from vae.models.precision import MOST_OVERFLOWS, Overflows
 from vae.models.ranking import build_ranking
 from vae.models.resumption import Start, nothing_left
 from vae.models.session import open_session
+from vae.models.throughput import Throughput
 from vae.models.timeline import run_traced
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
@@ -103,14 +104,12 @@ class Trainer:
             self._ranking = build_ranking(
                 self._vae, metric_depth(items), max_users=config.batch_size_validation
             )
-        self._all_finite = all_finite(tf.global_variables())
+        self._finite = FiniteChecks(config.lr, tf.global_variables())
         self._saver = tf.train.Saver(max_to_keep=None)
         self._folder = CheckpointFolder(config.checkpoint_dir) if config.checkpoint_dir else None
         self._state = start.state
         self._save_interval = config.save_interval
         self._last_save = time.monotonic()
-        self._last_loss: float | None = None
-        self._overflows = Overflows()
         self._throughput = Throughput(config.warm_up_epochs)
         self._validation: Evaluation | None = None
         self._steps = config.epochs * self._batches.steps_per_epoch
@@ -166,7 +165,6 @@ class Trainer:
         before = time.perf_counter()
         for batch in prefetch(self._batches.epoch(self._state.epoch, self._state.batch)):
             totals, scalars, asked = self._run_step(batch)
-            self._check_finite(totals, scalars, batch)
             self._state = self._state.after_step(totals, time.perf_counter() - before)
             progress.update()
             if self._state.batch < self._batches.steps_per_epoch:
@@ -195,7 +193,7 @@ class Trainer:
         )
 
     def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, Requests]:
-        """Runs one step; returns what it adds to the epoch's sums, its scalars, the requests."""
+        """Runs and checks one step; returns what it adds to the sums, its scalars, the requests."""
         step = self._step
         fetches = [step.totals, step.scalars, step.requests, step.applied, step.update]
         feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
@@ -210,39 +208,13 @@ class Trainer:
         else:
             results = self._session.run(fetches, feed)
         totals, scalars, (stop, save), applied, _ = results
-        self._overflows.add(int(applied))
+        place = f"step {self._state.step + 1}, epoch {self._state.epoch + 1}"
+        self._finite.check_step(totals, scalars, int(applied), batch.global_users, place)
         return totals, scalars, Requests(bool(stop), bool(save))
 
-    def _check_finite(self, totals: NDArray[np.float32], scalars: Scalars, batch: Batch) -> None:
-        """Stops all ranks, who share what is checked, before the weights of such a step are saved.
-
-        Gradients that overflow now and then are the price of float16; when all of them do, nothing
-        is learnt any more.
-        """
-        step, epoch = self._state.step + 1, self._state.epoch + 1
-        if not np.isfinite(totals).all():
-            raise self._not_finite("the loss of", step, epoch)
-        if self._overflows.in_a_row >= MOST_OVERFLOWS:
-            skipped = f"the gradients of {MOST_OVERFLOWS} steps in a row"
-            scale = f"the loss scale of --amp is {scalars['loss_scale']:g}"
-            raise self._not_finite(f"{skipped} ({scale}) before", step, epoch)
-        self._last_loss = float(totals[0]) / batch.global_users
-
     def _check_weights(self) -> None:
-        """Finds what a step with a finite loss has done to the weights."""
-        if not self._session.run(self._all_finite):
-            what = "the model's weights or Adam's moments after"
-            epochs = self._state.epoch + (self._state.batch > 0)
-            raise self._not_finite(what, self._state.step, epochs)
-
-    def _not_finite(self, what: str, step: int, epoch: int) -> UserError:
-        last = "none" if self._last_loss is None else f"{self._last_loss:.6g} nats/user"
-        return UserError(
-            f"Not finite: {what} step {step}, epoch {epoch} (last finite loss: {last}); "
-            "go on from an older checkpoint (--resume) or start over (--restart), with a smaller "
-            f"--lr than {self._config.lr}.",
-            exit_code=1,
-        )
+        epochs = self._state.epoch + (self._state.batch > 0)
+        self._finite.check_weights(self._session, f"step {self._state.step}, epoch {epochs}")
 
     def _validation_is_due(self) -> bool:
         epoch = self._state.epoch
@@ -325,30 +297,3 @@ class Trainer:
         if self._state.best_ndcg is not None:
             summary["best_ndcg@100"] = self._state.best_ndcg
         return summary
-
-
-def all_finite(variables: Sequence[tf.Variable]) -> tf.Tensor:
-    """Scalar bool: whether no number in these variables is infinite or NaN."""
-    floating = [v for v in variables if v.dtype.base_dtype.is_floating]
-    return tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])
-
-
-class Throughput:
-    """Mean training throughput without the first epochs, which warm up."""
-
-    def __init__(self, warm_up_epochs: int) -> None:
-        self._left_to_skip = warm_up_epochs
-        self._users = 0
-        self._seconds = 0.0
-
-    def add(self, users: int, seconds: float) -> None:
-        """Count an epoch."""
-        if self._left_to_skip:
-            self._left_to_skip -= 1
-        else:
-            self._users += users
-            self._seconds += seconds
-
-    def summary(self) -> dict[str, float]:
-        """The mean in users a second; empty when no epoch was left to measure."""
-        return {"mean_training_throughput": self._users / self._seconds} if self._users else {}
