@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -60,7 +60,10 @@ def main() -> int:
     results = {part: _in_a_process(part, flags) for part in PARTS}
     print(table(results))
     if flags.json:
-        document = {"machine": platform.processor() or platform.machine(), "parts": results}
+        from vae.report.facts import machine_facts
+        from vae.utils.workers import connect
+
+        document = {"machine": machine_facts(connect()), "parts": results}
         write_whole(flags.json, json.dumps(document, indent=2) + "\n")
     return 0
 
@@ -232,8 +235,8 @@ def preparation(data_dir: Path, name: str) -> dict[str, Any]:
     source = data_dir / name / "extracted" / name / "ratings.csv"
     script = Path(__file__).parents[1] / "prepare_dataset.py"
     command = [
-        sys.executable, script, "--dataset", f"{name}-benchmark", "--ratings", source,
-        "--data_dir", data_dir, "--force",
+        sys.executable, str(script), "--dataset", f"{name}-benchmark", "--ratings", str(source),
+        "--data_dir", str(data_dir), "--force",
     ]  # fmt: skip
     seconds = []
     for _ in range(REPEATS):
@@ -272,7 +275,7 @@ def matmuls(
 
 def in_turn(
     first: Callable[[], Any], second: Callable[[], Any], repeats: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Seconds of two calls that take turns, without their first, which warms up."""
     seconds = np.empty((repeats + 1, 2))
     for row in seconds:

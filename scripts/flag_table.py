@@ -15,6 +15,7 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -50,16 +51,17 @@ def table(options: type) -> str:
     return "\n".join(lines) + "\n"
 
 
-def default(field: dataclasses.Field) -> str:
+def default(field: dataclasses.Field[Any]) -> str:
     """What holds without the flag: 'off' for a switch, 'none' where there is no value."""
     if field.default is None:
         return "none"
     return "off" if field.default is False else f"`{field.default}`"
 
 
-def meaning(field: dataclasses.Field) -> str:
+def meaning(field: dataclasses.Field[Any]) -> str:
     """The help text, with the values to choose from; safe in a table's cell."""
-    text, choices = field.metadata["help"], field.metadata["choices"]
+    text: str = field.metadata["help"]
+    choices = field.metadata["choices"]
     if choices:
         text += f" ({', '.join(f'`{choice}`' for choice in choices)})"
     return text.replace("|", r"\|").replace("<", "&lt;")

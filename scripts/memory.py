@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
 PART_ROWS = 10_000_000
@@ -84,7 +85,7 @@ def generate(folder: Path, rows: int, items: int, kind: str) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def names(numbers: np.ndarray, prefix: str, kind: str) -> pa.Array:
+def names(numbers: NDArray[np.int64], prefix: str, kind: str) -> pa.Array:
     """Ids as they are, or as strings such as ``user-000000012``."""
     if kind == "integers":
         return pa.array(numbers)

@@ -182,8 +182,9 @@ def write_csv(path: Path, trials: list[FrozenTrial]) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["trial", "state", METRIC, "epoch", "seconds", *SPACE])
     for trial in sorted(trials, key=best_validation, reverse=True):
+        seconds = trial.duration.total_seconds() if trial.duration else ""
         facts = [trial.number, trial.state.name.lower(), best_validation(trial)]
-        facts += [trial.user_attrs.get("epoch", ""), trial.duration.total_seconds()]
+        facts += [trial.user_attrs.get("epoch", ""), seconds]
         rows.writerow([*facts, *(trial.params.get(name, "") for name in SPACE)])
     write_whole(path, text.getvalue())
 
