@@ -141,6 +141,11 @@ def short(demo_data, tmp_path_factory):
     return folder
 
 
+def being_written(folder):
+    """Checkpoints that are not whole yet."""
+    return list((folder / "ckpt").glob(".writing-*"))
+
+
 def test_killed_twenty_times_a_run_ends_like_the_uninterrupted_one(
     reference, demo_data, tmp_path, monkeypatch
 ):
@@ -152,17 +157,21 @@ def test_killed_twenty_times_a_run_ends_like_the_uninterrupted_one(
     arguments = flags(demo_data, tmp_path, *WHOLE, *SAVE_EACH_STEP)
     moments = random.Random(7)
     drafts = 0
-    for _ in range(20):
+    for kill in range(20):
         target = newest_step(tmp_path) + moments.randrange(12)
         run = processes.Process(target=run_main, args=(arguments,))
         run.start()
         while run.is_alive() and newest_step(tmp_path) < target:
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.03))
+        if kill % 2:  # somewhere in a step
+            time.sleep(moments.uniform(0, 0.03))
+        else:  # in a checkpoint
+            while run.is_alive() and not being_written(tmp_path):
+                time.sleep(0.0002)
         run.kill()
         run.join()
         assert run.exitcode == -signal.SIGKILL, "it must not end by itself"
-        drafts += len(list((tmp_path / "ckpt").glob(".writing-*")))
+        drafts += len(being_written(tmp_path))
     assert drafts > 0, "no kill hit a checkpoint while it was written"
     assert newest_step(tmp_path) > 40
     done = run_script("main.py", *arguments, env=ONE_THREAD)
