@@ -15,8 +15,11 @@ from vae.models.vae import VAE, Architecture
 ITEMS, HIDDEN, LATENT = 61, 6, 3
 
 
-@pytest.mark.parametrize("slice_users", [7, 3])  # all at once, and in three slices
-def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(slice_users, monkeypatch):
+# In one slice, in three of them one after another, and in three of which two at once.
+@pytest.mark.parametrize(("slice_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
+def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
+    slice_users, at_once, monkeypatch
+):
     monkeypatch.setattr("vae.models.ranking.users_in_slice", lambda columns: slice_users)
     rng = np.random.default_rng(0)
     histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
@@ -26,7 +29,7 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(slice_users,
     k = 10
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
-        ranking = build_ranking(vae, k, max_users=7)
+        ranking = build_ranking(vae, k, max_users=7, slices_at_once=at_once)
         session.run(tf.global_variables_initializer())
         weights = session.run({v.op.name: v for v in vae.variables})
         items, scores = session.run(

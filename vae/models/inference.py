@@ -28,6 +28,9 @@ from vae.utils.workers import Workers, together
 
 Weights = Mapping[str, NDArray[np.float32]]
 
+_AT_ONCE = 2
+"""Slices of users: while one picks its best items, the other one's product fills the cores."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -106,10 +109,10 @@ def open_model(
     seen_apart: bool = False,
 ) -> Iterator[tuple[tf.Session, Ranking]]:
     """A session with the inference graph of a model."""
-    with tf.Graph().as_default(), open_session(config, workers) as session:
+    with tf.Graph().as_default(), open_session(config, workers, _AT_ONCE) as session:
         with compiled(config.xla):
             vae = VAE(model.architecture, config.seed, item_dtype)
-            ranking = build_ranking(vae, k, max_users, seen_apart)
+            ranking = build_ranking(vae, k, max_users, seen_apart, _AT_ONCE)
         model.load_into(session, vae)
         yield session, ranking
 

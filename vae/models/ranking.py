@@ -33,7 +33,9 @@ class Ranking(NamedTuple):
     catalogue: int
 
 
-def build_ranking(vae: VAE, k: int, max_users: int, seen_apart: bool = False) -> Ranking:
+def build_ranking(
+    vae: VAE, k: int, max_users: int, seen_apart: bool = False, slices_at_once: int = 1
+) -> Ranking:
     """Adds the inference graph of the model, with placeholders for its input.
 
     Args:
@@ -41,15 +43,21 @@ def build_ranking(vae: VAE, k: int, max_users: int, seen_apart: bool = False) ->
         k: recommendations a user, at most the items of the catalogue.
         max_users: users in a batch at most.
         seen_apart: whether what not to recommend is fed by itself.
+        slices_at_once: slices of users that the session works at side by side.
     """
     users = histories.placeholders()
     seen = histories.placeholders() if seen_apart else users
-    items, scores = rank(vae, users, seen, k, max_users)
+    items, scores = rank(vae, users, seen, k, max_users, slices_at_once)
     return Ranking(users, seen, items, scores, vae.architecture.items)
 
 
 def rank(
-    vae: VAE, users: Histories, seen: Histories, k: int, max_users: int | None
+    vae: VAE,
+    users: Histories,
+    seen: Histories,
+    k: int,
+    max_users: int | None,
+    slices_at_once: int = 1,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best items for each user: mean instead of a sample, no dropout.
 
@@ -59,6 +67,7 @@ def rank(
         seen: what not to recommend to them.
         k: recommendations a user, at most the items of the catalogue.
         max_users: the largest B there will be, None to rank them all at once.
+        slices_at_once: as for ``build_ranking``.
 
     Returns:
         ``items`` and ``scores`` as in ``Ranking``.
@@ -75,8 +84,8 @@ def rank(
         none_left = tf.equal(scores, float("-inf"))
         return SliceResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
 
-    slice_users = users_in_slice(vae.architecture.columns)
-    _, (items, scores) = map_slices(body, seen, [hidden], max_users, slice_users)
+    slice_users = users_in_slice(vae.architecture.columns) // slices_at_once
+    _, (items, scores) = map_slices(body, seen, [hidden], max_users, slice_users, slices_at_once)
     return items, scores
 
 

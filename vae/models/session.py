@@ -20,14 +20,19 @@ tf.logging.set_verbosity(tf.logging.ERROR)
 
 
 @contextmanager
-def open_session(config: Config, workers: Workers) -> Iterator[tf.Session]:
+def open_session(config: Config, workers: Workers, at_once: int = 1) -> Iterator[tf.Session]:
     """A session for the current graph on the worker's own GPU, if there is one, else on the CPU.
+
+    Args:
+        config: the flags.
+        workers: which GPU is this worker's.
+        at_once: operations that a CPU may run side by side.
 
     Raises:
         UserError: this machine has GPUs, but fewer than workers; or, from within, memory has run
             out or another worker has ended.
     """
-    with tf.Session(config=_settings(config, workers)) as session:
+    with tf.Session(config=_settings(config, workers, at_once)) as session:
         try:
             yield session
         except tf.errors.ResourceExhaustedError as error:
@@ -44,7 +49,7 @@ def open_session(config: Config, workers: Workers) -> Iterator[tf.Session]:
             ) from None
 
 
-def _settings(config: Config, workers: Workers) -> tf.ConfigProto:
+def _settings(config: Config, workers: Workers, at_once: int) -> tf.ConfigProto:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus and workers.local_rank >= gpus:
         raise UserError(
@@ -53,9 +58,12 @@ def _settings(config: Config, workers: Workers) -> tf.ConfigProto:
         )
     settings = tf.ConfigProto(allow_soft_placement=True)
     if not gpus:
-        # One operation after another, each on all cores: two large matmuls side by side fight for
-        # the caches and take a fifth longer than in turn (docs/performance.md).
+        # Each on all cores. In training, two large matmuls side by side fight for the caches and
+        # take a fifth longer than in turn (docs/performance.md).
         settings.inter_op_parallelism_threads = 1
+    if not gpus and at_once > 1:
+        # A pool of its own: the shared one has the size that the process's first session gave it.
+        settings.session_inter_op_thread_pool.add(num_threads=at_once)
     if gpus and config.amp:
         settings.graph_options.rewrite_options.auto_mixed_precision = RewriterConfig.ON
     if config.no_tf32:

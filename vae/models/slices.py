@@ -37,6 +37,7 @@ def map_slices(
     per_user: Sequence[tf.Tensor],
     max_users: int | None,
     slice_users: int,
+    at_once: int = 1,
 ) -> SliceResult:
     """Calls ``body(histories, per_user)`` on slices of the batch and puts the results together.
 
@@ -47,6 +48,7 @@ def map_slices(
         max_users: the largest B there will be; one slice holds them all if it can, and in any case
             where this is None.
         slice_users: users in a slice at most. Slices differ by one user at most.
+        at_once: slices that the session may work at side by side, if it has threads for that.
 
     Returns:
         The sums and the rows of all B users.
@@ -84,7 +86,7 @@ def map_slices(
         lambda index, *_: index < slices,
         step,
         (tf.constant(0), zeros, arrays),
-        parallel_iterations=1,
+        parallel_iterations=at_once,
         back_prop=False,
     )
     return SliceResult(sums, [array.concat() for array in rows])
