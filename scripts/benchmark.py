@@ -28,12 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import runs
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from vae.utils.files import write_whole
 
 REPEATS = 7
 RECOMMEND_REPEATS = 5
@@ -60,11 +58,7 @@ def main() -> int:
     results = {part: _in_a_process(part, flags) for part in PARTS}
     print(table(results))
     if flags.json:
-        from vae.report.facts import machine_facts
-        from vae.utils.workers import connect
-
-        document = {"machine": machine_facts(connect()), "parts": results}
-        write_whole(flags.json, json.dumps(document, indent=2) + "\n")
+        runs.write_json(flags.json, {"machine": runs.machine(), "parts": results})
     return 0
 
 
@@ -233,7 +227,7 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
 def preparation(data_dir: Path, name: str) -> dict[str, Any]:
     """Seconds of preparing the data set again, as a whole process."""
     source = data_dir / name / "extracted" / name / "ratings.csv"
-    script = Path(__file__).parents[1] / "prepare_dataset.py"
+    script = runs.ROOT / "prepare_dataset.py"
     command = [
         sys.executable, str(script), "--dataset", f"{name}-benchmark", "--ratings", str(source),
         "--data_dir", str(data_dir), "--force",

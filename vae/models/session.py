@@ -61,9 +61,9 @@ def _settings(config: Config, workers: Workers, at_once: int) -> tf.ConfigProto:
         # Each on all cores. In training, two large matmuls side by side fight for the caches and
         # take a fifth longer than in turn (docs/performance.md).
         settings.inter_op_parallelism_threads = 1
-    if not gpus and at_once > 1:
-        # A pool of its own: the shared one has the size that the process's first session gave it.
-        settings.session_inter_op_thread_pool.add(num_threads=at_once)
+        if at_once > 1:
+            # Its own pool: the shared one has the size that the process's first session gave it.
+            settings.session_inter_op_thread_pool.add(num_threads=at_once)
     if gpus and config.amp:
         settings.graph_options.rewrite_options.auto_mixed_precision = RewriterConfig.ON
     if config.no_tf32:
