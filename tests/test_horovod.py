@@ -95,6 +95,26 @@ def test_any_number_of_workers_trains_the_same_weights(job, alone):
         np.testing.assert_allclose(weights[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("last_batch", [1, 2, 4])
+def test_a_last_batch_with_few_users_trains_the_same_weights(last_batch, demo_data, tmp_path):
+    train = np.load(demo_data / "synthetic/preprocessed/train_user_ids.npy")
+    batch = len(train) - last_batch  # two steps per epoch, of very unequal size
+    found = {}
+    for launcher in ("alone", "mpirun-2", "mpirun-3"):
+        folder = tmp_path / launcher
+        done = run_script(
+            "main.py", "--train", *train_flags(demo_data, folder), "--epochs", 3,
+            "--batch_size_train", batch, launcher=LAUNCHERS[launcher], env=ONE_THREAD,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found[launcher] = variables(folder)
+    expected = found.pop("alone")
+    assert expected["global_step"] == 6
+    for weights in found.values():
+        for name, value in expected.items():
+            np.testing.assert_allclose(weights[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
 def test_any_number_of_workers_reports_the_same_test_metrics(job, alone):
     found, expected = (
         json.loads((folder / "results/results.json").read_text()) for folder in (job, alone)

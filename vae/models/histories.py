@@ -67,7 +67,13 @@ class Histories(NamedTuple):
     def weighted_sum(self, weights: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         """(B, H) sum over each user's items of the items' (I, H) vectors times (B,) weights."""
         with uncompiled():
-            sums = tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
+            # TensorFlow's gradient of a segment sum over no items at all is uninitialised memory
+            # (SparseSegmentSumGrad, seen in 2.18 and 2.21). Item 0 in a last row of its own, which
+            # is dropped again, makes sure that there is an item; its gradient there is zero.
+            items = tf.pad(self.items, [[0, 1]])
+            rows = tf.concat([self.rows, [tf.cast(self.users, tf.int64)]], axis=0)
+            sums = tf.sparse.segment_sum(vectors, items, rows, num_segments=self.users + 1)
+            sums = sums[:-1]
         return weights[:, tf.newaxis] * sums
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

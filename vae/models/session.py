@@ -12,12 +12,6 @@ from vae.config import Config
 from vae.errors import UserError
 from vae.utils.workers import Workers
 
-# Control flow of TF1: loops are part of the graph itself, where Grappler's passes see into them.
-tf.disable_control_flow_v2()
-
-# The recipe uses TF1's API on purpose: no advice on every call that TF2 has another one.
-tf.logging.set_verbosity(tf.logging.ERROR)
-
 
 @contextmanager
 def open_session(config: Config, workers: Workers, at_once: int = 1) -> Iterator[tf.Session]:
