@@ -369,6 +369,21 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(
         assert "train_epoch_time" not in out
 
 
+@pytest.mark.parametrize("name", ["run[1]", "lr=*?", "back\\slash"])
+def test_a_folder_whose_name_is_a_pattern_holds_a_run_like_any_other(
+    name, demo_data, tmp_path, here
+):
+    folder = tmp_path / name
+    everything = ("--results_dir", folder / "results", "--tensorboard_dir", folder / "board")
+    for epochs in (1, 2):  # the second run resumes the first
+        code, out, err = here([*flags(demo_data, folder, "--epochs", epochs), *everything])
+        assert code == 0, err
+    assert f"Resuming {folder / 'ckpt/step-00000005'}" in out
+    code, out, err = here(["--test", *flags(demo_data, folder)[1:]])
+    assert code == 0, err
+    assert newest_step(folder) == 10
+
+
 def test_results_that_cannot_be_written_are_named_before_training(demo_data, tmp_path, here):
     (tmp_path / "file").touch()
     results = tmp_path / "file/results"

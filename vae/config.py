@@ -261,6 +261,11 @@ class Config:
             yield "--item_names is for --recommend, --similar_items and --export, give one of them"
         if self.output is not None and not self.output.name.endswith(OUTPUT_SUFFIXES):
             yield f"--output {self.output}: the name should end in {', '.join(OUTPUT_SUFFIXES)}"
+        if self.export is not None and re.search(r"[\[\\]", str(self.export.absolute())):
+            yield (
+                f"--export {self.export.absolute()}: TensorFlow takes '[' and '\\' in a path for a "
+                "pattern and could not load the model from there; name another folder"
+            )
 
     def _contradictions_of_resumption(self) -> Iterator[str]:
         try:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,8 @@ def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: R
     Raises:
         OSError: or ``tf.errors.OpError``, it cannot be written.
     """
-    saver.save(session, str(checkpoint / _PREFIX), write_meta_graph=False, write_state=False)
+    with _variables_in(checkpoint) as prefix:
+        saver.save(session, prefix, write_meta_graph=False, write_state=False)
     digests = {path.name: sha256(path) for path in sorted(checkpoint.iterdir())}
     _write_document(checkpoint / STATE_FILE, state, digests)
     for path in checkpoint.iterdir():
@@ -101,15 +105,17 @@ def verify(checkpoint: Path) -> RunState:
 
 def restore(session: tf.Session, saver: tf.train.Saver, checkpoint: Path) -> None:
     """Loads all variables of a training graph from a verified checkpoint."""
-    saver.restore(session, str(checkpoint / _PREFIX))
+    with _variables_in(checkpoint) as prefix:
+        saver.restore(session, prefix)
 
 
 def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
     """The layers' variables in a verified checkpoint by name, without building a graph."""
-    reader = tf.train.load_checkpoint(str(checkpoint / _PREFIX))
-    names = reader.get_variable_to_shape_map()
-    # Adam's slots are named after their variable, with another part at the end.
-    return {n: reader.get_tensor(n) for n in names if n.endswith(("/kernel", "/bias"))}
+    with _variables_in(checkpoint) as prefix:
+        reader = tf.train.load_checkpoint(prefix)
+        names = reader.get_variable_to_shape_map()
+        # Adam's slots are named after their variable, with another part at the end.
+        return {n: reader.get_tensor(n) for n in names if n.endswith(("/kernel", "/bias"))}
 
 
 def check_match(
@@ -135,6 +141,20 @@ def check_match(
             f"{checkpoint}: trained with another model or other data ({'; '.join(differences)}); "
             "give the flags and the data it was trained with, or another --checkpoint_dir."
         )
+
+
+@contextmanager
+def _variables_in(checkpoint: Path) -> Iterator[str]:
+    """The prefix of the variables' files, by a path that holds no name of the user's.
+
+    TensorFlow takes the path for a pattern when it reads: a checkpoint in ``run[1]`` would be
+    written there and never be found again.
+    """
+    folder = os.open(checkpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{_PREFIX}"
+    finally:
+        os.close(folder)
 
 
 def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:

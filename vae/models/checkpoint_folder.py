@@ -181,5 +181,5 @@ def _cause(error: OSError | tf.errors.OpError) -> str:
     """Why a file could not be written; TensorFlow says it at the end of one of many lines."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    lines = [line for line in error.message.splitlines() if _DRAFT_PREFIX in line]
+    lines = [line for line in error.message.splitlines() if "; " in line]
     return lines[-1].rpartition("; ")[2] if lines else type(error).__name__
