@@ -86,6 +86,7 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
 
     from vae.config import Config
     from vae.load import TrainingBatches, open_dataset, prefetch
+    from vae.models.precision import choose_precision
     from vae.models.session import open_session
     from vae.models.training_step import TrainingStep
     from vae.models.vae import VAE, Architecture
@@ -93,11 +94,11 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
 
     dataset = open_dataset(data_dir, name)
     config = Config(train=True, batch_size_train=batch_size, amp=amp)
-    workers = connect()
+    workers, precision = connect(), choose_precision(amp)
     batches = TrainingBatches(dataset.train, batch_size, 0, config.dropout)
-    with tf.Graph().as_default(), open_session(config, workers) as session:
+    with tf.Graph().as_default(), open_session(config, workers, precision) as session:
         vae = VAE(Architecture(len(dataset.item_ids)), 0)
-        step = TrainingStep(vae, config, workers, batches.largest_share)
+        step = TrainingStep(vae, config, workers, batches.largest_share, precision)
         floor = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
         session.run(tf.global_variables_initializer())
         elements = prefetch(batch for epoch in range(100) for batch in batches.epoch(epoch))

@@ -11,7 +11,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from main import main
-from vae.models import evaluation, precision, training, training_step
+from vae.models import evaluation, precision, training
 from vae.utils import workers
 
 LAST_RANK = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) - 1
@@ -31,7 +31,7 @@ def overflow():
             return super().optimizer(optimizer)
 
     workers.HorovodWorkers = Overflowing
-    training_step.choose_precision = lambda amp: precision.FLOAT16_REWRITE
+    training.choose_precision = lambda amp: precision.FLOAT16_REWRITE
 
 
 def at_step(number, action):

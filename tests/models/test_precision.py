@@ -1,5 +1,7 @@
 """Mixed precision: bfloat16 against float64, and float16's loss scaling as a state machine."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -7,12 +9,18 @@ from models.test_loss import HIDDEN, build, layer, random_users, reference
 from models.test_training_step import HIDDEN as STEP_HIDDEN
 from models.test_training_step import ITEMS as STEP_ITEMS
 from models.test_training_step import LATENT, USERS, training_matrix
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Config
 from vae.load import TrainingBatches
-from vae.models.precision import FLOAT16_REWRITE, LossScaling, Overflows, choose_precision
+from vae.models.inference import Model, open_model
+from vae.models.precision import (
+    FLOAT16_REWRITE,
+    FLOAT32,
+    LossScaling,
+    Overflows,
+    choose_precision,
+)
 from vae.models.training_step import TrainingStep
 from vae.models.vae import VAE, Architecture
 from vae.utils.workers import SingleWorker
@@ -127,25 +135,57 @@ def test_a_good_step_changes_the_weights_and_counts(scaled_step):
     assert (after["decoder/items/kernel"] != before["decoder/items/kernel"]).any()
 
 
-def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(monkeypatch):
+def rewritten_types(settings, fetched, monkeypatch):
+    """The types of each kind of operation of the current graph, once Grappler has rewritten it."""
     # Without a GPU the pass does nothing unless it is told to pretend; the graph is not run here.
     monkeypatch.setenv("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_SIMULATE_GPU", "true")
+    settings.graph_options.rewrite_options.min_graph_nodes = -1
+    graph = tf.get_default_graph()
+    graph.get_collection_ref("train_op")[:] = [fetched]  # what Grappler keeps
+    types = {}
+    for node in OptimizeGraph(settings, tf.train.export_meta_graph()).node:
+        types.setdefault(node.op, set()).add(tf.as_dtype(node.attr["T"].type or tf.float32))
+    return types
+
+
+def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(monkeypatch):
     config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
-    with tf.Graph().as_default() as graph:
+    with tf.Graph().as_default():
         vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT), 0)
         step = TrainingStep(vae, config, SingleWorker(""), USERS, FLOAT16_REWRITE)
-        graph.get_collection_ref("train_op")[:] = [step.update]  # what Grappler keeps
         settings = tf.ConfigProto()
-        settings.graph_options.rewrite_options.auto_mixed_precision = RewriterConfig.ON
-        settings.graph_options.rewrite_options.min_graph_nodes = -1
-        rewritten = OptimizeGraph(settings, tf.train.export_meta_graph())
+        FLOAT16_REWRITE.configure(settings)
+        types = rewritten_types(settings, step.update, monkeypatch)
     tf.mixed_precision.disable_mixed_precision_graph_rewrite()
-    types = {
-        op: {node.attr["T"].type for node in rewritten.node if node.op == op}
-        for op in ("MatMul", "Softmax", "ResourceApplyAdam")
-    }
-    assert tf.half.as_datatype_enum in types["MatMul"]
-    assert types["Softmax"] == types["ResourceApplyAdam"] == {tf.float32.as_datatype_enum}
+    assert tf.half in types["MatMul"]
+    assert types["Softmax"] == types["ResourceApplyAdam"] == {tf.float32}
+
+
+def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrite(monkeypatch):
+    # A machine that claims to have a GPU.
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
+    model = Model(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT))
+    config, workers = Config(train=True), SingleWorker("")
+    tf.mixed_precision.enable_mixed_precision_graph_rewrite(tf.train.AdamOptimizer())
+    found = []
+    try:
+        for amp in (False, True):
+            precision = choose_precision(amp)
+            with open_model(config, workers, model, 5, USERS, precision) as (session, ranking):
+                found.append(rewritten_types(session._config, ranking.items, monkeypatch))
+    finally:
+        tf.mixed_precision.disable_mixed_precision_graph_rewrite()
+    assert found[0]["MatMul"] == {tf.float32}
+    assert tf.half in found[1]["MatMul"]
+
+
+def test_the_rewrite_is_kept_from_softmax_in_every_version_of_tensorflow(monkeypatch):
+    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
+    monkeypatch.delenv(name, raising=False)
+    FLOAT32.configure(tf.ConfigProto())
+    assert name not in os.environ
+    FLOAT16_REWRITE.configure(tf.ConfigProto())
+    assert os.environ[name] == "Softmax"
 
 
 def test_a_checkpoint_holds_the_loss_scale_and_the_good_steps_since_it_changed(

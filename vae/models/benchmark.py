@@ -49,7 +49,7 @@ def benchmark(
     log.say(f"Precision of inference: {precision.description}.")
     k = min(config.top_results, model.architecture.items)
     sizes = config.benchmark_batch_sizes
-    with open_model(config, workers, model, k, max(sizes), precision.dtype) as (
+    with open_model(config, workers, model, k, max(sizes), precision) as (
         session,
         ranking,
     ):

@@ -18,6 +18,7 @@ from vae.load import Dataset
 from vae.models import checkpoint
 from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.evaluation import Evaluation, evaluate, metric_depth
+from vae.models.precision import FLOAT32, Precision
 from vae.models.ranking import Ranking, build_ranking
 from vae.models.run_state import RunState
 from vae.models.session import open_session
@@ -105,13 +106,16 @@ def open_model(
     model: Model,
     k: int,
     max_users: int,
-    item_dtype: tf.DType = tf.float32,
+    precision: Precision = FLOAT32,
     seen_apart: bool = False,
 ) -> Iterator[tuple[tf.Session, Ranking]]:
     """A session with the inference graph of a model."""
-    with tf.Graph().as_default(), open_session(config, workers, _AT_ONCE) as session:
+    with (
+        tf.Graph().as_default(),
+        open_session(config, workers, precision, _AT_ONCE) as session,
+    ):
         with compiled(config.xla):
-            vae = VAE(model.architecture, config.seed, item_dtype)
+            vae = VAE(model.architecture, config.seed, precision.dtype)
             ranking = build_ranking(vae, k, max_users, seen_apart, _AT_ONCE)
         model.load_into(session, vae)
         yield session, ranking

@@ -8,14 +8,17 @@ scaling. In both, weights, Adam's slots, the loss and all sums over users stay i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """What Linux calls a processor's bfloat16 instructions (x86, x86, ARM)."""
 
+_KEPT_FROM_REWRITE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
 
 MOST_OVERFLOWS = 64
 """Steps in a row that may be skipped: as many halvings take any loss scale that training reaches
@@ -35,6 +38,19 @@ class Precision:
     dtype: tf.DType
     description: str
     rewritten: bool = False
+
+    def configure(self, settings: tf.ConfigProto) -> None:
+        """Switch the float16 rewrite of a session's graphs on or off.
+
+        Off has to be said too: once an optimizer has asked for the rewrite, TensorFlow switches it
+        on in every later session of the process that says nothing.
+        """
+        rewrites = settings.graph_options.rewrite_options
+        rewrites.auto_mixed_precision = RewriterConfig.ON if self.rewritten else RewriterConfig.OFF
+        if self.rewritten:
+            # From TensorFlow 2.20 on the rewrite takes a softmax behind a matmul too, whose sums
+            # over a catalogue need float32.
+            os.environ.setdefault(_KEPT_FROM_REWRITE, "Softmax")
 
 
 FLOAT32 = Precision(tf.float32, "float32")

@@ -6,27 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import tensorflow.compat.v1 as tf
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from vae.config import Config
 from vae.errors import UserError
+from vae.models.precision import FLOAT32, Precision
 from vae.utils.workers import Workers
 
 
 @contextmanager
-def open_session(config: Config, workers: Workers, at_once: int = 1) -> Iterator[tf.Session]:
+def open_session(
+    config: Config, workers: Workers, precision: Precision = FLOAT32, at_once: int = 1
+) -> Iterator[tf.Session]:
     """A session for the current graph on the worker's own GPU, if there is one, else on the CPU.
 
     Args:
         config: the flags.
         workers: which GPU is this worker's.
+        precision: in which its graphs compute.
         at_once: operations that a CPU may run side by side.
 
     Raises:
         UserError: this machine has GPUs, but fewer than workers; or, from within, memory has run
             out or another worker has ended.
     """
-    with tf.Session(config=_settings(config, workers, at_once)) as session:
+    with tf.Session(config=_settings(config, workers, precision, at_once)) as session:
         try:
             yield session
         except tf.errors.ResourceExhaustedError as error:
@@ -43,7 +46,9 @@ def open_session(config: Config, workers: Workers, at_once: int = 1) -> Iterator
             ) from None
 
 
-def _settings(config: Config, workers: Workers, at_once: int) -> tf.ConfigProto:
+def _settings(
+    config: Config, workers: Workers, precision: Precision, at_once: int
+) -> tf.ConfigProto:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus and workers.local_rank >= gpus:
         raise UserError(
@@ -58,8 +63,7 @@ def _settings(config: Config, workers: Workers, at_once: int) -> tf.ConfigProto:
         if at_once > 1:
             # Its own pool: the shared one has the size that the process's first session gave it.
             settings.session_inter_op_thread_pool.add(num_threads=at_once)
-    if gpus and config.amp:
-        settings.graph_options.rewrite_options.auto_mixed_precision = RewriterConfig.ON
+    precision.configure(settings)
     if config.no_tf32:
         tf.config.experimental.enable_tensor_float_32_execution(False)
     settings.gpu_options.allow_growth = True

@@ -19,6 +19,7 @@ from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.evaluation import BrokenOff, Evaluation, evaluate, metric_depth
 from vae.models.finiteness import FiniteChecks
 from vae.models.inference import Model
+from vae.models.precision import Precision, choose_precision
 from vae.models.ranking import build_ranking
 from vae.models.resumption import Start, nothing_left
 from vae.models.session import open_session
@@ -56,12 +57,13 @@ def train(
         UserError: the loss is not finite, a checkpoint cannot be read or written, or a signal
             stopped the run.
     """
+    precision = choose_precision(config.amp)
     with (
         StopSignals() as signals,
         tf.Graph().as_default(),
-        open_session(config, workers) as session,
+        open_session(config, workers, precision) as session,
     ):
-        trainer = Trainer(config, dataset, workers, log, session, start, signals)
+        trainer = Trainer(config, dataset, workers, log, session, precision, start, signals)
         try:
             return trainer.run()
         finally:
@@ -78,6 +80,7 @@ class Trainer:
         workers: Workers,
         log: RunLog,
         session: tf.Session,
+        precision: Precision,
         start: Start,
         signals: StopSignals,
     ) -> None:
@@ -100,7 +103,9 @@ class Trainer:
         architecture = Architecture(items, config.hidden_dim, config.latent_dim, config.activation)
         with compiled(config.xla):
             self._vae = VAE(architecture, config.seed)
-            self._step = TrainingStep(self._vae, config, workers, self._batches.largest_share)
+            self._step = TrainingStep(
+                self._vae, config, workers, self._batches.largest_share, precision
+            )
             self._ranking = build_ranking(
                 self._vae, metric_depth(items), max_users=config.batch_size_validation
             )

@@ -10,7 +10,7 @@ from vae.config import Config
 from vae.load import Batch
 from vae.models.histories import Histories
 from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
-from vae.models.precision import LossScaling, Precision, choose_precision
+from vae.models.precision import FLOAT32, LossScaling, Precision
 from vae.models.vae import VAE, kl_divergence, sample
 from vae.models.xla import uncompiled
 from vae.utils.workers import Workers
@@ -33,7 +33,7 @@ class TrainingStep:
         requests: (2,) float32, how many workers asked to stop and to save: the same on all of them,
             for the price of two more numbers in the allreduce of ``totals``.
         update: runs the step.
-        precision: how the step computes; by default what ``--amp`` gives on this machine.
+        precision: how the step computes.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class TrainingStep:
         config: Config,
         workers: Workers,
         max_users: int,
-        precision: Precision | None = None,
+        precision: Precision = FLOAT32,
     ) -> None:
         self._items = tf.placeholder(tf.int64, [None], "items")
         self._kept = tf.placeholder(tf.bool, [None], "kept")
@@ -52,8 +52,8 @@ class TrainingStep:
         self._step = tf.placeholder(tf.int64, [], "step")
         self._requests = tf.placeholder(tf.float32, [2], "requests")
 
-        self.precision = precision or choose_precision(config.amp)
-        scaling = LossScaling() if self.precision.rewritten else None
+        self.precision = precision
+        scaling = LossScaling() if precision.rewritten else None
         users = Histories.of(self._items, self._counts)
         mean, log_variance = vae.encode(users.keep(self._kept), keep_probability=1 - config.dropout)
         latent = sample(mean, log_variance, self._noise(config))
@@ -66,7 +66,7 @@ class TrainingStep:
             users,
             1 / global_users,
             max_users,
-            self.precision.dtype,
+            precision.dtype,
             scaling.value if scaling else None,
         )
         divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users

@@ -97,7 +97,7 @@ def _write(
     k, batch = min(config.top_results, model.architecture.items), config.batch_size_validation
     cold_users = 0
     with (
-        open_model(config, workers, model, k, batch, precision.dtype, seen_apart=True) as (
+        open_model(config, workers, model, k, batch, precision, seen_apart=True) as (
             session,
             ranking,
         ),
