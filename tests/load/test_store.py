@@ -1,5 +1,6 @@
 """Prepared data on the disk: they come back equal and mapped, whole or not at all."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -247,9 +248,9 @@ def test_the_manifest_is_removed_before_any_file_changes_and_written_after_all(t
     assert moves[0] == ("unlink", (folder / "manifest.json",))
     assert targets[-1] == folder / "manifest.json"
     assert {path.name for path in targets[1:-1]} == set(FILES)
-    synced = {args[0].name for name, args in seen if name == "sync"}
-    assert synced == {f".draft-{name}" for name in (*FILES, "manifest.json")}
-    assert not list(folder.glob(".draft-*"))
+    synced = {args[0].name.split("-", 2)[2] for name, args in seen if name == "sync"}
+    assert synced == {*FILES, "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == synced
 
 
 def count_steps(tmp_path, steps):
@@ -269,7 +270,7 @@ def test_a_crash_at_any_step_leaves_nothing_prepared(tmp_path, steps):
             written(tmp_path, make_split())
         fail.clear()
         assert "holds no prepared data" in refusal(tmp_path)
-        assert not list(prepared_folder(tmp_path, "set").glob(".draft-*"))
+        assert not list(prepared_folder(tmp_path, "set").glob(".*"))
     written(tmp_path, make_split())
     assert_same(open_dataset(tmp_path, "set"), make_split())
 
@@ -296,7 +297,7 @@ def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_data_or_none(tmp_pa
     assert kept > 20
 
 
-def test_a_full_disk_at_any_step_is_one_sentence_and_leaves_no_drafts(tmp_path, steps):
+def test_a_full_disk_at_any_step_is_one_sentence_and_leaves_nothing(tmp_path, steps):
     seen, fail = steps
     for step in range(1, count_steps(tmp_path, steps) + 1):
         seen.clear()
@@ -306,7 +307,7 @@ def test_a_full_disk_at_any_step_is_one_sentence_and_leaves_no_drafts(tmp_path, 
         fail.clear()
         assert caught.value.exit_code == 1
         assert "holds no prepared data" in refusal(tmp_path)
-        assert not list(prepared_folder(tmp_path, "set").glob(".draft-*"))
+        assert not list(prepared_folder(tmp_path, "set").glob(".*"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -431,9 +432,9 @@ def test_a_pickle_inside_a_matrix_is_not_loaded(copy):
 
 def test_what_a_killed_preparation_left_is_removed_by_the_next(copy):
     folder = prepared_folder(copy, "set")
-    (folder / ".draft-train.npz").write_bytes(b"half of it")
+    (folder / ".writing-0123-train.npz").write_bytes(b"half of it")
     with store.locked(folder):
-        assert not list(folder.glob(".draft-*"))
+        assert not list(folder.glob(".*"))
     open_dataset(copy, "set")
 
 
@@ -441,9 +442,34 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     def no_locks(*args):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(store.fcntl, "flock", no_locks)
-    with store.locked(tmp_path):
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    written(tmp_path, make_split())
+    with store.locked(prepared_folder(tmp_path, "set")):
+        open_dataset(tmp_path, "set")
+
+
+@pytest.mark.parametrize("name", [".lock", ".draft-train.npz", ".writing-0123-train.npz"])
+def test_a_link_in_a_shared_folder_is_not_followed(tmp_path, name):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("of somebody else")
+    folder = prepared_folder(tmp_path, "set")
+    folder.mkdir(parents=True)
+    (folder / name).symlink_to(precious)
+    with store.locked(folder):
+        written(tmp_path, make_split())
+    assert precious.read_text() == "of somebody else"
+    assert_same(open_dataset(tmp_path, "set"), make_split())
+
+
+def test_a_pipe_under_the_name_of_a_lock_or_of_the_manifest_hangs_nothing(tmp_path):
+    folder = written(tmp_path, make_split())
+    os.mkfifo(folder / ".lock")
+    with store.locked(folder):
         pass
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read \(not a regular file\)"):
+        open_dataset(tmp_path, "set")
 
 
 def test_data_that_are_prepared_again_while_they_are_opened_are_refused(copy, monkeypatch):

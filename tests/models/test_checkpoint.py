@@ -15,6 +15,7 @@ from vae.models import checkpoint, checkpoint_folder
 from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.run_state import RunState
 from vae.models.vae import VAE, Architecture
+from vae.utils.files import temporary_file
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
 NEW = RunState.new(ARCHITECTURE, "digest", {"lr": 0.1})
@@ -158,7 +159,10 @@ def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):
     for name in (".writing-12", ".removing-5", ".mine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
-    folder.prepare(checkpoint_bytes=1)
+    (tmp_path / ".writing-0123-recommendations.csv").touch()  # a file of another mode
+    with temporary_file(tmp_path / "others.csv") as of_a_running_process:
+        folder.prepare(checkpoint_bytes=1)
+        assert of_a_running_process.exists()
     folder.release()
     assert {path.name for path in tmp_path.iterdir()} == {"step-00000001", ".mine"}
 

@@ -7,11 +7,11 @@ The manifest is written last and removed first: without it nothing counts as pre
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,10 @@ from vae.errors import UserError
 from vae.load.columns import Columns
 from vae.load.dataset import Dataset, HeldOut, Split
 from vae.load.npz import map_npz, save_npz
-from vae.utils.files import sha256, sync
+from vae.utils.files import lock_folder, read_text, remove_leftovers, sha256, sync, temporary_file
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-_DRAFT_PREFIX = ".draft-"
 
 _MATRICES = (
     "train",
@@ -55,17 +54,16 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = lock_folder(folder, wait=True)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written ({error.strerror}); give another --data_dir."
         ) from None
-    with lock:
-        with suppress(OSError):  # Some network file systems have no locks.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in folder.glob(f"{_DRAFT_PREFIX}*"):
-            leftover.unlink()
+    try:
+        remove_leftovers(folder)
         yield
+    finally:
+        os.close(lock)
 
 
 def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
@@ -92,37 +90,39 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
         "validation_user_ids": split.validation.user_ids,
         "test_user_ids": split.test.user_ids,
     }
-    drafts: dict[Path, Path] = {}
+    written: dict[Path, Path] = {}
     try:
-        for name, matrix in matrices.items():
-            drafts[folder / f"{name}.npz"] = draft = folder / f"{_DRAFT_PREFIX}{name}.npz"
-            save_npz(draft, matrix)
-        for name, values in ids.items():
-            drafts[folder / f"{name}.npy"] = draft = folder / f"{_DRAFT_PREFIX}{name}.npy"
-            np.save(draft, values, allow_pickle=False)
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "digest": _content_digest(matrices, ids),
-            **facts,
-            "counts": split.counts,
-            "files": {
-                target.name: {"bytes": draft.stat().st_size, "sha256": sha256(draft)}
-                for target, draft in drafts.items()
-            },
-        }
-        manifest["checksum"] = _checksum(manifest)
-        drafts[folder / MANIFEST] = draft = folder / f"{_DRAFT_PREFIX}{MANIFEST}"
-        draft.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        for draft in drafts.values():
-            sync(draft)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for target, draft in drafts.items():
-            draft.replace(target)
-    except BaseException as error:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+        with ExitStack() as temporaries:
+
+            def temporary(name: str) -> Path:
+                target = folder / name
+                written[target] = temporaries.enter_context(temporary_file(target))
+                return written[target]
+
+            for name, matrix in matrices.items():
+                save_npz(temporary(f"{name}.npz"), matrix)
+            for name, values in ids.items():
+                with temporary(f"{name}.npy").open("wb") as file:
+                    np.save(file, values, allow_pickle=False)
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "digest": _content_digest(matrices, ids),
+                **facts,
+                "counts": split.counts,
+                "files": {
+                    target.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+                    for target, path in written.items()
+                },
+            }
+            manifest["checksum"] = _checksum(manifest)
+            text = json.dumps(manifest, indent=2) + "\n"
+            temporary(MANIFEST).write_text(text, encoding="utf-8")
+            for path in written.values():
+                sync(path)
+            (folder / MANIFEST).unlink(missing_ok=True)
+            for target, path in written.items():
+                path.replace(target)
+    except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}).", exit_code=1) from None
 
 
@@ -134,7 +134,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path))
         version = manifest["format_version"]
         files = manifest["files"]
         complete = {f"{n}.npz" for n in _MATRICES} | {f"{n}.npy" for n in _IDS}

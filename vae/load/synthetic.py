@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from vae.errors import UserError
+from vae.utils.files import read_text, temporary_file, write_whole
 
 GENERATOR_VERSION = 1
 
@@ -82,25 +82,23 @@ def generate(path: Path, scale: str, seed: int, say: Callable[[str], None]) -> N
     if path.is_file() and titles.is_file() and _read_note(note) == recipe:
         say(f"{path} is already generated.")
         return
-    draft = path.with_name(f".draft-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
-        rows = _write(draft, titles, population, seed)
-        draft.replace(path)
-        note.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        with temporary_file(path) as ratings, temporary_file(titles) as movies:
+            rows = _write(ratings, movies, population, seed)
+            movies.replace(titles)
+            ratings.replace(path)
+        write_whole(note, json.dumps(recipe, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}).", exit_code=1) from None
-    finally:
-        with suppress(OSError):
-            draft.unlink()
     say(f"Generated {path}: {rows:,} ratings of {population.users:,} users.")
 
 
 def _read_note(note: Path) -> Any:
     """What the last generation noted, None where that cannot be told."""
     try:
-        return json.loads(note.read_text(encoding="utf-8"))
+        return json.loads(read_text(note))
     except (OSError, ValueError):
         return None
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from vae.errors import UserError
 from vae.models.run_state import RunState
 from vae.models.vae import Architecture
-from vae.utils.files import sha256, sync
+from vae.utils.files import read_text, sha256, sync, write_whole
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
@@ -50,29 +50,20 @@ def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: R
     with _variables_in(checkpoint) as prefix:
         saver.save(session, prefix, write_meta_graph=False, write_state=False)
     digests = {path.name: sha256(path) for path in sorted(checkpoint.iterdir())}
+    for name in digests:
+        sync(checkpoint / name)
     _write_document(checkpoint / STATE_FILE, state, digests)
-    for path in checkpoint.iterdir():
-        sync(path)
-    sync(checkpoint)
 
 
-def replace_state(checkpoint: Path, state: RunState, draft: Path) -> None:
+def replace_state(checkpoint: Path, state: RunState) -> None:
     """Gives a checkpoint another state; its variables stay as they are.
-
-    Args:
-        checkpoint: a folder.
-        state: its new state.
-        draft: an empty folder on the same disk.
 
     Raises:
         OSError: it cannot be written, and is as it was.
         UserError: the checkpoint is damaged.
     """
     _, digests = _read_document(checkpoint)
-    _write_document(draft / STATE_FILE, state, digests)
-    sync(draft / STATE_FILE)
-    (draft / STATE_FILE).replace(checkpoint / STATE_FILE)
-    sync(checkpoint)
+    _write_document(checkpoint / STATE_FILE, state, digests)
 
 
 def read_state(checkpoint: Path) -> RunState:
@@ -161,7 +152,7 @@ def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
     """The state and the files' digests."""
     path = checkpoint / STATE_FILE
     try:
-        document = _unseal(path.read_text(encoding="utf-8"))
+        document = _unseal(read_text(path))
         version = document.pop("format")
         if version != FORMAT_VERSION:
             raise UserError(
@@ -178,7 +169,7 @@ def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
 
 def _write_document(path: Path, state: RunState, digests: dict[str, str]) -> None:
     document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
-    path.write_text(_seal(document), encoding="utf-8")
+    write_whole(path, _seal(document), durable=True)
 
 
 def _seal(document: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import shutil
@@ -13,9 +12,15 @@ import tensorflow.compat.v1 as tf
 from vae.errors import UserError
 from vae.models import checkpoint
 from vae.models.run_state import RunState
-from vae.utils.files import sync
+from vae.utils.files import (
+    lock_folder,
+    remove,
+    remove_leftovers,
+    sync,
+    temporary_file,
+    temporary_folder,
+)
 
-_DRAFT_PREFIX = ".writing-"
 _REMOVED_PREFIX = ".removing-"
 _MEGABYTE = 1 << 20
 
@@ -68,14 +73,11 @@ class CheckpointFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take()
-            for leftover in [
-                *self.path.glob(f"{_DRAFT_PREFIX}*"),
-                *self.path.glob(f"{_REMOVED_PREFIX}*"),
-            ]:
-                shutil.rmtree(leftover)
-            draft = self._new_draft()
-            (draft / "probe").write_bytes(b"can this be written?")
-            shutil.rmtree(draft)
+            remove_leftovers(self.path)
+            for leftover in self.path.glob(f"{_REMOVED_PREFIX}*"):
+                remove(leftover)
+            with temporary_file(self.path / "probe") as probe:
+                probe.write_text("Can a file be written here?", encoding="utf-8")
             free = shutil.disk_usage(self.path).free
         except OSError as error:
             raise UserError(
@@ -104,20 +106,19 @@ class CheckpointFolder:
         Raises:
             UserError: it cannot be written; those before it are as they were.
         """
+        target = self.at(state.step)
         try:
-            draft, target = self._new_draft(), self.at(state.step)
             if target.exists():  # written before a validation, whose result the state now holds
-                checkpoint.replace_state(target, state, draft)
-                draft.rmdir()
+                checkpoint.replace_state(target, state)
             else:
-                checkpoint.write(draft, session, saver, state)
-                draft.rename(target)
+                with temporary_folder(target) as temporary:
+                    checkpoint.write(temporary, session, saver, state)
+                    temporary.rename(target)
                 sync(self.path)
             self._remove_old(newest, state.best_step)
         except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(self._draft, ignore_errors=True)
             raise UserError(
-                f"{self.at(state.step)}: the checkpoint cannot be written ({_cause(error)}); "
+                f"{target}: the checkpoint cannot be written ({_cause(error)}); "
                 "earlier ones are intact: mend that, and the same command goes on from the newest.",
                 exit_code=1,
             ) from None
@@ -146,27 +147,15 @@ class CheckpointFolder:
             self.at(step).rename(target / self.at(step).name)
         return target
 
-    @property
-    def _draft(self) -> Path:
-        return self.path / f"{_DRAFT_PREFIX}{os.getpid()}"
-
-    def _new_draft(self) -> Path:
-        shutil.rmtree(self._draft, ignore_errors=True)
-        self._draft.mkdir()
-        return self._draft
-
     def _take(self) -> None:
-        """Keeps other runs from writing here; the lock goes with the process, however it ends."""
-        self._lock = os.open(self.path, os.O_RDONLY)
+        """Keeps other runs from writing here."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock_folder(self.path)
         except BlockingIOError:
             raise UserError(
                 f"--checkpoint_dir {self.path}: another run is writing there; wait for its end, "
                 "or name another folder."
             ) from None
-        except OSError:
-            pass  # Some network file systems have no locks.
 
     def _remove_old(self, newest: int, best_step: int | None) -> None:
         for step in self.steps()[:-newest]:

@@ -15,8 +15,6 @@ history the model knows. Where that is 0 the items are the most popular ones.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from vae.models.ranking import rank
 from vae.models.vae import VAE
 from vae.recommend.model_card import model_card
 from vae.recommend.titles import read_titles
+from vae.utils.files import temporary_folder
 
 RAW_IDS, COLUMNS = "serving_default", "columns"
 """Names of the signatures."""
@@ -62,24 +61,22 @@ def export(
     assert config.export is not None
     folder = config.export
     titles = read_titles(config, dataset)
-    draft = folder.with_name(f".writing-{os.getpid()}-{folder.name}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(
                 f"--export {folder}: is in use; name a folder that is empty or not there."
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_model(draft, config, dataset, model)
-        _write_item_ids(draft / "item_ids.csv", dataset.item_ids, titles)
-        filler = filler_of(dataset.item_ids)
-        card = model_card(config, dataset, model, figures, filler)
-        (draft / "model_card.md").write_text(card, encoding="utf-8")
-        draft.replace(folder)
+        with temporary_folder(folder) as temporary:
+            save_model(temporary, config, dataset, model)
+            _write_item_ids(temporary / "item_ids.csv", dataset.item_ids, titles)
+            filler = filler_of(dataset.item_ids)
+            card = model_card(config, dataset, model, figures, filler)
+            (temporary / "model_card.md").write_text(card, encoding="utf-8")
+            temporary.replace(folder)
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.message.splitlines()[0]
         raise UserError(f"--export {folder}: cannot be written ({reason}).", exit_code=1) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from vae.errors import UserError
+from vae.utils.files import temporary_file
 
 
 @contextmanager
@@ -24,41 +24,38 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table],
     Raises:
         UserError: the file cannot be written.
     """
-    draft = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(max_workers=1) as thread, _open(draft, schema) as writer:
-            pending: list[Future[None]] = []
+        with temporary_file(path) as temporary:
+            with ThreadPoolExecutor(max_workers=1) as thread, _open(temporary, schema) as writer:
+                pending: list[Future[None]] = []
 
-            def write(table: pa.Table) -> None:
+                def write(table: pa.Table) -> None:
+                    if pending:
+                        pending.pop().result()
+                    pending.append(thread.submit(writer.write_table, table))
+
+                yield write
                 if pending:
                     pending.pop().result()
-                pending.append(thread.submit(writer.write_table, table))
-
-            yield write
-            if pending:
-                pending.pop().result()
-        draft.replace(path)
+            temporary.replace(path)
     except OSError as error:
         raise UserError(
             f"--output {path}: cannot be written ({error.strerror or error}).", exit_code=1
         ) from None
-    finally:
-        with suppress(OSError):  # such as a parent that is no folder
-            draft.unlink()
 
 
 @contextmanager
-def _open(draft: Path, schema: pa.Schema) -> Iterator[pa_csv.CSVWriter | pa_parquet.ParquetWriter]:
+def _open(path: Path, schema: pa.Schema) -> Iterator[pa_csv.CSVWriter | pa_parquet.ParquetWriter]:
     """A writer of the format that the name's ending asks for."""
-    if draft.suffix == ".parquet":
-        with pa_parquet.ParquetWriter(draft, schema) as writer:
+    if path.suffix == ".parquet":
+        with pa_parquet.ParquetWriter(path, schema) as writer:
             yield writer
         return
-    options = pa_csv.WriteOptions(delimiter="\t" if ".tsv" in draft.suffixes else ",")
+    options = pa_csv.WriteOptions(delimiter="\t" if ".tsv" in path.suffixes else ",")
     # The stream is compressed if the name ends in .gz.
     with (
-        pa.output_stream(str(draft)) as stream,
+        pa.output_stream(str(path)) as stream,
         pa_csv.CSVWriter(stream, schema, write_options=options) as writer,
     ):
         yield writer

@@ -1,31 +1,109 @@
-"""Files that appear whole or not at all, reach the disk, and are what they were."""
+"""Files and folders that appear whole or not at all, reach the disk, and are what they were."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
 import hashlib
 import os
+import secrets
+import shutil
+import stat
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from vae.errors import UserError
 
+_TEMPORARY_PREFIX = ".writing-"
+_MAX_NAME = 59
+"""Characters, of up to four bytes, of a name that its temporary file repeats: 255 bytes are all
+that a name may have."""
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file beside its place and renames it.
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """Yield an empty file beside ``path``, to be filled and renamed to it.
+
+    Where it was not renamed it is removed in the end. As long as it is in use it is locked: what a
+    killed process left is not, and the next one to write ``path`` removes that.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    # Exclusive: whatever lies under this name already, a link say, is neither opened nor followed.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    with _temporary(path, lambda name: os.open(name, flags, 0o666)) as temporary:
+        yield temporary
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; otherwise as :func:`temporary_file`.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+
+    def create(name: Path) -> int:
+        name.mkdir()
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+    with _temporary(path, create) as temporary:
+        yield temporary
+
+
+def write_whole(path: Path, content: str | bytes, durable: bool = False) -> None:
+    """Write a file beside its place and rename it.
+
+    Args:
+        path: of the file.
+        content: text is encoded as UTF-8.
+        durable: whether it has to have reached the disk when this returns.
 
     Raises:
         OSError: it cannot be written; what was there before is as it was.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with temporary_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        if durable:
+            sync(temporary)
+        temporary.replace(path)
+    if durable:
+        sync(path.parent)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files and folders of killed processes, as far as they may be removed.
+
+    Args:
+        folder: where they lie; those in use stay.
+        name: only those that would have become this file or folder.
+    """
+    ending = "*" if name is None else f"*-{glob.escape(name[-_MAX_NAME:])}"
+    for path in folder.glob(f"{_TEMPORARY_PREFIX}{ending}"):
+        if not _is_in_use(path):
+            with suppress(OSError):
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that it holds; a link, not what it names.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path, flag: str) -> None:
-    """Makes sure, before a long run, that its results can be written.
+    """Make sure, before a long run, that its results can be written.
 
     Args:
         path: the folder, made with its parents where it is missing.
@@ -44,8 +122,36 @@ def make_folder(path: Path, flag: str) -> None:
         ) from None
 
 
+def lock_folder(folder: Path, wait: bool = False) -> int:
+    """Take a folder for this process; the lock goes with the process, however it ends.
+
+    The folder itself is locked, so no file of a fixed name has to be opened in it. Some network
+    file systems have no such locks: there, every process gets the folder.
+
+    Args:
+        folder: exists.
+        wait: whether to wait until another process gives it up.
+
+    Returns:
+        A descriptor; closing it gives the folder up.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        pass
+    return descriptor
+
+
 def sync(path: Path) -> None:
-    """Flushes a file or folder to the disk.
+    """Flush a file or folder to the disk.
 
     Raises:
         OSError: it cannot be.
@@ -57,14 +163,82 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file.
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file of a fixed name for reading; where a pipe or a device lies, nothing hangs.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is not a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")  # noqa: PTH123  has its own error for a folder
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a file of a fixed name, decoded from UTF-8.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_regular(path) as file:
+        return file.read().decode()
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal digest of a file.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _temporary(path: Path, create: Callable[[Path], int]) -> Iterator[Path]:
+    remove_leftovers(path.parent, path.name)
+    temporary, descriptor = _locked(path, create)
+    try:
+        yield temporary
+    finally:
+        os.close(descriptor)
+        if os.path.lexists(temporary):
+            with suppress(OSError):  # what went wrong before matters more
+                remove(temporary)
+
+
+def _locked(path: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
+    """A temporary file or folder and a descriptor that holds its lock."""
+    while True:
+        name = f"{_TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name[-_MAX_NAME:]}"
+        temporary = path.with_name(name)
+        descriptor = create(temporary)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Between its creation and its lock another process may have taken it for a leftover.
+        if temporary.exists() and temporary.samefile(f"/proc/self/fd/{descriptor}"):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _is_in_use(path: Path) -> bool:
+    """Whether a process holds the lock of a temporary file, or that cannot be told."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        return error.errno != errno.ELOOP  # a link was never made by this program
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
