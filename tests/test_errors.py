@@ -1,6 +1,12 @@
 """How a program ends: a sentence and an exit code, never a stack trace."""
 
+import re
+import subprocess
+import sys
+from functools import partial
+
 import pytest
+from conftest import ROOT
 
 from vae.errors import UserError, exit_code_of
 
@@ -26,6 +32,36 @@ def test_what_no_programmer_did_is_no_stack_trace(problem, sentence, code, capsy
     if sentence:
         assert lines[0].startswith("main.py: error: ")
         assert sentence in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("main.py", ("--train",)), ("prepare_dataset.py", ("--dataset", "synthetic"))],
+)
+def test_without_the_environment_a_sentence_says_how_to_create_it(script, flags, tmp_path):
+    """A Python without site-packages has none of the modules."""
+    bare = [sys.executable, "-S", str(ROOT / script)]
+    run = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run([*bare, *flags])
+    assert done.returncode == 2
+    assert re.fullmatch(
+        rf"{script}: error: the module '(numpy|pyarrow|tensorflow)' is not installed in this "
+        rf"Python \(.*\); run 'make env' once, then \.venv/bin/python {script} \.\.\.\n",
+        done.stderr,
+    )
+    assert not any(tmp_path.iterdir())
+    done = run([*bare, "--help"])
+    assert done.returncode == 0
+    assert flags[0] in done.stdout
+
+
+@pytest.mark.parametrize("name", ["vae.modles.train", "vae"])
+def test_a_missing_module_of_the_program_itself_is_not_hidden(name):
+    def run():
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    with pytest.raises(ModuleNotFoundError):
+        exit_code_of("main.py", run)
 
 
 def test_a_mistake_of_the_program_itself_is_not_hidden():

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+_OWN_MODULES = ("vae", "main", "prepare_dataset")
+"""That one of these is missing is a mistake of the program, not of its environment."""
+
 
 class UserError(Exception):
     """Bad input, a bad flag or an unusable file.
@@ -35,6 +38,10 @@ def exit_code_of(
         run()
     except UserError as error:
         return _report(program, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN_MODULES:
+            raise
+        return _report(program, _without_environment(program, error.name), 2)
     except OSError as error:  # a full disk, say, wherever it strikes
         return _report(program, f"{error}.", 1)
     except MemoryError:
@@ -42,6 +49,13 @@ def exit_code_of(
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _without_environment(program: str, module: str) -> str:
+    return (
+        f"the module {module!r} is not installed in this Python ({sys.executable}); "
+        f"run 'make env' once, then .venv/bin/python {program} ..."
+    )
 
 
 def _report(program: str, sentence: str, exit_code: int) -> int:
