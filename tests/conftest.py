@@ -71,6 +71,21 @@ def on_model(run):
     return partial(run_script, "main.py", *of_model, *SMALL, "--log_path", os.devnull)
 
 
+@pytest.fixture
+def here(capsys, monkeypatch):
+    """Runs main.py in the tests' process: exit code, standard output, standard error."""
+    from main import main  # not above: most of the tests do not need it
+
+    def run(arguments):
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
+        code = main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def ratings_of_movielens():
     """The real ml-latest-small ratings, which are not part of the repository."""

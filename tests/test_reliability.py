@@ -106,21 +106,6 @@ def run_main(arguments):
     sys.exit(main())
 
 
-@pytest.fixture
-def here(capsys, monkeypatch):
-    """Runs a command line in the tests' process: exit code, standard output, standard error."""
-
-    def run(arguments):
-        monkeypatch.setattr(sys, "argv", sys.argv)
-        with pytest.raises(SystemExit) as exit:
-            run_main([*map(str, arguments)])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return exit.value.code, out, err
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def reference(demo_data, tmp_path_factory):
     """The folder of a run that nobody interrupted."""
