@@ -168,7 +168,7 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
         tf.Graph().as_default(),
         open_session(Config(train=True), workers) as session,
     ):
-        config = Config(train=True, recommend="", output=Path(folder) / "recommended.csv")
+        config = Config(train=True, recommend=True, output=Path(folder) / "recommended.csv")
         floor = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         throughput: list[float] = []

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_script
@@ -77,7 +78,11 @@ def test_defaults_are_those_of_the_published_results():
         (["--train", "--checkpoint", "latest"], "--checkpoint latest needs a folder"),
         (["--inference_benchmark", "--early_stop", "3"], "--early_stop is for training"),
         (["--test", "--checkpoint_dir", "c", "--trace"], "--trace is for training and the"),
-        (["--train", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--train", "--epoch", "3"], "unrecognized arguments: --epoch 3 (did you mean --epochs?)"),
+        (["--train", "--data-dir=D"], "arguments: --data-dir=D (did you mean --data_dir?)"),
+        (["-Train", "--EPOCHS", "3"], "3 (did you mean --train, --epochs?)"),
+        (["--train", "--quux", "3"], "unrecognized arguments: --quux 3;"),
+        (["--train", "epochs", "-3"], "unrecognized arguments: epochs -3;"),
     ],
 )
 def test_a_bad_flag_is_one_sentence(flags, sentence):
@@ -104,6 +109,25 @@ def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
         for value in outside:
             with pytest.raises(UserError, match=f"--{field.name} .* is out of range"):
                 parse([f"--{field.name}={value}"])
+
+
+@pytest.mark.parametrize("options", [Config, PrepareOptions])
+def test_an_empty_value_is_refused_for_every_flag(options):
+    """Such as that of a shell variable that is not set."""
+    parse = parse_flags if options is Config else parse_options
+    flags = [f"--{field.name}" for field in dataclasses.fields(options) if field.type != "bool"]
+    assert len(flags) > 10
+    for flag in flags:
+        for arguments in ([flag, ""], [f"{flag}="]):
+            with pytest.raises(UserError, match=f"^argument {flag}: "):
+                parse(arguments)
+
+
+def test_recommending_without_a_file_is_to_all_and_never_the_result_of_an_empty_name():
+    config = parse_flags(["--train", "--recommend", "--output", "r.csv"])
+    assert config.recommend is True
+    config = parse_flags(["--train", "--recommend", ".", "--output", "r.csv"])
+    assert config.recommend == Path()
 
 
 def test_all_problems_are_told_at_once():

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vae.errors import UserError
 from vae.flags import flag, out_of_range, parse
@@ -72,12 +72,12 @@ class Config:
     train: bool = flag(MODES, False, "train the model")
     test: bool = flag(MODES, False, "evaluate on the held-out test users")
     inference_benchmark: bool = flag(MODES, False, "measure inference latency and throughput")
-    recommend: str | None = flag(
+    recommend: Path | Literal[True] | None = flag(
         MODES,
         None,
         "recommend items to the users of this file of histories, which has the columns of the "
         "ratings file (given without a file: to all prepared users)",
-        bare="",
+        bare=True,
     )
     similar_items: str | None = flag(MODES, None, "list the items nearest to the one with this id")
     export: Path | None = flag(

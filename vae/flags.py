@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
 
 from vae import __version__
 from vae.errors import UserError
@@ -27,7 +28,7 @@ def flag(
     high: float = math.inf,
     below: float = math.inf,
     choices: Sequence[str] | None = None,
-    bare: str | None = None,
+    bare: bool | None = None,
 ) -> Any:
     """A dataclass field that is a command-line flag of the same name.
 
@@ -39,7 +40,8 @@ def flag(
         high: greatest value allowed.
         below: values must be less than this.
         choices: the only values allowed.
-        bare: value of the flag given without one; None where it must have one.
+        bare: value of the flag given without one, which no text on a command line can give; None
+            where it must have one.
     """
     limits = {"low": low, "high": high, "below": below}
     metadata = {"group": group, "help": help, "limits": limits, "choices": choices, "bare": bare}
@@ -66,10 +68,10 @@ def parse(
         UserError: an unknown flag, a value of the wrong type, or whatever ``options`` refuses.
     """
     parser = build_parser(options, prog, description)
-    values = vars(parser.parse_args(arguments))
+    values = _values(parser, arguments)
     if presets and values["preset"]:
         parser.set_defaults(**presets[values["preset"]])
-        values = vars(parser.parse_args(arguments))
+        values = _values(parser, arguments)
     return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -115,6 +117,9 @@ def as_json(options: Any) -> dict[str, Any]:
 _SEVERAL = (tuple[Path, ...] | None,)
 """Types of flags that take several values."""
 
+_DASHES = "-\u2013\u2014"
+"""What a flag begins with; word processors make one long dash of two."""
+
 
 class _Parser(argparse.ArgumentParser):
     """Reports a bad flag the way every other problem is reported."""
@@ -123,7 +128,30 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help.")
 
 
-def _count(hint: Any, bare: str | None) -> str | None:
+def _values(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The values of all flags by name.
+
+    Raises:
+        UserError: as ``parse`` does; a flag that does not exist is refused with the nearest one.
+    """
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        nearest = ", ".join(_nearest(unknown, vars(namespace)))
+        advice = f" (did you mean {nearest}?)" if nearest else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+    return vars(namespace)
+
+
+def _nearest(unknown: Iterable[str], names: Iterable[str]) -> Iterator[str]:
+    """The flag that each misspelt one may stand for."""
+    for argument in unknown:
+        name = argument.partition("=")[0].lstrip(_DASHES)
+        if argument[:1] in _DASHES:
+            found = difflib.get_close_matches(name.lower(), names, n=1)
+            yield from (f"--{match}" for match in found)
+
+
+def _count(hint: Any, bare: bool | None) -> str | None:
     """How many values a flag takes, as argparse writes it: None for one."""
     if hint in _SEVERAL:
         return "+"
@@ -132,9 +160,11 @@ def _count(hint: Any, bare: str | None) -> str | None:
 
 def _converter(hint: Any) -> Any:
     """What turns a flag's text into a value: ``Path`` for a field of type ``Path | None``."""
-    if hint in (Path, Path | None, *_SEVERAL):
+    if hint in (Path, Path | None, Path | Literal[True] | None, *_SEVERAL):
         return _path
-    for plain in (str, int, float):
+    if hint in (str, str | None):
+        return _text
+    for plain in (int, float):
         if hint in (plain, plain | None):
             return plain
     raise TypeError(f"no flag can have the type {hint}")
@@ -145,6 +175,13 @@ def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
+
+
+def _text(text: str) -> str:
+    """A text; an empty one is refused as an empty path is."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
 
 
 def _in_range(value: float, limits: Mapping[str, float]) -> bool:

@@ -56,7 +56,7 @@ def recommend(
         UserError: a file cannot be read or written.
     """
     assert config.output is not None
-    source = Path(config.recommend) if config.recommend else None
+    source = config.recommend if isinstance(config.recommend, Path) else None
     users = prepared_histories(dataset) if source is None else read_histories(source, dataset)
     if source is not None:
         log.say(_report(source, users))
