@@ -153,6 +153,7 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
 
     from vae.config import Config
     from vae.load import open_dataset
+    from vae.load.histories import prepared_histories
     from vae.models.inference import Model
     from vae.models.session import open_session
     from vae.models.vae import Architecture
@@ -174,7 +175,8 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
         throughput: list[float] = []
 
         def run() -> None:
-            figures = recommend(config, dataset, workers, log, model)
+            users = prepared_histories(dataset)
+            figures = recommend(config, dataset, workers, log, model, users)
             throughput.append(figures["recommend_throughput"])
 
         _, floor_seconds = in_turn(run, floor, RECOMMEND_REPEATS)

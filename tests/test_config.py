@@ -123,6 +123,18 @@ def test_an_empty_value_is_refused_for_every_flag(options):
                 parse(arguments)
 
 
+@pytest.mark.parametrize(
+    "flag", ["checkpoint_dir", "results_dir", "tensorboard_dir", "log_path", "output"]
+)
+def test_an_export_into_a_folder_that_the_run_itself_fills_is_refused(flag):
+    export = ("--train", "--recommend", "--output", "r.csv", "--export", "x/m")
+    with pytest.raises(UserError, match=rf"--export x/m: --{flag} x/y/\.\./m/r.csv lies there"):
+        parse_flags([*export, f"--{flag}", "x/y/../m/r.csv"])
+    with pytest.raises(UserError, match=f"--export x/m: --{flag} "):
+        parse_flags([*export, f"--{flag}", str(Path("x/m/r.csv").absolute())])
+    parse_flags([*export, f"--{flag}", "x/m2/r.csv"])
+
+
 def test_recommending_without_a_file_is_to_all_and_never_the_result_of_an_empty_name():
     config = parse_flags(["--train", "--recommend", "--output", "r.csv"])
     assert config.recommend is True

@@ -378,6 +378,16 @@ def test_results_that_cannot_be_written_are_named_before_training(demo_data, tmp
     assert "train_epoch_time" not in out
 
 
+def test_an_export_that_cannot_take_the_place_of_its_folder_is_refused_before_training(
+    mounted, demo_data, tmp_path, here
+):
+    for folder in (mounted("size=1m"), mounted("ro") / "model"):
+        code, out, err = here([*flags(demo_data, tmp_path), "--export", folder])
+        assert code == 2
+        assert f"--export {folder}: " in err
+        assert "train_epoch_time" not in out
+
+
 def test_a_log_on_a_full_disk_is_named(demo_data, tmp_path, here):
     code, _, err = here([*flags(demo_data, tmp_path), "--log_path", "/dev/full"])
     assert code == 1

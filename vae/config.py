@@ -6,6 +6,7 @@ and nowhere else.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -222,6 +223,12 @@ class Config:
         """Where ``--trace`` puts the timeline of ``what``."""
         return (self.results_dir or Path()) / f"timeline_{what}.json"
 
+    @property
+    def trace_paths(self) -> list[Path]:
+        """The timelines that ``--trace`` asks for."""
+        traced = {"train": self.train, "inference": self.inference_benchmark}
+        return [self.trace_path(what) for what, asked in traced.items() if self.trace and asked]
+
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *self._contradictions()]
         if problems:
@@ -248,6 +255,7 @@ class Config:
         if self.trace and not (self.train or self.inference_benchmark):
             yield "--trace is for training and the benchmark, add --train or --inference_benchmark"
         yield from self._contradictions_of_recommending()
+        yield from self._contradictions_of_exporting()
         yield from self._contradictions_of_resumption()
 
     def _contradictions_of_recommending(self) -> Iterator[str]:
@@ -266,6 +274,16 @@ class Config:
                 f"--export {self.export.absolute()}: TensorFlow takes '[' and '\\' in a path for a "
                 "pattern and could not load the model from there; name another folder"
             )
+
+    def _contradictions_of_exporting(self) -> Iterator[str]:
+        """The folder appears as a whole, at the end: nothing else may have been written there."""
+        if self.export is None:
+            return
+        folder = os.path.realpath(self.export)
+        for name in ("checkpoint_dir", "results_dir", "tensorboard_dir", "log_path", "output"):
+            path = getattr(self, name)
+            if path is not None and Path(os.path.realpath(path)).is_relative_to(folder):
+                yield f"--export {self.export}: --{name} {path} lies there, name another folder"
 
     def _contradictions_of_resumption(self) -> Iterator[str]:
         try:

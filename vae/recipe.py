@@ -8,6 +8,7 @@ from typing import cast
 from vae.config import Config
 from vae.flags import as_json
 from vae.load import Dataset, HeldOut, open_dataset
+from vae.load.histories import prepared_histories
 from vae.metrics import (
     LIANG_METRICS,
     Moments,
@@ -22,10 +23,12 @@ from vae.models.inference import Model, restore_model, test
 from vae.models.resumption import Start, find_start, nothing_left
 from vae.models.training import train
 from vae.models.vae import Architecture
-from vae.recommend.export import export
+from vae.recommend.export import check_export, export
+from vae.recommend.inputs import Inputs, describe, read_inputs
 from vae.recommend.recommend import recommend
 from vae.recommend.similar import similar_items_table
 from vae.report.results import Results
+from vae.utils.files import check_file
 from vae.utils.logging import UNITS, Follower, RunLog
 from vae.utils.summaries import Summaries
 from vae.utils.workers import Workers, check_agreement, connect, together
@@ -44,6 +47,8 @@ def run_recipe(config: Config) -> None:
         len(dataset.item_ids), config.hidden_dim, config.latent_dim, config.activation
     )
     is_first = workers.rank == 0
+    together(workers, lambda: check_outputs(config) if is_first else None)
+    inputs = together(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
     start = agree_on_start(config, architecture, dataset, workers) if config.train else None
     append = start is None or start.checkpoint is not None
     results, followers = together(workers, lambda: open_results(config) if is_first else (None, []))
@@ -51,6 +56,8 @@ def run_recipe(config: Config) -> None:
         log.say(f"Workers: {workers.description}.")
         log.units(UNITS)
         log.parameters(as_json(config))
+        for sentence in describe(config, inputs):
+            log.say(sentence)
         summary: dict[str, float] = {}
         model: Model | None = None
         if start is not None:
@@ -68,7 +75,7 @@ def run_recipe(config: Config) -> None:
             log.say(comparison_table(result, popular))
             summary |= test_figures(result, popular)
         if model is not None and is_first:
-            summary |= put_to_use(config, dataset, workers, log, model, summary)
+            summary |= put_to_use(config, dataset, workers, log, model, inputs, summary)
         if config.inference_benchmark and is_first:
             summary |= benchmark(config, workers, log, model or Model(architecture))
         log.log((), summary)
@@ -83,21 +90,24 @@ def put_to_use(
     workers: Workers,
     log: RunLog,
     model: Model,
+    inputs: Inputs,
     figures: Mapping[str, float],
 ) -> dict[str, float]:
     """Recommends, compares items and exports, as asked for; returns what was measured.
 
     Raises:
-        UserError: an input cannot be used or an output not be written.
+        UserError: an output cannot be written.
     """
     measured: dict[str, float] = {}
+    titles = inputs.titles
     if config.recommend is not None:
-        measured |= recommend(config, dataset, workers, log, model)
-    if config.similar_items is not None:
-        log.say(similar_items_table(config, dataset, model))
+        users = prepared_histories(dataset) if inputs.histories is None else inputs.histories
+        measured |= recommend(config, dataset, workers, log, model, users, titles)
+    if inputs.similar_to is not None:
+        log.say(similar_items_table(dataset, model, inputs.similar_to, titles))
     if config.export is not None:
         tested = {name: figures[name] for name in figures if name.startswith(("test_", "popul"))}
-        log.say(f"Exported: {export(config, dataset, model, tested)}.")
+        log.say(f"Exported: {export(config, dataset, model, tested, titles)}.")
     return measured
 
 
@@ -110,6 +120,20 @@ def agree_on_start(
         return find_start(config, architecture, dataset) if workers.rank == 0 else None
 
     return cast(Start, workers.gather(together(workers, find))[0])
+
+
+def check_outputs(config: Config) -> None:
+    """Make sure, before a long run, that what it writes at its end can be written.
+
+    Raises:
+        UserError: a file or folder cannot be.
+    """
+    if config.export is not None:
+        check_export(config.export)
+    if config.output is not None:
+        check_file(config.output, "--output")
+    for path in config.trace_paths:
+        check_file(path, "--trace")
 
 
 def open_results(config: Config) -> tuple[Results | None, list[Follower]]:

@@ -139,14 +139,6 @@ def test_the_model_card_tells_data_flags_metrics_and_versions(exported, dataset)
         assert fact in card
 
 
-def test_a_folder_in_use_is_refused_and_left_alone(on_model, exported):
-    before = sorted(exported[0].rglob("*"))
-    done = on_model("--export", exported[0])
-    assert done.returncode == 2
-    assert f"--export {exported[0]}: is in use" in done.stderr
-    assert sorted(exported[0].rglob("*")) == before
-
-
 def test_text_ids_and_bfloat16_are_exported_too(tmp_path):
     rng = np.random.default_rng(0)
     rows = [(f"u{user}", f"film {item}") for user in range(60) for item in rng.choice(30, 8, False)]

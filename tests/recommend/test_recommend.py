@@ -140,29 +140,3 @@ def test_the_name_s_ending_chooses_the_format_and_titles_are_joined(on_model, da
             assert row.title == f'"{row.movieId}", the film'
         else:
             assert pd.isna(row.title)
-
-
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        (["--recommend", "missing.csv", "--output", "r.csv"], "missing.csv: there is no such file"),
-        (["--recommend", "--output", "main.py/r.csv"], "--output main.py/r.csv: cannot be written"),
-        (
-            ["--recommend", "--output", "r.csv", "--item_names", "nobody.csv"],
-            "--item_names nobody.csv: cannot be read",
-        ),
-        (
-            ["--recommend", "--output", "r.csv", "--item_names", "titles.csv"],
-            "titles.csv: needs the columns 'movieId' and 'title'",
-        ),
-        (["--similar_items", "terminator"], "synthetic has no such item; its ids are like"),
-    ],
-)
-def test_what_cannot_be_read_or_written_is_one_sentence(on_model, flags, sentence, tmp_path):
-    (tmp_path / "titles.csv").write_text("movieId,name\n1,One\n")
-    (tmp_path / "main.py").touch()
-    done = on_model(*flags, cwd=tmp_path)
-    assert done.returncode in (1, 2)
-    assert sentence in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["main.py", "titles.csv"]

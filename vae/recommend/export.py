@@ -34,11 +34,28 @@ from vae.models.inference import Model
 from vae.models.ranking import rank
 from vae.models.vae import VAE
 from vae.recommend.model_card import model_card
-from vae.recommend.titles import read_titles
-from vae.utils.files import temporary_folder
+from vae.utils.files import check_creatable, temporary_folder
 
 RAW_IDS, COLUMNS = "serving_default", "columns"
 """Names of the signatures."""
+
+
+def check_export(folder: Path) -> None:
+    """Make sure, before a long run, that a finished export can take the place of its folder.
+
+    Raises:
+        UserError: the folder is in use, or cannot be made or replaced.
+    """
+    if folder.name in ("", ".."):
+        raise UserError(f"--export {folder}: cannot be replaced; name a new folder.")
+    check_creatable(folder, "--export")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--export {folder}: is in use; name a folder that is empty or not there.")
+    if folder.is_symlink() or folder.is_mount():
+        raise UserError(
+            f"--export {folder}: is a link or a mount point, which a finished export cannot "
+            "replace; name a folder inside it."
+        )
 
 
 def export(
@@ -46,6 +63,7 @@ def export(
     dataset: Dataset,
     model: Model,
     figures: Mapping[str, float],
+    titles: pa.Array | None,
 ) -> Path:
     """Writes the folder of ``--export``, whole or not at all.
 
@@ -54,18 +72,14 @@ def export(
         dataset: what the model was trained on.
         model: what to export.
         figures: metrics for the model card.
+        titles: (items,) strings to write beside the ids, if there are any.
 
     Raises:
-        UserError: the folder is in use or cannot be written, or titles cannot be read.
+        UserError: the folder cannot be written.
     """
     assert config.export is not None
     folder = config.export
-    titles = read_titles(config, dataset)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(
-                f"--export {folder}: is in use; name a folder that is empty or not there."
-            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder) as temporary:
             save_model(temporary, config, dataset, model)

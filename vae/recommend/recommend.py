@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 
 from vae.config import Config
 from vae.load import Dataset
-from vae.load.histories import UserHistories, prepared_histories, read_histories
+from vae.load.histories import UserHistories
 from vae.metrics.popularity import popularity_scores, recommend_popular
 from vae.models.histories import feed
 from vae.models.inference import Model, open_model
 from vae.models.precision import choose_precision
 from vae.recommend.output import table_writer
-from vae.recommend.titles import read_titles
 from vae.utils.logging import RunLog
 from vae.utils.workers import Workers
 
@@ -39,29 +37,29 @@ def recommend(
     workers: Workers,
     log: RunLog,
     model: Model,
+    users: UserHistories,
+    titles: pa.Array | None = None,
 ) -> dict[str, float]:
     """Writes the recommendations that the flags ask for to ``--output``.
 
     Args:
-        config: the flags: whom to recommend to, how many items, where to.
+        config: the flags: how many items to recommend, where to.
         dataset: what the model was trained on; it gives the columns their raw ids.
         workers: only rank 0 should call this.
-        log: told what was read and written.
+        log: told what was written.
         model: what ranks the items.
+        users: whom to recommend to.
+        titles: (items,) strings to write beside the ids, if there are any.
 
     Returns:
         The number of users, of users who got popular items, and users a second.
 
     Raises:
-        UserError: a file cannot be read or written.
+        UserError: the file cannot be written.
     """
     assert config.output is not None
-    source = config.recommend if isinstance(config.recommend, Path) else None
-    users = prepared_histories(dataset) if source is None else read_histories(source, dataset)
-    if source is not None:
-        log.say(_report(source, users))
     start = time.perf_counter()
-    cold_users = _write(config, dataset, workers, log, model, users)
+    cold_users = _write(config, dataset, workers, log, model, users, titles)
     seconds = time.perf_counter() - start
     log.say(f"Recommendations for {users.users:,} users: {config.output}")
     return {
@@ -71,15 +69,6 @@ def recommend(
     }
 
 
-def _report(source: Path, users: UserHistories) -> str:
-    parts = [f"{users.users:,} users, {users.seen.nnz:,} known (user, item) pairs"]
-    if disliked := users.seen.nnz - users.liked.nnz:
-        parts.append(f"rated below the threshold: {disliked:,}")
-    if users.unknown_items:
-        parts.append(f"items unknown to the model, skipped: {users.unknown_items:,}")
-    return f"{source}: {'; '.join(parts)}."
-
-
 def _write(
     config: Config,
     dataset: Dataset,
@@ -87,10 +76,16 @@ def _write(
     log: RunLog,
     model: Model,
     users: UserHistories,
+    titles: pa.Array | None,
 ) -> int:
     """Ranks batch by batch; returns how many users got popular items."""
     assert config.output is not None
-    rows = _Rows.of(config, dataset)
+    rows = _Rows.of(dataset, titles)
+    if rows.renamed:
+        log.say(
+            "Columns that the ratings have already are written under other names: "
+            f"{', '.join(f'{name} as {other}' for name, other in rows.renamed.items())}."
+        )
     precision = choose_precision(config.amp)
     log.say(f"Precision of inference: {precision.description}.")
     popular_scores = popularity_scores(dataset.train)
@@ -129,20 +124,29 @@ class _Rows:
     Attributes:
         user: name of the column of users.
         item: name of the column of items.
+        added: names of the other columns by what they hold.
         item_ids: (items,) raw ids.
         titles: (items,) strings, None without a file of titles.
     """
 
     user: str
     item: str
+    added: Mapping[str, str]
     item_ids: pa.Array
     titles: pa.Array | None
 
     @classmethod
-    def of(cls, config: Config, dataset: Dataset) -> _Rows:
-        """Rows with the data set's names of columns."""
-        columns, ids = dataset.columns, pa.array(dataset.item_ids)
-        return cls(columns.user, columns.item, ids, read_titles(config, dataset))
+    def of(cls, dataset: Dataset, titles: pa.Array | None) -> _Rows:
+        """Rows with the data set's names of columns; no added column takes one of them."""
+        user, item = dataset.columns.user, dataset.columns.item
+        contents = ["rank", "score", "source", *(["title"] if titles is not None else [])]
+        added = {content: _free_name(content, {user, item}) for content in contents}
+        return cls(user, item, added, pa.array(dataset.item_ids), titles)
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The added columns that have another name than usual."""
+        return {content: name for content, name in self.added.items() if name != content}
 
     def schema(self, user_ids: NDArray[np.generic]) -> pa.Schema:
         """Names and types of the columns."""
@@ -170,9 +174,7 @@ class _Rows:
         """
         user, rank = np.nonzero(items >= 0)
         columns = pa.array(items[user, rank])
-        table = {
-            self.user: pa.array(user_ids).take(pa.array(user)),
-            self.item: self.item_ids.take(columns),
+        added = {
             "rank": pa.array(rank.astype(np.int32) + 1),
             "score": pa.array(scores[user, rank]),
             "source": pa.DictionaryArray.from_arrays(
@@ -180,12 +182,17 @@ class _Rows:
             ).cast(pa.string()),
         }
         if self.titles is not None:
-            table["title"] = self.titles.take(columns)
-        return pa.table(table)
+            added["title"] = self.titles.take(columns)
+        ids = {
+            self.user: pa.array(user_ids).take(pa.array(user)),
+            self.item: self.item_ids.take(columns),
+        }
+        return pa.table(ids | {self.added[content]: column for content, column in added.items()})
 
     def examples(self, table: pa.Table) -> str:
         """The first recommendations of a table's first users, for people."""
-        best = table.filter(pc.less_equal(table["rank"], _EXAMPLE_ITEMS)).to_pylist()
+        ranks = table[self.added["rank"]]
+        best = table.filter(pc.less_equal(ranks, _EXAMPLE_ITEMS)).to_pylist()
         lists = groupby(best, key=itemgetter(self.user))
         lines = [
             f"  {self.user} {user}: " + "; ".join(map(self._name, rows))
@@ -194,4 +201,12 @@ class _Rows:
         return "\n".join(["For example:", *lines])
 
     def _name(self, row: Mapping[str, Any]) -> str:
-        return f"{row[self.item]} {row.get('title') or ''}".rstrip()
+        title = row[self.added["title"]] if self.titles is not None else None
+        return f"{row[self.item]} {title or ''}".rstrip()
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a prefix where it is taken."""
+    while name in taken:
+        name = f"vae_{name}"
+    return name

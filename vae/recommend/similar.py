@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from vae.config import Config
 from vae.errors import UserError
 from vae.load import Dataset
 from vae.load.histories import find_ids
 from vae.models.inference import Model
-from vae.recommend.titles import read_titles
 
 _SHOWN = 10
 _EXAMPLES = 3
 
 
-def similar_items_table(config: Config, dataset: Dataset, model: Model) -> str:
-    """The items nearest to that of ``--similar_items``, for people.
+def find_item(raw_id: str, dataset: Dataset) -> int:
+    """The item index of ``--similar_items``.
 
     Raises:
-        UserError: the data set has no such item, or the file of titles cannot be read.
+        UserError: the data set has no such item.
     """
     ids = dataset.item_ids
-    column = int(find_ids(np.asarray([config.similar_items], np.str_), ids)[0])
-    if column < 0:
+    item = int(find_ids(np.asarray([raw_id], np.str_), ids)[0])
+    if item < 0:
         examples = ", ".join(map(str, ids[:_EXAMPLES]))
         raise UserError(
-            f"--similar_items {config.similar_items}: {dataset.name} has no such item; "
+            f"--similar_items {raw_id}: {dataset.name} has no such item; "
             f"its ids are like {examples}."
         )
-    found = read_titles(config, dataset)
-    titles = [""] * len(ids) if found is None else found.fill_null("").to_pylist()
+    return item
+
+
+def similar_items_table(
+    dataset: Dataset, model: Model, column: int, titles: pa.Array | None
+) -> str:
+    """The items nearest to one of the data set, human-readable.
+
+    Args:
+        dataset: what the model was trained on.
+        model: whose decoder has a vector for each item.
+        column: the item's index.
+        titles: (items,) strings to print beside the ids, if there are any.
+    """
+    ids = dataset.item_ids
+    names = [""] * len(ids) if titles is None else titles.fill_null("").to_pylist()
     assert model.weights is not None
     kernel = model.weights["decoder/items/kernel"][:, : len(ids)]
     nearest, cosines = nearest_columns(kernel, column, min(_SHOWN, len(ids) - 1))
-    lines = [f"Nearest to item {ids[column]} {titles[column]}".rstrip() + ", by cosine:"]
+    lines = [f"Nearest to item {ids[column]} {names[column]}".rstrip() + ", by cosine:"]
     for item, cosine in zip(nearest.tolist(), cosines.tolist(), strict=True):
-        lines.append(f"{cosine:7.3f}  {ids[item]}  {titles[item]}".rstrip())
+        lines.append(f"{cosine:7.3f}  {ids[item]}  {names[item]}".rstrip())
     return "\n".join(lines)
 
 

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
 
-from vae.config import Config
 from vae.errors import UserError
 from vae.load import Dataset
 from vae.load.histories import find_ids
 
 
-def read_titles(config: Config, dataset: Dataset) -> pa.Array | None:
+def read_titles(path: Path, title_column: str, dataset: Dataset) -> pa.Array:
     """(items,) strings, the title of each column; null where the file has none.
 
     The file is CSV with a header row, separated by tabs if its name says .tsv. It names the column
     of ids as the ratings do.
 
     Args:
-        config: names the file, ``--item_names``, and its column of titles.
+        path: the file, ``--item_names``.
+        title_column: its column of titles, ``--title_col``.
         dataset: whose items to find.
 
-    Returns:
-        None without a file.
-
     Raises:
-        UserError: the file cannot be read, or lacks one of the columns.
+        UserError: the file cannot be read, lacks one of the columns, or has no item of the data
+            set.
     """
-    if config.item_names is None:
-        return None
-    path, id_column, title_column = config.item_names, dataset.columns.item, config.title_col
+    id_column = dataset.columns.item
     texts = {id_column: pa.string(), title_column: pa.string()}
     try:
         table = pa_csv.read_csv(
@@ -52,5 +51,18 @@ def read_titles(config: Config, dataset: Dataset) -> pa.Array | None:
     columns = find_ids(ids, dataset.item_ids)
     rows = np.full(len(dataset.item_ids), -1)
     known = columns >= 0
+    if not known.any():
+        raise _no_item(path, id_column, ids, dataset)
     rows[columns[known]] = np.flatnonzero(known)
     return table[title_column].combine_chunks().take(pa.array(rows, mask=rows < 0))
+
+
+def _no_item(path: Path, id_column: str, ids: NDArray[np.str_], dataset: Dataset) -> UserError:
+    """The error of a file without an item of the data set: often ids are written differently."""
+    if not len(ids):
+        return UserError(f"--item_names {path}: has no rows.")
+    return UserError(
+        f"--item_names {path}: no id in its column {id_column!r} is an item of {dataset.name}; "
+        f"its ids are like {str(ids[0])!r}, those of the data set like "
+        f"{str(dataset.item_ids[0])!r}, and must be written alike."
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from vae.config import Config
+from vae.errors import UserError
 from vae.flags import as_json
 from vae.load import Dataset
 from vae.report.facts import data_facts, machine_facts, version_facts
@@ -23,10 +25,16 @@ class Results:
         history: follows the run's epochs.
 
     Raises:
-        UserError: the folder cannot be written, or holds a table of epochs that cannot be read.
+        UserError: the folder cannot be written, or holds a table of epochs that cannot be read, or
+            matplotlib is missing.
     """
 
     def __init__(self, folder: Path) -> None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UserError(
+                "--results_dir: the curves need matplotlib, which is not installed in this "
+                "Python; run 'make env'."
+            )
         make_folder(folder, "--results_dir")
         self._folder = folder
         self.history = History(folder / "epochs.csv")

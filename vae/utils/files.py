@@ -122,6 +122,46 @@ def make_folder(path: Path, flag: str) -> None:
         ) from None
 
 
+def check_file(path: Path, flag: str) -> None:
+    """Make sure, before a long run, that a file can be written at its end; writes nothing.
+
+    Args:
+        path: the file, which may be there already.
+        flag: what named it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    check_creatable(path, flag)
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: is a folder; name a file.")
+
+
+def check_creatable(path: Path, flag: str) -> None:
+    """Make sure, before a long run, that a file or folder can be created; leaves nothing behind.
+
+    Args:
+        path: what is to be created, with the folders above it that are missing; it ends in a name.
+        flag: what named it.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    try:
+        folder = next(above for above in path.absolute().parents if _is_there(above))
+        target = folder / path.name
+        with temporary_file(target), suppress(FileNotFoundError):
+            target.lstat()  # fails where the name is too long for the disk
+    except OSError as error:
+        raise UserError(
+            f"{flag} {path}: cannot be written ({error.strerror}); name another place."
+        ) from None
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
 def lock_folder(folder: Path, wait: bool = False) -> int:
     """Take a folder for this process; the lock goes with the process, however it ends.
 

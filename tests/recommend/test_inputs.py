@@ -1,0 +1,248 @@
+"""What --recommend, --similar_items, --export and --item_names need is checked before a run."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.csv as pa_csv
+import pytest
+
+from vae.config import parse_flags
+from vae.load.prepare import prepare
+from vae.prepare_config import PrepareOptions
+from vae.recipe import run_recipe
+
+USERS, ITEMS = 60, 30
+TINY = ("--hidden_dim", 8, "--latent_dim", 4, "--batch_size_train", 20, "--epochs", 1)
+
+
+def prepared(folder, name, user="userId", item="movieId"):
+    """Prepares the same interactions under columns of these names."""
+    rng = np.random.default_rng(0)
+    rows = [(u, i) for u in range(USERS) for i in rng.choice(ITEMS, 8, replace=False)]
+    source = folder / f"{name}.csv"
+    pd.DataFrame(rows, columns=[user, item]).to_csv(source, index=False)
+    options = PrepareOptions(
+        data_dir=folder, dataset=name, ratings=(source,), user_col=user, item_col=item,
+        rating_col="none", heldout_users=10, min_items_per_user=1,
+    )  # fmt: skip
+    prepare(options, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with the data set ``tiny``."""
+    folder = tmp_path_factory.mktemp("tiny")
+    prepared(folder, "tiny")
+    return folder
+
+
+@pytest.fixture
+def tiny(here, data, tmp_path, monkeypatch):
+    """Runs main.py on the tiny data set in an empty folder, the log beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    flags = ("--data_dir", data, "--log_path", tmp_path / "run.log", *TINY)
+    return lambda *more: here([*flags, "--dataset", "tiny", *more])
+
+
+def files_here():
+    return sorted(Path().rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: there is no such file"),
+        (("--recommend", "bad.csv", "--output", "r.csv"), "bad.csv: needs the columns 'userId'"),
+        (("--recommend", "cut.csv", "--output", "r.csv"), "cut.csv: row 3: 1 columns where the"),
+        (
+            ("--recommend", "--output", "cut.csv/r.csv"),
+            "--output cut.csv/r.csv: cannot be written (Not a directory)",
+        ),
+        (
+            ("--recommend", "--output", "cut.csv/a/b/r.csv"),
+            "--output cut.csv/a/b/r.csv: cannot be written (Not a directory)",
+        ),
+        (("--recommend", "--output", "f.csv"), "--output f.csv: is a folder; name a file."),
+        (
+            ("--recommend", "--output", "x" * 300 + ".csv"),
+            ".csv: cannot be written (File name too long)",
+        ),
+        (
+            ("--recommend", "--output", "/proc/r.csv"),
+            "--output /proc/r.csv: cannot be written (No such file or directory)",
+        ),
+        (("--export", "f.csv"), "--export f.csv: is in use; name a folder that is empty or not"),
+        (("--export", "cut.csv"), "--export cut.csv: is in use"),
+        (("--export", "cut.csv/m"), "--export cut.csv/m: cannot be written (Not a directory)"),
+        (("--export", "/proc/m"), "--export /proc/m: cannot be written (No such file or"),
+        (("--export", "link"), "--export link: is a link"),
+        (("--export", "."), "--export .: cannot be replaced"),
+        (("--export", "/", "--log_path", "/dev/null"), "--export /: "),
+        (("--export", "x" * 300), ": cannot be written (File name too long)"),
+        (("--export", "m", "--item_names", "none.csv"), "--item_names none.csv: cannot be read"),
+        (("--export", "m", "--item_names", "bad.csv"), "bad.csv: needs the columns 'movieId'"),
+        (("--similar_items", "terminator"), "--similar_items terminator: tiny has no such item"),
+        (("--trace",), "--trace timeline_train.json: is a folder; name a file"),
+        (
+            ("--inference_benchmark", "--trace", "--results_dir", "results"),
+            "--trace results/timeline_inference.json: is a folder; name",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_told_before_training_and_nothing_is_left(tiny, flags, sentence):
+    Path("bad.csv").write_text("user,name\n1,2\n")
+    Path("cut.csv").write_text("userId,movieId\n1,2\n3\n")
+    for folder in (
+        "f.csv/inner",
+        "empty",
+        "timeline_train.json",
+        "results/timeline_inference.json",
+    ):
+        Path(folder).mkdir(parents=True)
+    Path("link").symlink_to("empty")
+    before = files_here()
+    code, out, err = tiny("--train", *flags)
+    assert code == 2
+    assert sentence in err
+    assert len(err.splitlines()) == 1
+    assert "train_epoch_time" not in out
+    assert files_here() == before
+
+
+def test_the_same_is_told_before_a_checkpoint_is_read(tiny):
+    code, _, err = tiny("--similar_items", "terminator", "--checkpoint_dir", "none")
+    assert code == 2
+    assert "--similar_items terminator: tiny has no such item" in err
+
+
+def test_curves_without_matplotlib_are_refused_before_training(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = tiny("--train", "--results_dir", "results")
+    assert code == 2
+    assert "--results_dir: the curves need matplotlib, which is not installed" in err
+    assert "train_epoch_time" not in out
+
+
+@pytest.fixture(scope="module")
+def checkpoints(data, tmp_path_factory):
+    """The checkpoints of a model of the tiny data set."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    config = parse_flags(
+        [*map(str, TINY), "--train", "--data_dir", str(data), "--dataset", "tiny",
+         "--checkpoint_dir", str(folder), "--log_path", str(folder / "log")]
+    )  # fmt: skip
+    run_recipe(config)
+    return folder
+
+
+def write_titles(path, id_column, title_column, ids=None):
+    rows = [(item, f"The {item}") for item in (range(ITEMS) if ids is None else ids)]
+    pd.DataFrame(rows, columns=[id_column, title_column]).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("user", "item", "added", "said"),
+    [
+        ("source", "target", "rank score vae_source title", "source as vae_source"),
+        (
+            "title",
+            "rank",
+            "vae_rank score source vae_title",
+            "rank as vae_rank, title as vae_title",
+        ),
+        ("vae_score", "score", "rank vae_vae_score source title", "score as vae_vae_score"),
+        ("user", "title", "rank score source vae_title", "title as vae_title"),
+        ("user", "vae_title", "rank score source title", None),
+    ],
+)
+def test_an_added_column_never_replaces_one_of_the_ratings(
+    tiny, data, checkpoints, user, item, added, said
+):
+    prepared(data, f"{user}-{item}", user, item)
+    write_titles("titles.csv", item, "name")
+    code, out, err = tiny(
+        "--recommend", "--output", "r.csv", "--item_names", "titles.csv", "--title_col", "name",
+        "--checkpoint_dir", checkpoints, "--dataset", f"{user}-{item}", "--top_results", 3,
+    )  # fmt: skip
+    assert code == 0, err
+    rows = pd.read_csv("r.csv")
+    assert list(rows) == [user, item, *added.split()]
+    rank, score, source, title = rows[added.split()].values.T
+    assert sorted(rows[user].unique()) == list(range(USERS))
+    assert title.tolist() == [f"The {i}" for i in rows[item]]
+    assert set(source) == {"model"}
+    assert rank.tolist() == [1, 2, 3] * USERS
+    assert (np.diff(score.reshape(-1, 3).astype(float)) <= 0).all()
+    first, second = rows[item][:2]
+    assert f"{user} {rows[user][0]}: {first} The {first}; {second} The {second}" in out
+    assert (f"written under other names: {said}." in out) == (said is not None)
+
+
+def test_titles_that_are_the_ids_are_written_beside_them(tiny, data, checkpoints):
+    prepared(data, "titled", item="title")
+    write_titles("titles.csv", "title", "name")
+    code, out, err = tiny(
+        "--recommend", "--output", "r.csv", "--item_names", "titles.csv", "--top_results", 3,
+        "--similar_items", 5, "--export", "m", "--checkpoint_dir", checkpoints,
+        "--dataset", "titled",
+    )  # fmt: skip
+    assert code == 0, err
+    rows = pd.read_csv("r.csv")
+    assert list(rows) == ["userId", "title", "rank", "score", "source", "vae_title"]
+    assert (rows.title == rows.vae_title).all()
+    assert "Nearest to item 5 5" in out
+    items = pd.read_csv("m/item_ids.csv")
+    assert list(items) == ["column", "item_id", "title"]
+    assert (items.item_id == items.title).all()
+
+
+def test_titles_are_read_once_and_the_items_that_have_one_are_counted(
+    tiny, checkpoints, monkeypatch
+):
+    write_titles("titles.csv", "movieId", "title", ids=[*range(25), 1000])
+    Path("m").mkdir()
+    reads = []
+    read_csv = pa_csv.read_csv
+    monkeypatch.setattr(
+        pa_csv, "read_csv", lambda path, **more: reads.append(path) or read_csv(path, **more)
+    )
+    code, out, err = tiny(
+        "--recommend", "--output", "r.csv", "--similar_items", 5, "--export", "m",
+        "--item_names", "titles.csv", "--checkpoint_dir", checkpoints,
+    )  # fmt: skip
+    assert code == 0, err
+    assert out.count("Titles: 25 of 30 items.") == 1
+    assert [str(path) for path in reads] == ["titles.csv"]
+
+
+@pytest.mark.parametrize("ids", [["0000000005", "0000000006"], ["5.0", "6.0"]])
+def test_titles_of_no_item_at_all_are_refused_with_an_id_of_each_side(tiny, ids):
+    write_titles("titles.csv", "movieId", "title", ids)
+    code, _, err = tiny("--train", "--export", "m", "--item_names", "titles.csv")
+    assert code == 2
+    assert "--item_names titles.csv: no id in its column 'movieId' is an item of tiny" in err
+    assert f"'{ids[0]}'" in err
+    assert "'0'" in err
+
+
+def test_titles_without_a_row_are_refused(tiny):
+    write_titles("titles.csv", "movieId", "title", [])
+    code, _, err = tiny("--train", "--export", "m", "--item_names", "titles.csv")
+    assert code == 2
+    assert "--item_names titles.csv: has no rows" in err
+
+
+def test_histories_are_read_before_training_and_used_after_it(tiny):
+    Path("h.csv").write_text("userId,movieId\nann,1\nann,2\nann,1000\n")
+
+    code, out, err = tiny("--train", "--recommend", "h.csv", "--output", "a/b/r.csv")
+    assert code == 0, err
+    read = "h.csv: 1 users, 2 known (user, item) pairs; items unknown to the model, skipped: 1."
+    assert read in out
+    assert out.index(read) < out.index("train_epoch_time")
+    assert set(pd.read_csv("a/b/r.csv").userId) == {"ann"}
+    assert [path.name for path in Path("a/b").iterdir()] == ["r.csv"]
