@@ -56,6 +56,10 @@ def test_defaults_are_those_of_the_published_results():
     [
         ([], "nothing to do, give --train, --test, --inference_benchmark, --recommend"),
         (["--test"], "--test needs a trained model, give --checkpoint_dir or add --train"),
+        (
+            ["--train", "--recommend", "h.csv", "--output", "./h.csv"],
+            "--output h.csv: would replace the file of --recommend, name another",
+        ),
         (["--train", "--export", "m[1]"], "m[1]: TensorFlow takes '[' and"),
         (["--export", "m"], "--export needs a trained model, give --checkpoint_dir or add"),
         (["--train", "--recommend"], "--recommend needs --output as well"),

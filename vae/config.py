@@ -269,6 +269,10 @@ class Config:
             yield "--item_names is for --recommend, --similar_items and --export, give one of them"
         if self.output is not None and not self.output.name.endswith(OUTPUT_SUFFIXES):
             yield f"--output {self.output}: the name should end in {', '.join(OUTPUT_SUFFIXES)}"
+        for name in ("recommend", "item_names"):
+            path = getattr(self, name)
+            if self.output is not None and isinstance(path, Path) and _same(self.output, path):
+                yield f"--output {self.output}: would replace the file of --{name}, name another"
         if self.export is not None and re.search(r"[\[\\]", str(self.export.absolute())):
             yield (
                 f"--export {self.export.absolute()}: TensorFlow takes '[' and '\\' in a path for a "
@@ -302,6 +306,11 @@ class Config:
             yield f"{asked[0]} is for training, add --train"
         if asked and self.checkpoint_dir is None:
             yield f"{asked[0]} needs a folder of checkpoints, give --checkpoint_dir"
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> Config:
