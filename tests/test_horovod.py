@@ -179,3 +179,24 @@ def test_several_workers_without_horovod_are_an_error(demo_data, tmp_path):
     assert done.returncode == 2
     assert "Horovod is not installed" in done.stderr
     assert not (tmp_path / "ckpt").exists()
+
+
+def test_processes_that_srun_started_and_horovod_cannot_join_all_end_with_the_reason(
+    demo_data, tmp_path
+):
+    flags = (*train_flags(demo_data, tmp_path), "--epochs", 1)
+    command = [sys.executable, "main.py", "--train", *map(str, flags)]
+    task = {**os.environ, **ONE_THREAD, "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
+    job = [
+        subprocess.Popen(
+            command, cwd=ROOT, env={**task, "SLURM_PROCID": str(rank)}, stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in job:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "2 processes were started, but Horovod sees 1" in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "ckpt").exists()

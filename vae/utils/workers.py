@@ -18,8 +18,18 @@ from vae.errors import UserError
 
 Result = TypeVar("Result")
 
-_LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Environment variables in which mpirun and horovodrun tell the number of workers."""
+_LAUNCHER_SIZES = (
+    "HOROVOD_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+)
+"""Environment variables in which launchers tell the number of processes: the first that is set.
+
+mpirun within Slurm starts its daemons with srun, whose variables its processes inherit, so srun's
+come last. SLURM_NTASKS is not among them: a batch script of one process has it too.
+"""
 
 
 class Workers(Protocol):
@@ -80,7 +90,7 @@ class SingleWorker:
 
 
 class HorovodWorkers:
-    """The ranks of a job that mpirun or horovodrun started.
+    """The ranks of a job that mpirun, horovodrun or srun started.
 
     Args:
         fp16_allreduce: halve the gradients' traffic by sending them as float16.
@@ -140,12 +150,13 @@ class HorovodWorkers:
 
 
 def connect(fp16_allreduce: bool = False) -> Workers:
-    """Joins the other workers that mpirun or horovodrun started, if any.
+    """Joins the other workers that mpirun, horovodrun or srun started, if any.
 
     Raises:
-        UserError: several workers were started and Horovod is not installed.
+        UserError: several processes were started and cannot work together: Horovod is missing,
+            cannot be loaded, or does not see all of them.
     """
-    launched = max(int(os.environ.get(name, "1")) for name in _LAUNCHER_SIZES)
+    variable, launched = _launched()
     if launched == 1:
         return SingleWorker("1 worker (started alone, so Horovod is not used)")
     if importlib.util.find_spec("horovod") is None:
@@ -153,7 +164,48 @@ def connect(fp16_allreduce: bool = False) -> Workers:
             f"{launched} workers were started but Horovod is not installed, so they could not work "
             "together; run 'make horovod', or start a single process."
         )
-    return HorovodWorkers(fp16_allreduce)
+    try:
+        workers = HorovodWorkers(fp16_allreduce)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"{launched} workers were started but Horovod cannot be started ({error}); "
+            "run 'make horovod' to build it again, or start a single process."
+        ) from None
+    # An MPI that Horovod was not built with leaves each process in a world of its own.
+    if workers.size < launched:
+        raise UserError(
+            f"{variable}={launched} says that {launched} processes were started, but Horovod sees "
+            f"{workers.size}, so that several of them would each train the whole model; start them "
+            "with mpirun, horovodrun or srun --mpi=pmix and the MPI that Horovod was built with, "
+            f"or unset {variable} for a single process."
+        )
+    return workers
+
+
+def _launched() -> tuple[str, int]:
+    """The variable that tells how many processes were started, and how many; 1 where none does.
+
+    Raises:
+        UserError: its value is no positive integer.
+    """
+    for name in _LAUNCHER_SIZES:
+        value = os.environ.get(name, "")
+        if value:
+            return name, _positive(name, value)
+    return "", 1
+
+
+def _positive(name: str, value: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise UserError(
+            f"{name}: {value:.20} is not a positive integer; unset it for a single process, or "
+            "start the workers with mpirun, horovodrun or srun, which set it."
+        )
+    return number
 
 
 def together(workers: Workers, action: Callable[[], Result]) -> Result:
