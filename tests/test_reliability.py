@@ -17,6 +17,7 @@ from test_horovod import ONE_THREAD, mpirun
 
 from vae.config import parse_flags
 from vae.errors import UserError
+from vae.models.checkpoint import _seal, _unseal
 
 EPOCHS = 40
 WHOLE = ("--epochs", EPOCHS)
@@ -425,6 +426,27 @@ def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data,
     assert f"replaces to {folder / 'ckpt/replaced-1'}" in out
     assert (folder / "ckpt/replaced-1" / newest.name).is_dir()
     assert newest_step(folder) == 15
+
+
+def reseal(checkpoint, **changes):
+    """Gives a checkpoint a state of other values, with the right checksum."""
+    path = checkpoint / "state.json"
+    path.write_text(_seal(_unseal(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("wrong", [{"epoch": "2"}, {"batch": 10**9}, {"losses": []}])
+def test_a_state_that_makes_no_sense_is_damaged_and_an_older_one_goes_on(
+    short, demo_data, tmp_path, here, wrong
+):
+    older, newest = checkpoints(copy(short, tmp_path))[-2:]
+    reseal(newest, **wrong)
+    whole = flags(demo_data, tmp_path, "--epochs", 3)
+    code, _, error = here(whole)
+    assert code == 2
+    assert f"{newest}/state.json: the checkpoint is damaged (" in error
+    assert f"train on from an older one with --resume {older}" in error
+    assert here([*whole, "--resume", older])[0] == 0
+    assert newest_step(tmp_path) == 3 * STEPS
 
 
 def test_training_on_with_another_model_or_other_data_is_refused(short, demo_data, tmp_path, here):

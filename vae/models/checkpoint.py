@@ -24,10 +24,13 @@ from vae.errors import UserError
 from vae.models.run_state import RunState
 from vae.models.vae import Architecture
 from vae.utils.files import read_text, sha256, sync, write_whole
+from vae.utils.json_types import has_type
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
 _PREFIX = "variables"
+_INDEX, _DATA = rf"{_PREFIX}\.index", rf"{_PREFIX}\.data-\d{{5}}-of-\d{{5}}"
+"""Names of the files that hold the variables: one of the first kind, and of the second."""
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -148,23 +151,69 @@ def _variables_in(checkpoint: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def check_progress(checkpoint: Path, state: RunState, users: int, steps_per_epoch: int) -> None:
+    """Refuses a checkpoint that no training on so many users can have reached.
+
+    Raises:
+        UserError: its state is damaged.
+    """
+    try:
+        state.check_progress(users, steps_per_epoch)
+    except ValueError as error:
+        raise _damaged(checkpoint / STATE_FILE, error) from None
+
+
 def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
     """The state and the files' digests."""
     path = checkpoint / STATE_FILE
     try:
         document = _unseal(read_text(path))
         version = document.pop("format")
+        if not has_type(version, int):
+            raise ValueError("its format is not a number")
         if version != FORMAT_VERSION:
             raise UserError(
                 f"{path}: checkpoint format {version}, this program reads {FORMAT_VERSION}; "
                 "train again or use the version that wrote it."
             )
         digests = document.pop("files")
-        return RunState(**document), digests
+        _check_digests(digests)
+        state = RunState.from_json(document)
+        _check_name(checkpoint.name, state.step)
+        return state, digests
     except OSError as error:
         raise _damaged(path, error.strerror) from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except KeyError as error:
+        raise _damaged(path, f"{error.args[0]} is missing") from None
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from None
+
+
+def _check_digests(digests: Any) -> None:
+    """Makes sure that the files' digests are those of variables in the checkpoint's own folder.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not has_type(digests, dict[str, str]):
+        raise ValueError("files does not map names to digests")
+    if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values()):
+        raise ValueError("files holds what is not a digest")
+    if not all(re.fullmatch(f"{_INDEX}|{_DATA}", name) for name in digests):
+        raise ValueError("files names a file that holds no variables")
+    if not all(any(re.fullmatch(kind, name) for name in digests) for kind in (_INDEX, _DATA)):
+        raise ValueError("files does not name all files of variables")
+
+
+def _check_name(name: str, step: int) -> None:
+    """Makes sure that a folder named after a step holds the checkpoint of that step.
+
+    Raises:
+        ValueError: it holds another.
+    """
+    named = re.fullmatch(r"step-(\d{8,})", name)
+    if named and int(named[1]) != step:
+        raise ValueError(f"step is {step} in a folder named {name}")
 
 
 def _write_document(path: Path, state: RunState, digests: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from vae.config import Config
 from vae.errors import UserError
 from vae.flags import as_json
-from vae.load import Dataset
+from vae.load import Dataset, TrainingBatches
 from vae.models import checkpoint
 from vae.models.checkpoint_folder import CheckpointFolder
 from vae.models.run_state import RunState
@@ -68,6 +68,8 @@ def find_start(config: Config, architecture: Architecture, dataset: Dataset) -> 
     state = checkpoint.verify(path)
     checkpoint.check_match(path, state, architecture, dataset.digest)
     changes = _changes(path, state, config)
+    batches = TrainingBatches(dataset.train, config.batch_size_train, config.seed, config.dropout)
+    checkpoint.check_progress(path, state, dataset.train.shape[0], batches.steps_per_epoch)
     if state.best_step not in folder.steps():
         state = state.without_best()
     state = dataclasses.replace(state, config=new.config)

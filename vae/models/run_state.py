@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vae.models.vae import Architecture
+from vae.models.vae import ACTIVATIONS, Architecture
+from vae.utils.json_types import from_json, shown
+
+_LOSSES = 3
+_MAX_COUNT = 2**63 - 1
+"""TensorFlow counts steps in int64."""
+
+_MAX_NDCG = 1 + 1e-9
+"""NDCG is at most 1, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class RunState:
     config: dict[str, Any]
     epoch: int = 0
     batch: int = 0
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    losses: list[float] = field(default_factory=lambda: [0.0] * _LOSSES)
     seconds: float = 0.0
     best_ndcg: float | None = None
     best_step: int | None = None
@@ -49,6 +58,37 @@ class RunState:
     def new(cls, architecture: Architecture, data_digest: str, config: dict[str, Any]) -> RunState:
         """The state of a run that has not begun."""
         return cls(dataclasses.asdict(architecture), data_digest, config)
+
+    @classmethod
+    def from_json(cls, document: Any) -> RunState:
+        """The state that a JSON object holds.
+
+        Raises:
+            ValueError: names the value that is missing, unknown, of another type or impossible.
+        """
+        state = from_json(cls, document)
+        from_json(Architecture, state.architecture)
+        for problem in state._impossibilities():
+            raise ValueError(problem)
+        return state
+
+    def check_progress(self, users: int, steps_per_epoch: int) -> None:
+        """Makes sure that training on so many users can have come this far.
+
+        Args:
+            users: of the training set.
+            steps_per_epoch: of the epoch that has begun. Earlier ones may have had batches of
+                another size, each of one user at least.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if self.batch >= steps_per_epoch:
+            raise ValueError(f"batch is {self.batch} in an epoch of {steps_per_epoch}")
+        if self.step > self.epoch * users + self.batch:
+            raise ValueError(
+                f"step is {self.step}, more than {self.epoch} epochs of {users} users have"
+            )
 
     def after_step(self, losses: NDArray[np.float32], seconds: float) -> RunState:
         """The state one batch further on.
@@ -68,7 +108,7 @@ class RunState:
     def after_epoch(self) -> RunState:
         """The state at the start of the next epoch."""
         return dataclasses.replace(
-            self, epoch=self.epoch + 1, batch=0, losses=[0.0, 0.0, 0.0], seconds=0.0
+            self, epoch=self.epoch + 1, batch=0, losses=[0.0] * _LOSSES, seconds=0.0
         )
 
     def after_validation(self, ndcg: float) -> RunState:
@@ -95,3 +135,30 @@ class RunState:
         """How far the run has come, for people."""
         part = f" and {self.batch} batches of the next" if self.batch else ""
         return f"step {self.step}, after {self.epoch} epochs{part}"
+
+    def _impossibilities(self) -> Iterator[str]:
+        """A phrase for each value, of the right type, that no run can have."""
+        for name in ("epoch", "batch", "validations_since_best", "step"):
+            if not 0 <= getattr(self, name) <= _MAX_COUNT:
+                yield f"{name} is {shown(getattr(self, name))}"
+        for name in ("items", "hidden_dim", "latent_dim"):
+            if not 1 <= self.architecture[name] <= _MAX_COUNT:
+                yield f"{name} is {shown(self.architecture[name])}"
+        if self.architecture["activation"] not in ACTIVATIONS:
+            yield f"activation is {shown(self.architecture['activation'])}"
+        if self.seconds < 0:
+            yield f"seconds is {self.seconds}"
+        if len(self.losses) != _LOSSES:
+            yield f"there are {len(self.losses)} losses instead of {_LOSSES}"
+        if self.step < self.epoch + self.batch:
+            yield f"step is {self.step} after {self.epoch} epochs and {self.batch} batches"
+        if self.validation_is_due and self.batch:
+            yield "a validation is due within an epoch"
+        if self.validations_since_best > self.epoch:
+            yield f"validations_since_best is {self.validations_since_best}, epoch {self.epoch}"
+        if (self.best_ndcg is None) != (self.best_step is None):
+            yield "best_ndcg and best_step are not both there"
+        if self.best_ndcg is not None and not 0 <= self.best_ndcg <= _MAX_NDCG:
+            yield f"best_ndcg is {shown(self.best_ndcg)}"
+        if self.best_step is not None and not 0 < self.best_step <= self.step:
+            yield f"best_step is {shown(self.best_step)}, step {self.step}"
