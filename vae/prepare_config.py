@@ -23,6 +23,10 @@ _DEMO_HELDOUT_USERS = 500
 _HELDOUT_USERS = 10_000
 
 
+SEPARATOR = r'[\t\x20-\x7e](?<!")'
+"""Pattern of what can separate two columns."""
+
+
 @dataclass(frozen=True)
 class PrepareOptions:
     """What to prepare, and how.
@@ -123,7 +127,7 @@ class PrepareOptions:
         if self.rating_col in {self.user_col, self.item_col} - {"none"}:
             yield f"--rating_col {self.rating_col!r} is a column of ids, give another or 'none'"
         separator = self.separator
-        if separator is not None and not re.fullmatch(r'[\t\x20-\x7e](?<!")', separator):
+        if separator is not None and not re.fullmatch(SEPARATOR, separator):
             yield f"--sep {self.sep!r} cannot separate columns, give one ASCII character or \\t"
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:

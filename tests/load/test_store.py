@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -369,6 +370,64 @@ def test_a_manifest_that_is_none_is_named(copy, text):
     sentence = refusal(copy)
     assert sentence.startswith(f"{path}: is damaged (")
     assert sentence.endswith("; remove it and run prepare_dataset.py again.")
+
+
+def parameters(**changes):
+    values = PARAMETERS | changes
+    return {name: value for name, value in values.items() if value is not GONE}
+
+
+def listing(of_each, names=FILES):
+    return dict.fromkeys(names, of_each)
+
+
+GONE = object()
+NO_STRING = (GONE, None, 7, True, ["user"], {})
+WRONG = {
+    "digest": (*NO_STRING, "short", "x" * 64),
+    "sources": (GONE, None, "text", {}, [7], [{}], [{"sha256": 7}], [{"sha256": None}]),
+    "counts": (GONE, None, 7, [], {"rows": "12"}, {"rows": True}),
+    "parameters": (
+        *NO_STRING,
+        [],
+        *(parameters(user_col=value) for value in NO_STRING),
+        *(parameters(item_col=value) for value in NO_STRING),
+        *(parameters(rating_col=value) for value in NO_STRING if value is not None),
+        *(
+            parameters(separator=value)
+            for value in (GONE, 7, True, [","], "", "ab", "é", "\n", '"')
+        ),
+        *(parameters(threshold=value) for value in (GONE, None, "4", True, [4.0], math.nan)),
+        *(parameters(threshold=value) for value in (math.inf, 10**400)),
+    ),
+    "files": (
+        *NO_STRING,
+        [*FILES],
+        listing(None),
+        listing({}),
+        listing({"bytes": "7", "sha256": "0" * 64}),
+        listing({"bytes": True, "sha256": "0" * 64}),
+        listing({"bytes": 7, "sha256": None}),
+        listing({"bytes": 7, "sha256": "0" * 64, "path": "/etc/passwd"}),
+        listing({"bytes": 7, "sha256": "0" * 64}, [*FILES[1:], "../train.npz"]),
+        listing({"bytes": 7, "sha256": "0" * 64}, [*FILES, "/etc/passwd"]),
+    ),
+    "format_version": (2.0,),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_manifest_of_wrong_types_or_impossible_values_is_damaged(original, tmp_path, name):
+    sound = read_manifest(prepared_folder(original, "set"))
+    folder = prepared_folder(tmp_path, "set")
+    folder.mkdir(parents=True)
+    for value in WRONG[name]:
+        manifest = {n: v for n, v in (sound | {name: value}).items() if v is not GONE}
+        manifest["checksum"] = store._checksum(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        sentence = refusal(tmp_path)
+        assert sentence.startswith(f"{folder / 'manifest.json'}: is damaged ("), value
+        assert len(sentence) < 300 + 2 * len(str(folder))
 
 
 def test_files_of_two_preparations_do_not_mix(copy, tmp_path):

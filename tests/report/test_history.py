@@ -53,7 +53,27 @@ def test_a_run_that_trains_nothing_reads_and_leaves_the_file(path):
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize("text", ["epoch,loss\n1,high\n", "loss\n2\n", "epoch,loss\n1,2,3\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epoch,loss\n1,high\n",
+        "loss\n2\n",
+        "epoch,loss\n1,2,3\n",
+        "epoch,loss\n-1,2\n",
+        "epoch,loss\n0,2\n",
+        "epoch,loss\n2,2\n1,2\n",
+        "epoch,loss\n1,2\n1,2\n",
+        f"epoch,loss\n{10**400},2\n",
+        f"epoch,loss\n{2**63},2\n",
+        "epoch,loss\n1.0,2\n",
+        "epoch,loss\n1,nan\n",
+        "epoch,loss\n1,-inf\n",
+        "epoch,loss\n1,1e308\n2,-1e308\n",
+        f"epoch,loss\n1,{'1' * 200_000}\n",
+        "epoch,loss\n1,\0\n",
+    ],
+    ids=range(15),
+)
 def test_a_file_that_is_no_table_of_epochs_is_named(path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"epochs.csv: cannot be read .* remove it"):

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from vae.errors import UserError
 from vae.load.columns import Columns
 from vae.load.dataset import Dataset, HeldOut, Split
 from vae.load.npz import map_npz, save_npz
+from vae.prepare_config import SEPARATOR
 from vae.utils.files import lock_folder, read_text, remove_leftovers, sha256, sync, temporary_file
+from vae.utils.json_types import check_types, from_json, has_type, shown
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -36,6 +40,24 @@ _MATRICES = (
     "test_ranked",
 )
 _IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
+
+_MANIFEST_TYPES = {
+    "format_version": int,
+    "digest": str,
+    "sources": list[dict[str, Any]],
+    "parameters": dict[str, Any],
+    "counts": dict[str, int],
+    "files": dict[str, dict[str, Any]],
+}
+_SHA256 = "[0-9a-f]{64}"
+
+
+@dataclass(frozen=True)
+class _File:
+    """What the manifest says of a file."""
+
+    bytes: int
+    sha256: str
 
 
 def prepared_folder(data_dir: Path, name: str) -> Path:
@@ -136,13 +158,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(read_text(path))
         version = manifest["format_version"]
-        files = manifest["files"]
-        complete = {f"{n}.npz" for n in _MATRICES} | {f"{n}.npy" for n in _IDS}
         if version == FORMAT_VERSION:
             if manifest.pop("checksum") != _checksum(manifest):
                 raise ValueError("it differs from what was written")
-            if set(files) != complete:
-                raise ValueError("it does not list the prepared files")
+            _check_manifest(manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -151,8 +170,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             "prepare the data in another --data_dir."
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
+        cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
         raise UserError(
-            f"{path}: is damaged ({error}); remove it and run prepare_dataset.py again."
+            f"{path}: is damaged ({cause}); remove it and run prepare_dataset.py again."
         ) from None
     if version != FORMAT_VERSION:
         raise UserError(
@@ -160,6 +180,33 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             "remove it and run prepare_dataset.py again."
         )
     return dict(manifest)
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Makes sure that what a manifest says can be true.
+
+    Raises:
+        ValueError: a value is missing, of another type or impossible.
+        KeyError: a parameter is missing.
+    """
+    for name, hint in _MANIFEST_TYPES.items():
+        if not has_type(manifest.get(name), hint):
+            raise ValueError(f"{name} is {shown(manifest.get(name))}")
+    if set(manifest["files"]) != {f"{n}.npz" for n in _MATRICES} | {f"{n}.npy" for n in _IDS}:
+        raise ValueError("it does not list the prepared files")
+    for file in manifest["files"].values():
+        from_json(_File, file)
+    digests = [manifest["digest"], *(source.get("sha256") for source in manifest["sources"])]
+    for digest in digests:
+        if not (has_type(digest, str) and re.fullmatch(_SHA256, digest)):
+            raise ValueError(f"{shown(digest)} is not a digest")
+    parameters = manifest["parameters"]
+    columns = Columns.of(parameters)
+    check_types(columns)
+    if columns.separator is not None and not re.fullmatch(SEPARATOR, columns.separator):
+        raise ValueError(f"separator is {shown(columns.separator)}")
+    if not has_type(parameters["threshold"], float):
+        raise ValueError(f"threshold is {shown(parameters['threshold'])}")
 
 
 def open_dataset(data_dir: Path, name: str) -> Dataset:

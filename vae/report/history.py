@@ -9,9 +9,16 @@ from pathlib import Path
 
 from vae.errors import UserError
 from vae.utils.files import write_whole
+from vae.utils.json_types import shown
 
 Series = tuple[list[int], list[float]]
 """Epochs, and a figure's value at each of them."""
+
+_MAX_EPOCH = 2**53
+"""Beyond it, an axis of float64 cannot tell two epochs apart."""
+
+_MAX_FIGURE = 2.0**128
+"""float32's range, in which all figures of training lie."""
 
 
 class History:
@@ -62,14 +69,26 @@ def _read(path: Path) -> dict[int, dict[str, float]]:
     """The rows of the file by epoch; none if there is no file."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return {
-                int(row.pop("epoch")): {name: float(value) for name, value in row.items() if value}
-                for row in csv.DictReader(file)
-            }
+            rows: dict[int, dict[str, float]] = {}
+            last = 0
+            for row in csv.DictReader(file):
+                epoch = int(row.pop("epoch"))
+                if not last < epoch <= _MAX_EPOCH:
+                    raise ValueError(f"epoch {shown(epoch)} after epoch {last}")
+                rows[epoch] = {name: _figure(value) for name, value in row.items() if value}
+                last = epoch
+            return rows
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(
             f"{path}: cannot be read as a table of epochs ({error}); remove it, or name another "
             "--results_dir."
         ) from None
+
+
+def _figure(text: str) -> float:
+    value = float(text)
+    if not abs(value) < _MAX_FIGURE:
+        raise ValueError(f"{shown(text)} is out of range")
+    return value
