@@ -179,7 +179,8 @@ def test_other_columns_separators_and_compression_are_read(tmp_path, rows):
     assert len(set(users)) == 30
 
 
-def test_several_files_and_folders_are_prepared_as_one(tmp_path, flags, prepared, rows):
+def test_several_files_and_folders_are_prepared_as_one(tmp_path, prepared, rows):
+    flags = ("--data_dir", tmp_path, "--dataset", "mine", *HELD_OUT)
     parts = tmp_path / "parts"
     parts.mkdir()
     write(parts / "part-1.csv", rows[200:])
@@ -379,6 +380,12 @@ BAD_FLAGS = [
     (["--sep", "\n"], r"--sep '\n' cannot separate columns"),
     (["--sep", "é"], "--sep 'é' cannot separate columns"),
 ]
+
+
+def test_ratings_given_several_times_are_all_read():
+    given = parse_options(["--ratings", "a.csv", "--seed", "1", "--ratings", "b.csv", "c.csv"])
+    assert [str(path) for path in given.ratings] == ["a.csv", "b.csv", "c.csv"]
+    assert parse_options([]).ratings is None
 
 
 @pytest.mark.parametrize(("arguments", "expected"), BAD_FLAGS, ids=str)

@@ -90,6 +90,8 @@ def build_parser(options: type, prog: str, description: str) -> argparse.Argumen
         else:
             groups[name].add_argument(
                 f"--{field.name}",
+                # A flag that takes several values may be given several times as well.
+                action="extend" if types[field.name] in _SEVERAL else "store",
                 type=_converter(types[field.name]),
                 nargs=_count(types[field.name], field.metadata["bare"]),
                 default=field.default,
