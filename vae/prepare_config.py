@@ -60,6 +60,12 @@ class PrepareOptions:
     sep: str | None = flag(
         FILE, None, r"column separator, \t for a tab (none: tab for .tsv, else comma)"
     )
+    quoting: str = flag(
+        FILE,
+        "minimal",
+        "of text files: minimal: values may be quoted; none: quotes are part of the values",
+        choices=("minimal", "none"),
+    )
     threshold: float = flag(FILE, 4.0, "keep rows with at least this rating")
 
     min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", low=1)

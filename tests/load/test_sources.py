@@ -3,7 +3,10 @@
 import csv
 import gzip
 import io
+import os
 import random
+import socket
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,6 +88,38 @@ def test_a_missing_source_is_refused_whatever_is_beside_it(tmp_path):
     touch(tmp_path, "a.csv")
     with pytest.raises(UserError, match=r"b\.csv: there is no such file"):
         ratings_files([tmp_path / "a.csv", tmp_path / "b.csv"])
+
+
+@pytest.fixture
+def special(tmp_path):
+    """Paths of what can be opened and is no regular file."""
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        yield [tmp_path / "fifo", tmp_path / "socket", Path("/dev/zero"), Path("/dev/null")]
+
+
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(special, tmp_path):
+    for path in special:
+        with pytest.raises(UserError) as caught:
+            ratings_files([path])
+        assert str(caught.value).startswith(f"{path}: is not a regular file; ")
+        link = tmp_path / "link.csv"
+        link.symlink_to(path)
+        with pytest.raises(UserError, match=r"link\.csv: is not a regular file; "):
+            ratings_files([link])
+        link.unlink()
+
+
+def test_a_part_that_is_no_regular_file_is_refused_and_not_left_out(tmp_path):
+    touch(tmp_path, "part-1.csv")
+    os.mkfifo(tmp_path / "part-2.csv")
+    with pytest.raises(UserError, match=r"part-2\.csv: is not a regular file; "):
+        ratings_files([tmp_path])
+    (tmp_path / "part-2.csv").unlink()
+    (tmp_path / "part-2.csv").symlink_to("gone.csv")
+    with pytest.raises(UserError, match=r"part-2\.csv: there is no such file; "):
+        ratings_files([tmp_path])
 
 
 def test_files_of_all_formats_are_read_one_after_another(tmp_path):

@@ -34,6 +34,7 @@ class Block:
         users: (rows,) of type ``ID``.
         items: (rows,) of type ``ID``.
         ratings: (rows,) floating-point numbers, None where every row counts.
+        line_breaks: how many were found inside quoted values since the block before.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Block:
     users: pa.DictionaryArray
     items: pa.DictionaryArray
     ratings: pa.Array | None
+    line_breaks: int = 0
 
 
 def kept(block: Block, columns: Columns, threshold: float) -> pa.BooleanArray | None:

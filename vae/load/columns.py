@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MINIMAL, NONE = "minimal", "none"
+"""Values may be quoted, as RFC 4180 has it; or quotes are data like any other character."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -17,12 +20,14 @@ class Columns:
         rating: name of the column of ratings, None where every row counts.
         separator: one character between two columns of a text file, None for the one that its
             ending stands for: a tab for .tsv, else a comma.
+        quoting: of a text file: "minimal" where values may be quoted, "none" where quotes are data.
     """
 
     user: str
     item: str
     rating: str | None = None
     separator: str | None = None
+    quoting: str = MINIMAL
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Columns:
@@ -33,6 +38,7 @@ class Columns:
             parameters["item_col"],
             None if rating == "none" else rating,
             parameters["separator"],
+            parameters.get("quoting", MINIMAL),  # which earlier versions did not write
         )
 
     @property

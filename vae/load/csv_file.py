@@ -13,7 +13,8 @@ import pyarrow.csv as pa_csv
 
 from vae.errors import UserError
 from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
-from vae.load.columns import Columns
+from vae.load.columns import MINIMAL, NONE, Columns
+from vae.load.quotes import CheckedFile
 
 _BLOCK_BYTES = 1 << 20
 _HEADER_BYTES = 1 << 20
@@ -21,13 +22,13 @@ _LIKELY_SEPARATORS = (",", "\t", ";", "|", "::")
 _FIRST_ROW = 2
 
 
-def csv_column_names(path: Path, separator: str | None) -> list[str]:
+def csv_column_names(path: Path, separator: str | None, quoting: str = MINIMAL) -> list[str]:
     """The names in the header row.
 
     Raises:
         UserError: the file cannot be read or has no header row in UTF-8.
     """
-    names = _split(_read_header(path), _separator(path, separator))
+    names = _split(_read_header(path), _separator(path, separator), quoting)
     try:
         "".join(names).encode()
     except UnicodeEncodeError:
@@ -39,33 +40,47 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Block]:
     """Reads a file block by block; compressed by gzip, bzip2 or zstd too.
 
     Raises:
-        UserError: the file cannot be read, is not in UTF-8, has another number of columns
-            somewhere, or a rating is no number.
+        UserError: the file cannot be read, is not in UTF-8, or has another number of columns
+            somewhere, a quote that neither is data nor closes a value, or a rating that is no
+            number.
     """
-    names = csv_column_names(path, columns.separator)
+    names = csv_column_names(path, columns.separator, columns.quoting)
     check_names(path, names, columns, _advice(path, columns))
-    row = _FIRST_ROW
+    row, line_breaks = _FIRST_ROW, 0
     try:
-        for batch in _open(path, columns):
+        file = CheckedFile(path, _separator(path, columns.separator), columns.quoting)
+        for batch in _open(file, path, columns):
             ratings = None if columns.rating is None else batch[columns.rating]
-            yield Block(path, row, batch[columns.user], batch[columns.item], ratings)
+            before, line_breaks = line_breaks, file.line_breaks
+            yield Block(
+                path, row, batch[columns.user], batch[columns.item], ratings, line_breaks - before
+            )
             row += len(batch)
     except OSError as error:
         raise unreadable(path, error) from None
     except pa.ArrowInvalid as error:
+        if "straddles" in str(error):
+            file.check_no_quote_is_open(f"is not closed within {_BLOCK_BYTES:,} bytes")
         if "Empty CSV file" not in str(error):
             raise _explained(path, columns, row, str(error)) from None
+        file.check_no_quote_is_open()
 
 
-def _open(path: Path, columns: Columns) -> pa_csv.CSVStreamingReader:
+def _open(file: CheckedFile, path: Path, columns: Columns) -> pa_csv.CSVStreamingReader:
+    may_quote = columns.quoting == MINIMAL
     types = {columns.user: ID, columns.item: ID}
     if columns.rating is not None:
         types[columns.rating] = pa.float64()
     return pa_csv.open_csv(
-        path,
+        file,
         # A streaming reader gains nothing from threads, and without it numbers the rows in errors.
         pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        pa_csv.ParseOptions(delimiter=_separator(path, columns.separator), newlines_in_values=True),
+        pa_csv.ParseOptions(
+            delimiter=_separator(path, columns.separator),
+            quote_char='"' if may_quote else False,
+            double_quote=may_quote,
+            newlines_in_values=may_quote,
+        ),
         pa_csv.ConvertOptions(include_columns=list(types), column_types=types),
     )
 
@@ -88,23 +103,28 @@ def _read_header(path: Path) -> str:
     return header
 
 
-def _split(header: str, separator: str) -> list[str]:
+def _split(header: str, separator: str, quoting: str) -> list[str]:
     """The names in the first row that is not empty."""
     if len(separator) > 1:
         return header.splitlines()[0].split(separator)
+    lines = io.StringIO(header, newline="")
     try:
-        rows = csv.reader(io.StringIO(header, newline=""), delimiter=separator)
+        if quoting == NONE:
+            rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+        else:
+            rows = csv.reader(lines, delimiter=separator)
         return next(filter(None, rows), [])
     except csv.Error:  # a name longer than the csv module takes: this is no ratings file
         return header.split(separator)
 
 
 def _advice(path: Path, columns: Columns) -> str:
-    """Which separator the file seems to have, if it is another one."""
-    header = _read_header(path)
+    """What to do about the header row if its quotes or its separator seem to be others."""
+    header, used = _read_header(path), _separator(path, columns.separator)
+    if any("\n" in name for name in _split(header, used, columns.quoting)):
+        return "close the quote that opens in row 1"
     for separator in _LIKELY_SEPARATORS:
-        used = _separator(path, columns.separator)
-        if separator != used and columns.user in _split(header, separator):
+        if separator != used and columns.user in _split(header, separator, columns.quoting):
             mend = "give that as --sep" if len(separator) == 1 else "replace that by one character"
             return f"it looks separated by {separator!r}, {mend}"
     return ""
@@ -115,9 +135,11 @@ def _explained(path: Path, columns: Columns, row: int, text: str) -> UserError:
     found = re.search(r"Row #(\d+)", text)
     where = f"row {found[1] if found else row}"
     if count := re.search(r"Expected (\d+) columns, got (\d+)", text):
+        mend = "quote values that hold the separator"
+        if columns.quoting == NONE:
+            mend = "remove the separator from values, or quote them and go without --quoting none"
         return UserError(
-            f"{path}: {where}: {count[2]} columns where the header has {count[1]}; "
-            "quote values that hold the separator."
+            f"{path}: {where}: {count[2]} columns where the header has {count[1]}; {mend}."
         )
     if value := re.search(r"invalid value '(.*)'", text, re.DOTALL):
         return UserError(

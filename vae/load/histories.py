@@ -27,12 +27,14 @@ class UserHistories:
         liked: (users, items) uint8 ones: what the model folds in.
         seen: (users, items) uint8 ones: what must not be recommended; ``liked`` and more.
         unknown_items: distinct items in the file that the catalogue does not have.
+        line_breaks: inside quoted values of the file.
     """
 
     user_ids: NDArray[np.generic]
     liked: csr_matrix
     seen: csr_matrix
     unknown_items: int = 0
+    line_breaks: int = 0
 
     @property
     def users(self) -> int:
@@ -65,7 +67,7 @@ def read_histories(source: Path, dataset: Dataset) -> UserHistories:
     """
     files = ratings_files([source])
     columns = dataset.columns
-    found = column_names(files[0], columns.separator)
+    found = column_names(files[0], columns.separator, columns.quoting)
     if not {columns.user, columns.item} <= set(found):
         raise UserError(
             f"{files[0]}: needs the columns {columns.user!r} and {columns.item!r}, as the ratings "
@@ -79,7 +81,7 @@ def read_histories(source: Path, dataset: Dataset) -> UserHistories:
     else:
         liked = seen
     unknown = find_ids(everything.items.values, dataset.item_ids) < 0
-    return UserHistories(user_ids, liked, seen, int(unknown.sum()))
+    return UserHistories(user_ids, liked, seen, int(unknown.sum()), everything.line_breaks)
 
 
 def find_ids(ids: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -57,7 +57,7 @@ def _prepare(
     parameters = _parameters(options)
     columns = Columns.of(parameters)
     split = split_ratings(
-        _liked(files, columns, options.threshold),
+        _liked(files, columns, options.threshold, say),
         SplitOptions(
             options.min_items_per_user,
             options.min_users_per_item,
@@ -99,9 +99,14 @@ def _files(options: PrepareOptions) -> list[Path]:
     return ratings_files(options.sources)
 
 
-def _liked(files: list[Path], columns: Columns, threshold: float) -> Ratings:
+def _liked(files: list[Path], columns: Columns, threshold: float, say: Say) -> Ratings:
     """The ratings that count, at least one."""
     ratings = read_ratings(files, columns, threshold)
+    if ratings.line_breaks:
+        say(
+            f"{ratings.line_breaks:,} line breaks are inside quoted values; if quotes are part of "
+            "the values, each of them hides a row: prepare the data with --quoting none."
+        )
     if not len(ratings.users.codes):
         raise UserError(
             f"{files[0]}: of {ratings.rows_read:,} rows none has a {columns.rating} of at least "
@@ -130,6 +135,7 @@ def _parameters(options: PrepareOptions) -> dict[str, Any]:
         "item_col": options.item_col,
         "rating_col": options.rating_col,
         "separator": options.separator,
+        "quoting": options.quoting,
         "threshold": options.threshold,
         "min_items_per_user": options.min_items_per_user,
         "min_users_per_item": options.min_users_per_item,

@@ -47,11 +47,13 @@ class Ratings:
         users: ids of the users.
         items: ids of the items.
         rows_read: rows of the files, those below the threshold included.
+        line_breaks: inside quoted values of the files.
     """
 
     users: Ids
     items: Ids
     rows_read: int
+    line_breaks: int = 0
 
 
 def read_ratings(files: Sequence[Path], columns: Columns, threshold: float) -> Ratings:
@@ -72,15 +74,16 @@ def read_ratings(files: Sequence[Path], columns: Columns, threshold: float) -> R
     # Arrow's default allocator keeps what it was given, and reserves addresses by the gigabyte.
     pa.set_memory_pool(pa.system_memory_pool())
     users, items = _Column(), _Column()
-    rows = 0
+    rows = line_breaks = 0
     for block in prefetch(_blocks(files, columns)):
         chosen = kept(block, columns, threshold)
         users.add(block.users, chosen)
         items.add(block.items, chosen)
         rows += len(block.users)
+        line_breaks += block.line_breaks
     if not rows:
         raise UserError(f"{_named(files)}: no rows.")
-    return Ratings(users.ids(), items.ids(), rows)
+    return Ratings(users.ids(), items.ids(), rows, line_breaks)
 
 
 class _Column:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vae.errors import UserError
 from vae.load.blocks import Block, unreadable
-from vae.load.columns import Columns
+from vae.load.columns import MINIMAL, Columns
 from vae.load.csv_file import csv_column_names, read_csv
 from vae.load.parquet_file import is_parquet, parquet_column_names, read_parquet
+from vae.utils.files import require_regular_file
 
 
 def ratings_files(sources: Iterable[Path]) -> list[Path]:
@@ -18,33 +19,38 @@ def ratings_files(sources: Iterable[Path]) -> list[Path]:
     Hidden files and those that begin with an underscore, such as ``_SUCCESS``, are no parts.
 
     Raises:
-        UserError: a source does not exist, or a folder has no part.
+        UserError: a source or a part does not exist or is no regular file, or a folder has no part.
     """
     files = []
     for source in sources:
+        parts = [source]
         if source.is_dir():
             parts = sorted(path for path in source.rglob("*") if _is_part(path, source))
             if not parts:
                 raise UserError(f"{source}: is a folder without ratings files.")
-            files += parts
-        elif source.exists():
-            files.append(source)
-        else:
-            raise unreadable(source, FileNotFoundError())
+        for part in parts:
+            try:
+                require_regular_file(part)
+            except OSError as error:
+                raise unreadable(part, error) from None
+        files += parts
     return files
 
 
-def column_names(path: Path, separator: str | None = None) -> list[str]:
+def column_names(path: Path, separator: str | None = None, quoting: str = MINIMAL) -> list[str]:
     """The names of a ratings file's columns.
 
     Args:
         path: the file.
         separator: that of a text file; None: a tab for .tsv, else a comma.
+        quoting: that of a text file.
 
     Raises:
         UserError: the file cannot be read.
     """
-    return parquet_column_names(path) if is_parquet(path) else csv_column_names(path, separator)
+    if is_parquet(path):
+        return parquet_column_names(path)
+    return csv_column_names(path, separator, quoting)
 
 
 def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
@@ -58,4 +64,4 @@ def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
 
 def _is_part(path: Path, folder: Path) -> bool:
     names = path.relative_to(folder).parts
-    return path.is_file() and not any(name.startswith((".", "_")) for name in names)
+    return not path.is_dir() and not any(name.startswith((".", "_")) for name in names)

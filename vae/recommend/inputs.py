@@ -61,4 +61,6 @@ def _counts(users: UserHistories) -> str:
         parts.append(f"rated below the threshold: {disliked:,}")
     if users.unknown_items:
         parts.append(f"items unknown to the model, skipped: {users.unknown_items:,}")
+    if users.line_breaks:
+        parts.append(f"line breaks inside quoted values: {users.line_breaks:,}")
     return "; ".join(parts)

@@ -190,6 +190,20 @@ def lock_folder(folder: Path, wait: bool = False) -> int:
     return descriptor
 
 
+def require_regular_file(path: Path) -> None:
+    """Refuses, before it is opened, what might keep a reader waiting or never come to an end.
+
+    Raises:
+        UserError: the path names a folder, a FIFO, a socket or a device.
+        OSError: it cannot be looked at; FileNotFoundError where there is nothing.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(
+            f"{path}: is not a regular file; save what it should be read from in a file, and name "
+            "that."
+        )
+
+
 def sync(path: Path) -> None:
     """Flush a file or folder to the disk.
 
