@@ -51,6 +51,7 @@ class Server(ThreadingHTTPServer):
         self.files = {}
         self.cuts = []  # bytes after which to cut the next connections
         self.ranges = True
+        self.answers = {}  # path -> the bytes to answer with whatever is asked, or a list of them
         self.seen = []  # (path, Range header)
 
     @property
@@ -68,6 +69,12 @@ class Handler(BaseHTTPRequestHandler):
         server, content = self.server, self.server.files.get(self.path)
         asked = self.headers.get("Range")
         server.seen.append((self.path, asked))
+        answer = server.answers.get(self.path)
+        if isinstance(answer, list):
+            answer = answer.pop(0)
+        if answer is not None:
+            self.wfile.write(answer)
+            return
         if content is None:
             self.send_error(404)
             return
@@ -95,7 +102,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(module, "_PAUSES", (0, 0, 0))
     with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
@@ -236,12 +243,82 @@ def test_without_a_network_a_sentence_says_what_to_do_by_hand(server, folder):
     assert content(folder) == FILES
 
 
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+FOUND = b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n"
+LONG_HOST = "a" * 70 + ".example"
+RUBBISH = {
+    "nothing": b"",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "status": b"HTTP/1.1 2x0 OK\r\n\r\n",
+    "reason": b"HTTP/1.1 500 a\rb\x1b[31m" + b"c" * 10_000 + b"\r\n\r\n",
+    "many headers": OK + b"a: b\r\n" * 200 + b"\r\n",
+    "long header": OK + b"a: " + b"b" * 70_000 + b"\r\n\r\n",
+    **{
+        f"length {value[:9]!r}": OK + b"Content-Length: " + value + b"\r\n\r\ncontent"
+        for value in (b"abc", b"", b"-5", b"1_0", b"\xb2", b"9" * 30, b"8" * 4_000, b"7" * 5_000)
+    },
+    **{
+        f"chunk {size[:9]!r}": CHUNKED + size + b"\r\ncontent\r\n0\r\n\r\n"
+        for size in (b"xyz", b"", b"-5", b"-" + b"f" * 40, b"f" * 20, b"f" * 70_000)
+    },
+    **{
+        f"redirect {place[:15]}": FOUND % place.encode("latin-1")
+        for place in (
+            "http://[::1/", "http://[x]/", f"http://{LONG_HOST}/", "http://a..b/", "http:///",
+            "http://ex\xe4mple/", "http://127.0.0.1:x/", "http://127.0.0.1:99999/", "ftp:///",
+            "file:///etc/passwd", "/ml-20m.zip", "", "http://a b/", "http://\1/",
+        )
+    },
+}  # fmt: skip
+"""Answers to any request that no file comes of."""
+
+
+@pytest.mark.parametrize("answer", RUBBISH.values(), ids=RUBBISH)
+def test_an_answer_that_makes_no_sense_is_one_sentence(server, folder, answer):
+    for path in ("/ml-20m.zip", "/ml-20m.zip.md5"):
+        server.answers[path] = answer
+        sentence = problem(server, folder)
+        assert sentence.startswith(f"{server.address}/ml-20m.zip: cannot be downloaded (")
+        assert sentence.isprintable()
+        assert len(sentence) < 600
+
+
+def test_an_answer_that_makes_no_sense_does_no_harm_to_what_has_come(server, folder):
+    server.offer(archive())
+    server.cuts = [1000]
+    server.answers = {"/ml-20m.zip": [None, *[RUBBISH["length b'abc'"]] * 5]}
+    assert "Content-Length is 'abc'" in problem(server, folder)
+    server.answers = {}
+    fetch(server, folder)
+    assert server.seen[-1] == ("/ml-20m.zip", "bytes=1000-")
+    assert content(folder) == FILES
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        f"http://{LONG_HOST}", "http://", "http:///folder", "http://a..b", "http://h\u20acst",
+        "http://[::1", "http://[]", "http://127.0.0.1:x", "http://127.0.0.1:99999",
+        "http://127.0.0.1:1/caf\xe9", "http://a\x7f",
+    ],
+)  # fmt: skip
+def test_an_address_that_makes_no_sense_is_one_sentence(mirror, folder):
+    with pytest.raises(UserError) as caught:
+        download("ml-20m", mirror, folder, lambda _: None)
+    assert caught.value.exit_code == 1
+    assert "/ml-20m.zip: cannot be downloaded (" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("whole", "complaint"),
     [
         (b"no archive", "not a zip file"),
+        (archive(compression=zipfile.ZIP_LZMA), "README.txt is compressed by another method"),
         (archive(name="ml-1m"), "ml-20m/README.txt"),
     ],
+    ids=["no archive", "another method", "another data set"],
 )
 def test_another_archive_is_refused(server, folder, whole, complaint):
     server.offer(whole)

@@ -11,7 +11,6 @@ import hashlib
 import io
 import re
 import shutil
-import ssl
 import sys
 import time
 import zipfile
@@ -20,13 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from vae.errors import UserError
+from vae.load.blocks import short
 
 Say = Callable[[str], None]
 
@@ -45,7 +45,8 @@ _TIMEOUT = 60
 _PAUSES = (1, 5, 15)
 """Seconds after the first, second, ... attempt in a row that brought nothing."""
 _SECONDS_BETWEEN_LINES = 5
-_NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+_NETWORK_ERRORS = (OSError, HTTPException, ValueError, OverflowError)
+"""What urllib raises; the last two on addresses and answers that make no sense."""
 _NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, RuntimeError)
 
 
@@ -83,7 +84,7 @@ def _fetch(url: str, archive: Path, say: Say) -> None:
     try:
         checksum = _published_checksum(f"{url}.md5")
         _receive_all(url, part, say)
-    except _NETWORK_ERRORS as error:
+    except URLError as error:
         raise UserError(
             f"{url}: cannot be downloaded ({_told(error)}); run this again later, which continues "
             f"what has come, or get the file in another way, save it as {archive}, and run this "
@@ -102,10 +103,10 @@ def _receive_all(url: str, part: Path, say: Say) -> None:
         try:
             if _receive(url, part, say):
                 return
-            raise ConnectionError("the connection was cut")
+            raise URLError("the connection was cut")
         except HTTPError:
             raise
-        except _NETWORK_ERRORS as error:
+        except URLError as error:
             vain = 0 if _size(part) > before else vain + 1
             if vain == len(_PAUSES) or not _size(part):
                 raise
@@ -118,7 +119,7 @@ def _receive(url: str, part: Path, say: Say) -> bool:
     start = _size(part)
     request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        response = urlopen(request, timeout=_TIMEOUT)
+        response = _of_network(lambda: urlopen(request, timeout=_TIMEOUT))
     except HTTPError as error:
         if error.code != 416 or not start:  # range not satisfiable
             raise
@@ -129,13 +130,13 @@ def _receive(url: str, part: Path, say: Say) -> bool:
     with response:
         if response.status != 206:  # partial content; some servers send all of it
             start = 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
+        length = _content_length(response.headers.get("Content-Length"))
+        total = None if length is None else start + length
         with (
             part.open("ab" if start else "wb") as file,
             _progress(url.rsplit("/", 1)[1], start, total, say) as advance,
         ):
-            while block := response.read(_BLOCK):
+            while block := _of_network(lambda: response.read(_BLOCK)):
                 file.write(block)
                 advance(len(block))
     return total is None or _size(part) == total
@@ -144,14 +145,39 @@ def _receive(url: str, part: Path, say: Say) -> bool:
 def _published_checksum(url: str) -> str | None:
     """The MD5 that the server publishes, if it does."""
     try:
-        with urlopen(url, timeout=_TIMEOUT) as response:
-            text = response.read(1000).decode(errors="replace")
+        with _of_network(lambda: urlopen(url, timeout=_TIMEOUT)) as response:
+            text = _of_network(lambda: response.read(1000)).decode(errors="replace")
     except HTTPError as error:
         if error.code == 404:
             return None
         raise
     found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
     return found[0].lower() if found else None
+
+
+def _of_network(call: Callable[[], Any]) -> Any:
+    """What a call to the network returns.
+
+    Raises:
+        URLError: it failed, however it did.
+    """
+    try:
+        return call()
+    except URLError:
+        raise
+    except _NETWORK_ERRORS as error:
+        raise URLError(str(error)) from error
+
+
+def _content_length(text: str | None) -> int | None:
+    """The number of bytes that a server announces, None where it does not.
+
+    Raises:
+        URLError: it is no number of bytes.
+    """
+    if text is not None and not re.fullmatch(r"[0-9]{1,18}", text):
+        raise URLError(f"the Content-Length is {short(text)!r}")
+    return None if text is None else int(text)
 
 
 def _verify(part: Path, url: str, checksum: str | None, say: Say) -> None:
@@ -180,6 +206,8 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
                 info = members.getinfo(f"{name}/{member}")
                 if info.file_size > _LARGEST_MEMBER:
                     raise zipfile.BadZipFile(f"{member} has {info.file_size:,} bytes")
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise zipfile.BadZipFile(f"{member} is compressed by another method")
                 draft = folder / f".draft-{target}"
                 try:
                     with members.open(info) as source, draft.open("wb") as file:
@@ -238,9 +266,10 @@ def _progress(
     yield advance
 
 
-def _told(error: Exception) -> str:
-    """What a network error says; urllib wraps the cause."""
-    return str(error.reason if type(error) is URLError else error)
+def _told(error: URLError) -> str:
+    """What a network error says, on one line; urllib wraps the cause."""
+    text = short(str(error.reason if type(error) is URLError else error))
+    return "".join(filter(str.isprintable, text))
 
 
 def _size(path: Path) -> int:
