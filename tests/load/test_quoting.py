@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vae.config import Config
 from vae.errors import UserError
-from vae.load import csv_file, open_dataset
+from vae.load import csv_file, open_dataset, quotes
 from vae.load.columns import Columns
 from vae.load.histories import read_histories
 from vae.load.prepare import prepare
@@ -120,7 +120,8 @@ def test_rows_are_counted_past_blank_lines_and_line_breaks_inside_values(write):
 
 @pytest.mark.parametrize("block_bytes", [40, 64, 1 << 20])
 def test_quoted_values_may_hold_anything_wherever_blocks_end(write, monkeypatch, block_bytes):
-    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", block_bytes)
+    for module in (csv_file, quotes):
+        monkeypatch.setattr(module, "_BLOCK_BYTES", block_bytes)
     values = ['"a\nb"', '"a\tb"', '"a ""b"" c"', '""', '""""', '"a\r\n\r\nb"', '"\t""\n"', 'a"b']
     rows = [f"u{row}\ti{row}\t{values[row % 8]}" for row in range(400)]
     assert read(write(rows)) == [(f"u{row}", f"i{row}") for row in range(400)]
@@ -149,7 +150,8 @@ def test_any_file_is_read_like_by_the_strict_reader_of_the_csv_module_or_refused
     else:
         problem(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_file, "_BLOCK_BYTES", block_bytes)
+        for module in (csv_file, quotes):
+            patch.setattr(module, "_BLOCK_BYTES", block_bytes)
         # A row must not be longer than a block.
         with contextlib.suppress(UserError):
             assert read(path) == [(user, item) for user, item, _ in rows[1:]]

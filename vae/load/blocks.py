@@ -34,7 +34,7 @@ class Block:
         users: (rows,) of type ``ID``.
         items: (rows,) of type ``ID``.
         ratings: (rows,) floating-point numbers, None where every row counts.
-        line_breaks: how many were found inside quoted values since the block before.
+        line_breaks: inside quoted values; those of the whole file are told in its first block.
     """
 
     path: Path

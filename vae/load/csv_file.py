@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 from vae.errors import UserError
 from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
 from vae.load.columns import MINIMAL, NONE, Columns
-from vae.load.quotes import CheckedFile
+from vae.load.quotes import check_quotes
 
 _BLOCK_BYTES = 1 << 20
 _HEADER_BYTES = 1 << 20
@@ -46,33 +46,29 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Block]:
     """
     names = csv_column_names(path, columns.separator, columns.quoting)
     check_names(path, names, columns, _advice(path, columns))
-    row, line_breaks = _FIRST_ROW, 0
+    row = _FIRST_ROW
     try:
-        file = CheckedFile(path, _separator(path, columns.separator), columns.quoting)
-        for batch in _open(file, path, columns):
+        line_breaks = 0
+        if columns.quoting == MINIMAL:
+            line_breaks = check_quotes(path, _separator(path, columns.separator))
+        for batch in _open(path, columns):
             ratings = None if columns.rating is None else batch[columns.rating]
-            before, line_breaks = line_breaks, file.line_breaks
-            yield Block(
-                path, row, batch[columns.user], batch[columns.item], ratings, line_breaks - before
-            )
-            row += len(batch)
+            yield Block(path, row, batch[columns.user], batch[columns.item], ratings, line_breaks)
+            row, line_breaks = row + len(batch), 0
     except OSError as error:
         raise unreadable(path, error) from None
     except pa.ArrowInvalid as error:
-        if "straddles" in str(error):
-            file.check_no_quote_is_open(f"is not closed within {_BLOCK_BYTES:,} bytes")
         if "Empty CSV file" not in str(error):
             raise _explained(path, columns, row, str(error)) from None
-        file.check_no_quote_is_open()
 
 
-def _open(file: CheckedFile, path: Path, columns: Columns) -> pa_csv.CSVStreamingReader:
+def _open(path: Path, columns: Columns) -> pa_csv.CSVStreamingReader:
     may_quote = columns.quoting == MINIMAL
     types = {columns.user: ID, columns.item: ID}
     if columns.rating is not None:
         types[columns.rating] = pa.float64()
     return pa_csv.open_csv(
-        file,
+        path,
         # A streaming reader gains nothing from threads, and without it numbers the rows in errors.
         pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         pa_csv.ParseOptions(

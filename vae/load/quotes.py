@@ -1,4 +1,4 @@
-"""Quotes in a text file, checked on the way to Arrow.
+"""Quotes in a text file, checked before Arrow reads it.
 
 Arrow takes a quote at the start of a value for an opening one and reads on to the next quote, over
 as many rows as it takes: where quotes are data, rows would be lost without a word.
@@ -6,6 +6,7 @@ as many rows as it takes: where quotes are data, rows would be lost without a wo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,70 +14,90 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.load.columns import MINIMAL
 
+_BLOCK_BYTES = 1 << 20
+_MAX_ROW_BYTES = 1 << 21
+"""Arrow reads no longer rows."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b'"\n\r'
 
 
-class CheckedFile:
-    """The bytes of a file, decompressed, for Arrow to read; their quotes are checked meanwhile.
+def check_quotes(path: Path, separator: str) -> int:
+    """Makes sure that a quote is data inside an unquoted value or belongs to a quoted one.
+
+    Args:
+        path: of a text file whose values may be quoted, as RFC 4180 has it; compressed ones too.
+        separator: of its columns.
+
+    Returns:
+        The number of line breaks inside quoted values.
+
+    Raises:
+        UserError: a quoted value has text after its closing quote, or no closing quote.
+        OSError: the file cannot be read.
+    """
+    if not any(b'"' in block for block in _blocks(path)):
+        return 0
+    check = _Check(path, separator)
+    problem = "is never closed"
+    for block in _blocks(path):
+        check.add(block)
+        if check.row_bytes > _MAX_ROW_BYTES:
+            problem = f"is not closed within {_MAX_ROW_BYTES:,} bytes"
+            break
+    check.end(problem)
+    return check.line_breaks
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, decompressed."""
+    with pa.input_stream(str(path), compression="detect") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+class _Check:
+    """Follows the quotes of a text file block by block.
 
     Attributes:
-        closed: whether it is, as Arrow asks of any file.
         line_breaks: how many of them are inside quoted values.
     """
 
-    def __init__(self, path: Path, separator: str, quoting: str) -> None:
-        self.closed = False
+    def __init__(self, path: Path, separator: str) -> None:
         self.line_breaks = 0
         self._path = path
-        self._file = pa.input_stream(str(path), compression="detect")
-        self._has_quoted_values = quoting == MINIMAL
         self._ends_value = np.zeros(256, bool)
         self._ends_value[list(f"{separator}\r\n".encode())] = True
         # A line break, here one for the start of the file, and the row that begins after it.
         self._unfinished = b"\n"
         self._row = 1
 
-    def readable(self) -> bool:
-        """Whether it is a file to read, as Arrow asks of any file."""
-        return True
+    @property
+    def row_bytes(self) -> int:
+        """How long the row is so far that has not ended yet."""
+        return len(self._unfinished)
 
-    def read(self, size: int) -> bytes:
-        """The next bytes, none at the end of the file.
-
-        Raises:
-            UserError: a quoted value has text after its closing quote, or no closing quote.
-            OSError: the file cannot be read.
-        """
-        block = bytes(self._file.read(size))
-        if self._has_quoted_values:
-            self._check(block or b"\n")  # which ends the last row
-            if not block:
-                self.check_no_quote_is_open()
-        return block
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-        self.closed = True
-
-    def check_no_quote_is_open(self, problem: str = "is never closed") -> None:
-        """Makes sure that what has been read does not end inside a quoted value.
+    def end(self, problem: str) -> None:
+        """Makes sure that no quoted value is open.
 
         Args:
-            problem: what to say of the quote that opened the value.
+            problem: what to say of the quote that opened one.
 
         Raises:
             UserError: one is.
         """
-        text = np.frombuffer(self._unfinished + b"\n", np.uint8)
+        self.add(b"\n")  # which ends the last row
+        text = np.frombuffer(self._unfinished, np.uint8)
         first, inside, opener = self._follow(text)
         if len(first) and inside[-1]:
             raise self._malformed(text, opener[-1], f"a quote opens a value and {problem}")
 
-    def _check(self, block: bytes) -> None:
+    def add(self, block: bytes) -> None:
+        """Follows the quotes of the next bytes.
+
+        Raises:
+            UserError: a quoted value has text after its closing quote.
+        """
         if self._unfinished == b"\n":
             block = block.removeprefix(_BYTE_ORDER_MARK)
         whole = self._unfinished + block
