@@ -190,6 +190,16 @@ def test_a_truncated_file_is_one_sentence(tmp_path_factory, whole, data):
     assert problem(path).startswith("is no Parquet file that can be read (")
 
 
+def test_a_group_of_rows_whose_length_is_damaged_is_told(tmp_path, whole):
+    hundred = whole.rindex(b"\xc8\x01")  # as the footer has it, for the last group
+    content = bytearray(whole)
+    content[hundred] ^= 8
+    (tmp_path / "damaged.parquet").write_bytes(content)
+    assert problem(tmp_path / "damaged.parquet") == (
+        "is no Parquet file that can be read (296 of 300 rows are there)."
+    )
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damage_is_one_sentence_or_does_not_matter(tmp_path_factory, whole, data):

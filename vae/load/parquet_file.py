@@ -65,6 +65,9 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Block]:
                 row += len(batch)
         except _DAMAGE as error:
             raise _damaged(path, error) from None
+        rows = row - _FIRST_ROW
+        if rows != file.metadata.num_rows:  # a damaged group of rows may end early
+            raise _damaged(path, ValueError(f"{rows} of {file.metadata.num_rows} rows are there"))
 
 
 def _open(path: Path) -> pq.ParquetFile:
