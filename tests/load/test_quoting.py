@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae.config import Config
 from vae.errors import UserError
 from vae.load import csv_file, open_dataset, quotes
 from vae.load.columns import Columns
@@ -245,9 +244,7 @@ def test_histories_are_read_as_the_ratings_were(prepared, tmp_path):
 
 def titles(dataset, path):
     """The title of each item that has one."""
-    config = Config(recommend="", output=path.with_name("r.csv"), item_names=path,
-                    checkpoint_dir=path.parent)  # fmt: skip
-    found = read_titles(config, dataset).to_pylist()
+    found = read_titles(path, "title", dataset).to_pylist()
     return {
         item: title for item, title in zip(dataset.item_ids.tolist(), found, strict=True) if title
     }
