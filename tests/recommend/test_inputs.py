@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.csv as pa_csv
 import pytest
 
 from vae.config import parse_flags
 from vae.load.prepare import prepare
 from vae.prepare_config import PrepareOptions
 from vae.recipe import run_recipe
+from vae.recommend import titles
 
 USERS, ITEMS = 60, 30
 TINY = ("--hidden_dim", 8, "--latent_dim", 4, "--batch_size_train", 20, "--epochs", 1)
@@ -206,9 +206,9 @@ def test_titles_are_read_once_and_the_items_that_have_one_are_counted(
     write_titles("titles.csv", "movieId", "title", ids=[*range(25), 1000])
     Path("m").mkdir()
     reads = []
-    read_csv = pa_csv.read_csv
+    read = titles.read_csv
     monkeypatch.setattr(
-        pa_csv, "read_csv", lambda path, **more: reads.append(path) or read_csv(path, **more)
+        titles, "read_csv", lambda path, columns: reads.append(path) or read(path, columns)
     )
     code, out, err = tiny(
         "--recommend", "--output", "r.csv", "--similar_items", 5, "--export", "m",
