@@ -13,6 +13,7 @@ import sys
 
 from vae.config import Config, parse_flags
 from vae.errors import exit_code_of
+from vae.utils.console import open_console
 
 
 def main() -> int:
@@ -32,4 +33,5 @@ def run(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    open_console()
     sys.exit(main())

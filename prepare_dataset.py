@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from vae.errors import exit_code_of
 from vae.prepare_config import PrepareOptions, parse_options
+from vae.utils.console import open_console
 
 _OUT_OF_MEMORY = (
     "the memory does not suffice for so many ratings; raise --threshold, give fewer files, or use "
@@ -48,4 +49,5 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    open_console()
     sys.exit(main())

@@ -204,6 +204,13 @@ def require_regular_file(path: Path) -> None:
         )
 
 
+def discard(descriptor: int) -> None:
+    """Send what is yet to be written to a descriptor to ``/dev/null``."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
 def sync(path: Path) -> None:
     """Flush a file or folder to the disk.
 

@@ -1,0 +1,107 @@
+"""The console: closed, gone, full or unable to show a character, it ends no program."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, SMALL, log_lines
+
+PREPARE = ("prepare_dataset.py", "--dataset", "synthetic", "--data_dir")
+
+
+def in_shell(redirections, script, *flags, **options):
+    """Runs a script as a shell with these redirections does."""
+    return subprocess.run(
+        ["bash", "-c", f'exec "$@" {redirections}', "bash", sys.executable, script, *flags],
+        cwd=ROOT, capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def train(demo_data, tmp_path):
+    """Flags of a short training with a test, whose log is ``tmp_path / "log"``."""
+    return [
+        str(flag)
+        for flag in (
+            "main.py", "--train", "--test", "--dataset", "synthetic", "--data_dir", demo_data,
+            *SMALL, "--epochs", 3, "--checkpoint_dir", tmp_path / "ckpt",
+            "--log_path", tmp_path / "log",
+        )
+    ]  # fmt: skip
+
+
+def test_a_training_outlives_its_terminal_and_its_reader_and_needs_no_standard_error(
+    train, tmp_path
+):
+    screen, terminal = pty.openpty()
+    # A session's first process gets the first terminal that it opens for its own: closing that one
+    # sends SIGHUP. And the table of the test has a character that ASCII lacks.
+    command = f'exec "$@" <{os.ttyname(terminal)} 2>&-'
+    with subprocess.Popen(
+        ["bash", "-c", command, "bash", sys.executable, *train], cwd=ROOT, start_new_session=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE,
+    ) as run:  # fmt: skip
+        assert run.stdout.readline().startswith(b"Workers: ")
+        run.stdout.close()
+        os.close(terminal)
+        os.close(screen)
+    assert run.returncode == 0
+    lines = log_lines(tmp_path / "log")
+    assert [line["step"][0] for line in lines if "loss" in line.get("data", {})] == [1, 2, 3]
+    assert lines[-1]["data"]["test_users"] == 500
+
+
+@pytest.mark.parametrize(
+    "arguments", [("prepare_dataset.py", "--help"), PREPARE], ids=["help", "prepare"]
+)
+def test_a_program_whose_reader_has_left_ends_without_a_word(arguments, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what is written at the end counts too
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, *arguments, *([tmp_path] if arguments == PREPARE else [])],
+        cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_standard_output_on_a_full_disk_is_told_once_and_the_program_continues(tmp_path):
+    done = in_shell(">/dev/full", *PREPARE, tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.startswith("Standard output cannot be written (No space left on device); ")
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "synthetic").is_dir()
+
+
+def test_characters_that_a_console_lacks_are_escaped_in_output_help_and_errors(tmp_path):
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = in_shell("", *PREPARE, tmp_path / "données", env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert r"donn\xe9es" in done.stdout
+    done = in_shell("", "main.py", "--train", "--epochs", "±", env=ascii_only)
+    assert done.returncode == 2
+    assert r"\xb1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sentence_for_a_closed_standard_error_does_not_land_elsewhere():
+    done = in_shell("2>&-", "main.py", "--epochs", "many")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_no_file_gets_a_descriptor_of_the_console():
+    program = (
+        "import json, os; from vae.utils.console import open_console; open_console();"
+        "f = os.open(os.devnull, os.O_RDONLY);"
+        "os.write(3, json.dumps([f > 3, *map(os.get_inheritable, range(3))]).encode())"
+    )
+    reader, writer = os.pipe()
+    done = in_shell(f"<&- >&- 2>&- 3>&{writer} {writer}>&-", "-c", program, pass_fds=[writer])
+    os.close(writer)
+    with os.fdopen(reader) as read:
+        assert json.load(read) == [True] * 4
+    assert done.returncode == 0
