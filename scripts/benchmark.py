@@ -163,7 +163,7 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
 
     dataset = open_dataset(data_dir, name)
     model, workers = Model(Architecture(len(dataset.item_ids))), connect()
-    log = RunLog(Path(os.devnull), append=True, enabled=False)
+    log = RunLog(Path(os.devnull), enabled=False)
     with (
         tempfile.TemporaryDirectory(dir=data_dir) as folder,
         tf.Graph().as_default(),
@@ -205,7 +205,7 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
     dataset = open_dataset(data_dir, name)
     architecture, workers = Architecture(len(dataset.item_ids)), connect()
     config = Config(inference_benchmark=True, amp=amp)
-    log = RunLog(Path(os.devnull), append=True, enabled=False)
+    log = RunLog(Path(os.devnull), enabled=False)
     latency = [
         benchmark(config, workers, log, Model(architecture))["batch_1_mean_latency"]
         for _ in range(3)

@@ -108,6 +108,7 @@ def run_trial(study: optuna.Study, work_dir: Path, passed_on: list[str]) -> None
     given = {argument.partition("=")[0] for argument in passed_on}
     trial = study.ask({name: range_ for name, range_ in SPACE.items() if f"--{name}" not in given})
     log = work_dir / f"trial-{trial.number}.log"
+    log.unlink(missing_ok=True)  # main.py would append to that of a study that was deleted
     errors = log.with_suffix(".err")
     command = [
         sys.executable, str(ROOT / "main.py"), "--train", *as_flags(trial.params), *passed_on,

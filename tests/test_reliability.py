@@ -1,5 +1,6 @@
 """Whatever happens to a run, its last good checkpoint goes on: docs/reliability.md is the table."""
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from test_horovod import ONE_THREAD, mpirun
 
 from vae.config import parse_flags
 from vae.errors import UserError
-from vae.models.checkpoint import _seal, _unseal
+from vae.models.checkpoint import _seal, _unseal, verify
+from vae.utils.files import lock_folder
 
 EPOCHS = 40
 WHOLE = ("--epochs", EPOCHS)
@@ -389,10 +392,77 @@ def test_an_export_that_cannot_take_the_place_of_its_folder_is_refused_before_tr
         assert "train_epoch_time" not in out
 
 
-def test_a_log_on_a_full_disk_is_named(demo_data, tmp_path, here):
-    code, _, err = here([*flags(demo_data, tmp_path), "--log_path", "/dev/full"])
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--log_path", "/dev/full"], "--log_path /dev/full"),
+        (["--tensorboard_dir", "disk/tb"], "--tensorboard_dir disk/tb"),
+        (["--results_dir", "disk/run"], "--results_dir disk/run/epochs.csv"),
+        (["--results_dir", "disk/run", "--trace"], "--trace disk/run/timeline_train.json"),
+    ],
+    ids=["log", "tensorboard", "epochs", "trace"],
+)
+def test_what_is_written_in_training_names_its_flag_on_a_full_disk_and_spares_the_checkpoints(
+    more, named, mounted, short, demo_data, tmp_path, here, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("disk").symlink_to(mounted("size=4k"))
+    Path("disk/all there is").write_bytes(bytes(4096))
+    folder = copy(short, tmp_path)
+    before = [verify(path) for path in checkpoints(folder)]
+    code, _, err = here([*flags(demo_data, folder, "--epochs", 3), *more])
     assert code == 1
-    assert "--log_path /dev/full: cannot be written (No space left on device)." in err
+    assert f"{named}: cannot be written (No space left on device); fix this or name an" in err
+    assert len(err.splitlines()) == 1
+    assert [verify(path) for path in checkpoints(folder)] == before
+    assert not [path for path in Path("disk").rglob("*") if path.name.endswith((".json", ".csv"))]
+
+
+def test_results_on_a_full_disk_name_their_flag(mounted, short, demo_data, tmp_path, here):
+    disk = mounted("size=4k")
+    (disk / "all there is").write_bytes(bytes(4096))
+    arguments = [*flags(demo_data, short), "--log_path", os.devnull, "--results_dir", disk]
+    arguments[0] = "--test"
+    code, _, err = here(arguments)
+    assert code == 1
+    assert f"--results_dir {disk}/args.json: cannot be written (No space left on device)" in err
+
+
+def test_results_and_summaries_may_lie_under_a_name_that_is_no_utf_8(demo_data, tmp_path, here):
+    sys.stdout.reconfigure(errors="backslashreplace")  # as it is in a process of its own
+    name = tmp_path / os.fsdecode(b"donn\xe9es")
+    arguments = flags(demo_data, tmp_path, "--epochs", 1)
+    code, _, err = here([*arguments, "--results_dir", name, "--tensorboard_dir", name])
+    assert code == 0, err
+    assert r"donn\udce9es" in (name / "report.html").read_text()
+    assert [*name.glob("events.out.tfevents.*")]
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint_dir", "--results_dir"])
+def test_a_run_into_a_folder_in_use_is_refused_and_leaves_the_log_of_the_other_as_it_is(
+    flag, demo_data, tmp_path, here
+):
+    (tmp_path / "run.log").write_text("DLLL of the run that writes there\n")
+    lock = lock_folder(tmp_path)
+    code, _, err = here([*flags(demo_data, tmp_path / "other"), "--log_path", tmp_path / "run.log",
+                         flag, tmp_path])  # fmt: skip
+    os.close(lock)
+    assert code == 2
+    assert f"{flag} {tmp_path}: another run is writing there; wait for its end, or name" in err
+    assert (tmp_path / "run.log").read_text() == "DLLL of the run that writes there\n"
+    assert not (tmp_path / "epochs.csv").exists()
+
+
+def test_a_log_keeps_all_runs_each_from_its_parameters_on_and_one_folder_may_hold_everything(
+    demo_data, tmp_path, here
+):
+    arguments = flags(demo_data, tmp_path, "--epochs", 1, "--results_dir", tmp_path / "ckpt")
+    for more in ([], ["--restart"], []):
+        code, _, err = here([*arguments, *more])
+        assert code == 0, err
+    steps = [line.get("step", "unit") for line in log_lines(tmp_path / "run.log")]
+    of_a_run = ["PARAMETER", "unit", [1], []]
+    assert [step for step, _ in itertools.groupby(steps)] == [*of_a_run, *of_a_run, *of_a_run[:2]]
 
 
 def damage(path, places):

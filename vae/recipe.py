@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 from vae.config import Config
+from vae.errors import UserError
 from vae.flags import as_json
 from vae.load import Dataset, HeldOut, open_dataset
 from vae.load.histories import prepared_histories
@@ -28,7 +31,7 @@ from vae.recommend.inputs import Inputs, describe, read_inputs
 from vae.recommend.recommend import recommend
 from vae.recommend.similar import similar_items_table
 from vae.report.results import Results
-from vae.utils.files import check_file
+from vae.utils.files import check_file, lock_folder, make_folder
 from vae.utils.logging import UNITS, Follower, RunLog
 from vae.utils.summaries import Summaries
 from vae.utils.workers import Workers, check_agreement, connect, together
@@ -50,19 +53,24 @@ def run_recipe(config: Config) -> None:
     together(workers, lambda: check_outputs(config) if is_first else None)
     inputs = together(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
     start = agree_on_start(config, architecture, dataset, workers) if config.train else None
-    append = start is None or start.checkpoint is not None
-    results, followers = together(workers, lambda: open_results(config) if is_first else (None, []))
-    with RunLog(config.log_path, append, is_first, followers) as log:
+    over = nothing_left(config, start.state) if start is not None else None
+    trains = start is not None and over is None
+    with locked_folders(config, workers, trains):
+        # Only now: a run that is refused leaves the log that it may share with another as it is.
+        results, followers = together(
+            workers, lambda: open_results(config) if is_first else (None, [])
+        )
+        log = together(workers, lambda: RunLog(config.log_path, is_first, followers))
         log.say(f"Workers: {workers.description}.")
-        log.units(UNITS)
         log.parameters(as_json(config))
+        log.units(UNITS)
         for sentence in describe(config, inputs):
             log.say(sentence)
         summary: dict[str, float] = {}
         model: Model | None = None
         if start is not None:
             log.say(start.description)
-            if over := nothing_left(config, start.state):
+            if over is not None:
                 log.say(f"Nothing is left to train: {over}.")
             else:
                 model, figures = train(config, dataset, workers, log, start)
@@ -134,6 +142,38 @@ def check_outputs(config: Config) -> None:
         check_file(config.output, "--output")
     for path in config.trace_paths:
         check_file(path, "--trace")
+
+
+@contextmanager
+def locked_folders(config: Config, workers: Workers, trains: bool) -> Iterator[None]:
+    """Keeps other runs from writing into this run's folders until the end of the block.
+
+    Rank 0, who writes, locks them.
+
+    Raises:
+        UserError: a folder cannot be written, or another run is writing there; on all ranks.
+    """
+    written = {
+        "--checkpoint_dir": config.checkpoint_dir if trains else None,
+        "--results_dir": config.results_dir,
+    }
+
+    def lock() -> None:
+        # One folder may have both roles, and can be locked once.
+        folders = {path.resolve(): (path, flag) for flag, path in written.items() if path}
+        for path, flag in folders.values() if workers.rank == 0 else ():
+            make_folder(path, flag)
+            try:
+                locks.callback(os.close, lock_folder(path))
+            except BlockingIOError:
+                raise UserError(
+                    f"{flag} {path}: another run is writing there; wait for its end, or name "
+                    "another folder."
+                ) from None
+
+    with ExitStack() as locks:
+        together(workers, lock)
+        yield
 
 
 def open_results(config: Config) -> tuple[Results | None, list[Follower]]:

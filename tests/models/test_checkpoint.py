@@ -131,7 +131,6 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
         assert len(folder.steps()) <= 2
         seen.add(newest == folder.at(step))
         folder.prepare(1)
-        folder.release()
         save(folder, model, step, newest=1)
         assert [path.name for path in tmp_path.iterdir()] == [folder.at(step).name]
     assert seen == {False, True}
@@ -163,19 +162,7 @@ def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):
     with temporary_file(tmp_path / "others.csv") as of_a_running_process:
         folder.prepare(checkpoint_bytes=1)
         assert of_a_running_process.exists()
-    folder.release()
     assert {path.name for path in tmp_path.iterdir()} == {"step-00000001", ".mine"}
-
-
-def test_two_runs_cannot_write_into_one_folder(tmp_path):
-    first, second = CheckpointFolder(tmp_path), CheckpointFolder(tmp_path)
-    first.prepare(1)
-    with pytest.raises(UserError, match="another run is writing there"):
-        second.prepare(1)
-    second.release()
-    first.release()
-    second.prepare(1)
-    second.release()
 
 
 def test_without_room_for_a_checkpoint_training_does_not_begin(tmp_path):

@@ -1,6 +1,7 @@
 """epochs.csv: one row an epoch, whatever interrupts a run."""
 
 import csv
+import os
 
 import pytest
 
@@ -77,4 +78,10 @@ def test_a_run_that_trains_nothing_reads_and_leaves_the_file(path):
 def test_a_file_that_is_no_table_of_epochs_is_named(path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"epochs.csv: cannot be read .* remove it"):
+        History(path)
+
+
+def test_a_pipe_in_place_of_the_table_is_named_and_no_hang(path):
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"epochs.csv: cannot be read .*not a regular file"):
         History(path)

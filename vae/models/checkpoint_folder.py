@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from vae.errors import UserError
 from vae.models import checkpoint
 from vae.models.run_state import RunState
 from vae.utils.files import (
-    lock_folder,
     remove,
     remove_leftovers,
     sync,
@@ -30,7 +28,6 @@ class CheckpointFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
 
     def at(self, step: int) -> Path:
         """The checkpoint of a step."""
@@ -65,14 +62,13 @@ class CheckpointFolder:
     def prepare(self, checkpoint_bytes: int) -> None:
         """Makes sure, before training, that checkpoints can be written.
 
-        Takes the folder for this process until ``release``, and removes what killed runs left.
+        Removes what killed runs left: the folder has to be locked, see ``lock_folder``.
 
         Raises:
-            UserError: the folder cannot be written, is in use, or has no room for a checkpoint.
+            UserError: the folder cannot be written, or has no room for a checkpoint.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._take()
             remove_leftovers(self.path)
             for leftover in self.path.glob(f"{_REMOVED_PREFIX}*"):
                 remove(leftover)
@@ -91,12 +87,6 @@ class CheckpointFolder:
                 "another folder.",
                 exit_code=1,
             )
-
-    def release(self) -> None:
-        """Lets other runs write here."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def save(
         self, session: tf.Session, saver: tf.train.Saver, state: RunState, newest: int
@@ -146,16 +136,6 @@ class CheckpointFolder:
         for step in reversed(later):
             self.at(step).rename(target / self.at(step).name)
         return target
-
-    def _take(self) -> None:
-        """Keeps other runs from writing here."""
-        try:
-            self._lock = lock_folder(self.path)
-        except BlockingIOError:
-            raise UserError(
-                f"--checkpoint_dir {self.path}: another run is writing there; wait for its end, "
-                "or name another folder."
-            ) from None
 
     def _remove_old(self, newest: int, best_step: int | None) -> None:
         for step in self.steps()[:-newest]:

@@ -63,11 +63,7 @@ def train(
         tf.Graph().as_default(),
         open_session(config, workers, precision) as session,
     ):
-        trainer = Trainer(config, dataset, workers, log, session, precision, start, signals)
-        try:
-            return trainer.run()
-        finally:
-            trainer.close()
+        return Trainer(config, dataset, workers, log, session, precision, start, signals).run()
 
 
 class Trainer:
@@ -138,11 +134,6 @@ class Trainer:
         facts = {"trained": self._state.position()}
         model = Model(self._vae.architecture, weights, facts, self._state.config)
         return model, self._summary()
-
-    def close(self) -> None:
-        """Leaves the folder of checkpoints to others."""
-        if self._folder is not None:
-            self._folder.release()
 
     def _prepare(self) -> None:
         """Initialises the variables, or restores them where a run left off.

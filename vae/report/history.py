@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vae.errors import UserError
-from vae.utils.files import write_whole
+from vae.utils.files import read_text, write_whole, written
 from vae.utils.json_types import shown
 
 Series = tuple[list[int], list[float]]
@@ -40,12 +40,17 @@ class History:
         self._added = False
 
     def add(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Add figures to an epoch's row."""
+        """Add figures to an epoch's row.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         if not self._added:
             self._rows = {n: row for n, row in self._rows.items() if n < epoch}
             self._added = True
         self._rows.setdefault(epoch, {}).update(figures)
-        write_whole(self._path, self._text())
+        with written("--results_dir", self._path):
+            write_whole(self._path, self._text())
 
     def series(self, name: str) -> Series:
         """A figure over the epochs that have it."""
@@ -68,16 +73,15 @@ class History:
 def _read(path: Path) -> dict[int, dict[str, float]]:
     """The rows of the file by epoch; none if there is no file."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows: dict[int, dict[str, float]] = {}
-            last = 0
-            for row in csv.DictReader(file):
-                epoch = int(row.pop("epoch"))
-                if not last < epoch <= _MAX_EPOCH:
-                    raise ValueError(f"epoch {shown(epoch)} after epoch {last}")
-                rows[epoch] = {name: _figure(value) for name, value in row.items() if value}
-                last = epoch
-            return rows
+        rows: dict[int, dict[str, float]] = {}
+        last = 0
+        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+            epoch = int(row.pop("epoch"))
+            if not last < epoch <= _MAX_EPOCH:
+                raise ValueError(f"epoch {shown(epoch)} after epoch {last}")
+            rows[epoch] = {name: _figure(value) for name, value in row.items() if value}
+            last = epoch
+        return rows
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:

@@ -14,7 +14,7 @@ from vae.flags import as_json
 from vae.load import Dataset
 from vae.report.facts import data_facts, machine_facts, version_facts
 from vae.report.history import History
-from vae.utils.files import make_folder, write_whole
+from vae.utils.files import make_folder, write_whole, written
 from vae.utils.workers import Workers
 
 
@@ -47,7 +47,7 @@ class Results:
         JSON has no NaN: what is undefined is left out there.
 
         Raises:
-            OSError: a file cannot be written.
+            UserError: a file cannot be written.
         """
         # matplotlib takes a second to import: only those who asked for curves wait for it.
         from vae.report.curves import draw_curves
@@ -65,7 +65,9 @@ class Results:
             "Versions": version_facts(),
         }
         page = report_page(config, summary, curves, self.history.epochs(), facts)
-        self._write("report.html", page)
+        # A path may hold bytes that are no UTF-8.
+        self._write("report.html", page.encode(errors="backslashreplace"))
 
     def _write(self, name: str, content: str | bytes) -> None:
-        write_whole(self._folder / name, content)
+        with written("--results_dir", self._folder / name):
+            write_whole(self._folder / name, content)

@@ -68,14 +68,12 @@ class StdOutBackend:
 
 
 class JSONStreamBackend:
-    """Lines for programs: ``DLLL`` and a JSON object."""
+    """Lines for programs: ``DLLL`` and a JSON object; as ``open``, it takes a descriptor too."""
 
-    def __init__(self, verbosity: int, filename: str | Path, append: bool = False) -> None:
+    def __init__(self, verbosity: int, filename: str | Path | int, append: bool = False) -> None:
         self.verbosity = verbosity
         # Open for the whole run: the process's end closes it.
-        self._file = Path(filename).open(  # noqa: SIM115
-            "a" if append else "w", encoding="utf-8"
-        )
+        self._file = open(filename, "a" if append else "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
     def metadata(
         self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]

@@ -204,6 +204,27 @@ def require_regular_file(path: Path) -> None:
         )
 
 
+@contextmanager
+def written(flag: str, path: Path) -> Iterator[None]:
+    """Turn a failed write in the middle of a run, on a full disk for example, into a sentence.
+
+    Args:
+        flag: what named the file or folder that the block writes to.
+        path: the file or folder.
+
+    Raises:
+        UserError: the block raised an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{flag} {path}: cannot be written ({error.strerror}); fix this or name another path, "
+            "and rerun the same command.",
+            exit_code=1,
+        ) from None
+
+
 def discard(descriptor: int) -> None:
     """Send what is yet to be written to a descriptor to ``/dev/null``."""
     null = os.open(os.devnull, os.O_WRONLY)

@@ -1,16 +1,20 @@
 """The run's log: dllogger lines on standard output and in a JSON file, from rank 0 alone.
 
+The file is only ever appended to, and each line is one write: so runs that share a log, one after
+another or at the same time, keep each other's lines whole.
+
 All figures of a run pass here, so this is also where others follow them, and where the terminal is
 shared out between lines and the progress bar.
 """
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -19,6 +23,7 @@ from vae.errors import UserError
 from vae.metrics import LIANG_METRICS
 from vae.utils import dllogger_lines
 from vae.utils.dllogger_lines import Step
+from vae.utils.files import discard, written
 
 try:
     import dllogger
@@ -64,8 +69,7 @@ class RunLog:
     """Logs plain numbers; what is not finite is left out, since JSON has no NaN.
 
     Args:
-        path: JSON lines go here.
-        append: keep what the file holds (a resumed run, a test after training).
+        path: JSON lines are appended here.
         enabled: False on every rank but 0.
         followers: get every epoch's figures as well.
 
@@ -74,44 +78,27 @@ class RunLog:
     """
 
     def __init__(
-        self, path: Path, append: bool, enabled: bool = True, followers: Sequence[Follower] = ()
+        self, path: Path, enabled: bool = True, followers: Sequence[Follower] = ()
     ) -> None:
         self._path = path
-        self._logger = None
+        self._logger: Any = None
         self._followers = followers
         if not enabled:
             return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = dllogger.JSONStreamBackend(
-                dllogger.Verbosity.VERBOSE, str(path), append=append
-            )
-        except OSError as error:
-            raise UserError(
-                f"--log_path {path}: cannot be written ({error.strerror}); name another file."
-            ) from None
+        self._descriptor = _open_to_append(path)
+        stream = dllogger.JSONStreamBackend(
+            dllogger.Verbosity.VERBOSE, self._descriptor, append=True
+        )
         console = dllogger.StdOutBackend(dllogger.Verbosity.VERBOSE)
         self._logger = dllogger.Logger([stream, console])
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._logger is not None and error is None:
-            self._logger.flush()
 
     def units(self, units: Mapping[str, str | None]) -> None:
         """Write the metadata lines; people read five digits, JSON holds them all."""
         if self._logger is not None:
-            with self._written():
-                for metric, unit in units.items():
-                    described = {"unit": unit} if unit else {}
-                    self._logger.metadata(metric, described | {"format": ":.5g"})
+            for metric, unit in units.items():
+                described = {"unit": unit} if unit else {}
+                with self._line() as logger:
+                    logger.metadata(metric, described | {"format": ":.5g"})
 
     def parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log the run's settings under the step ``PARAMETER``."""
@@ -125,22 +112,23 @@ class RunLog:
         """
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
         if self._logger is not None and plain:
-            with self._written(), tqdm.external_write_mode():
-                self._logger.log(step, plain)
-                self._logger.flush()
+            with self._line() as logger, tqdm.external_write_mode():
+                logger.log(step, plain)
             if isinstance(step, tuple) and step:
                 for follower in self._followers:
                     follower.add(step[0], plain)
 
     @contextmanager
-    def _written(self) -> Iterator[None]:
-        """What goes wrong within, on a full disk say, is told in a sentence."""
+    def _line(self) -> Iterator[Any]:
+        """The logger for one line, which is flushed: dllogger's full buffer would cut a line."""
         try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"--log_path {self._path}: cannot be written ({error.strerror}).", exit_code=1
-            ) from None
+            with written("--log_path", self._path):
+                yield self._logger
+                self._logger.flush()
+        except UserError:
+            # At the end of the process dllogger tries once more, and shows a stack trace.
+            discard(self._descriptor)
+            raise
 
     def say(self, sentence: str) -> None:
         """Tell the person at the terminal something that is not a measurement."""
@@ -163,6 +151,37 @@ class RunLog:
             leave=False,
             disable=None if self._logger is not None else True,
         )
+
+
+def _open_to_append(path: Path) -> int:
+    """A descriptor that appends to a log; where its last line was cut, a new one is begun.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Opening a FIFO that nobody reads fails this way, instead of waiting for a reader.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        os.set_blocking(descriptor, True)
+        if _is_cut(path):
+            os.write(descriptor, b"\n")
+    except OSError as error:
+        unread = "a FIFO or a socket that no program reads"
+        reason = unread if error.errno == errno.ENXIO else error.strerror
+        raise UserError(
+            f"--log_path {path}: cannot be written ({reason}); name another file."
+        ) from None
+    return descriptor
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a file ends in the middle of a line, as a kill or a full disk leaves it."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _is_defined(value: Any) -> bool:
