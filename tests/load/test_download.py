@@ -201,6 +201,16 @@ def test_a_part_of_another_file_is_noticed_and_removed(server, folder):
     assert content(folder) == FILES
 
 
+def test_a_link_under_the_name_of_the_part_is_not_followed(server, folder, tmp_path):
+    server.offer(archive())
+    precious = tmp_path / "precious.txt"
+    precious.touch()
+    (folder.parents[1]).mkdir(parents=True)
+    (folder.parents[1] / "ml-20m.zip.part").symlink_to(precious)
+    assert "cannot be written (Too many levels of symbolic links)" in problem(server, folder)
+    assert precious.read_bytes() == b""
+
+
 def test_a_wrong_checksum_is_told_and_nothing_is_kept(server, folder):
     server.offer(archive(), checksum="0" * 32)
     assert f"should be {'0' * 32}; it was removed" in problem(server, folder)

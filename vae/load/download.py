@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 import shutil
 import sys
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from vae.errors import UserError
 from vae.load.blocks import short
+from vae.utils.files import temporary_file
 
 Say = Callable[[str], None]
 
@@ -133,13 +135,24 @@ def _receive(url: str, part: Path, say: Say) -> bool:
         length = _content_length(response.headers.get("Content-Length"))
         total = None if length is None else start + length
         with (
-            part.open("ab" if start else "wb") as file,
+            _open_part(part, append=start > 0) as file,
             _progress(url.rsplit("/", 1)[1], start, total, say) as advance,
         ):
             while block := _of_network(lambda: response.read(_BLOCK)):
                 file.write(block)
                 advance(len(block))
     return total is None or _size(part) == total
+
+
+def _open_part(part: Path, append: bool) -> IO[bytes]:
+    """Open what has come of an archive; a link under its name is not followed.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    mode = os.O_APPEND if append else os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | mode
+    return os.fdopen(os.open(part, flags, 0o666), "wb")
 
 
 def _published_checksum(url: str) -> str | None:
@@ -208,13 +221,10 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
                     raise zipfile.BadZipFile(f"{member} has {info.file_size:,} bytes")
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise zipfile.BadZipFile(f"{member} is compressed by another method")
-                draft = folder / f".draft-{target}"
-                try:
-                    with members.open(info) as source, draft.open("wb") as file:
+                with temporary_file(folder / target) as temporary:
+                    with members.open(info) as source, temporary.open("wb") as file:
                         _CONVERSIONS.get(member, _copy)(source, file)
-                    draft.replace(folder / target)
-                finally:
-                    draft.unlink(missing_ok=True)
+                    temporary.replace(folder / target)
     except _NO_ARCHIVE as error:
         raise UserError(
             f"{archive}: is not the archive of {name} ({error}); remove it and run this again.",
