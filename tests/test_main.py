@@ -174,3 +174,20 @@ def test_movielens_is_learnt_better_than_popularity(ratings_of_movielens, tmp_pa
     summary = results(tmp_path)
     for metric in METRICS:
         assert summary[f"test_{metric}"] > summary[f"popularity_{metric}"]
+
+
+def test_a_model_larger_than_any_memory_is_refused_before_anything_is_written(
+    demo_data, tmp_path, here
+):
+    code, out, err = here(
+        [
+            "--train", "--dataset", "synthetic", "--data_dir", demo_data,
+            "--hidden_dim", 2**20, "--latent_dim", 2**20,
+            "--checkpoint_dir", tmp_path / "ckpt", "--log_path", tmp_path / "run.log",
+        ]
+    )  # fmt: skip
+    assert code == 2
+    assert "--hidden_dim 1048576 and --latent_dim 1048576: with 1,200 items" in err
+    assert "lower --hidden_dim or --latent_dim." in err
+    assert not out
+    assert not list(tmp_path.iterdir())

@@ -210,6 +210,12 @@ class Config:
         return [mode for mode, asked in given.items() if asked]
 
     @property
+    def loads_a_model(self) -> bool:
+        """Whether weights are read from a checkpoint to test or use them."""
+        used = bool(self.modes_of_a_model) or self.inference_benchmark
+        return self.checkpoint_dir is not None and used
+
+    @property
     def benchmark_batch_sizes(self) -> tuple[int, ...]:
         """``inference_batch_sizes`` as numbers."""
         return tuple(int(size) for size in self.inference_batch_sizes.split(","))

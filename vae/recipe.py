@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
+import tensorflow.compat.v1 as tf
+
 from vae.config import Config
 from vae.errors import UserError
 from vae.flags import as_json
@@ -23,6 +25,7 @@ from vae.metrics.ranking import LONGEST_CUTOFF
 from vae.models.benchmark import benchmark
 from vae.models.evaluation import Evaluation
 from vae.models.inference import Model, restore_model, test
+from vae.models.memory import available_bytes, check_memory
 from vae.models.resumption import Start, find_start, nothing_left
 from vae.models.training import train
 from vae.models.vae import Architecture
@@ -49,6 +52,7 @@ def run_recipe(config: Config) -> None:
     architecture = Architecture(
         len(dataset.item_ids), config.hidden_dim, config.latent_dim, config.activation
     )
+    together(workers, lambda: check_host(config, architecture, workers))
     is_first = workers.rank == 0
     together(workers, lambda: check_outputs(config) if is_first else None)
     inputs = together(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
@@ -75,7 +79,7 @@ def run_recipe(config: Config) -> None:
             else:
                 model, figures = train(config, dataset, workers, log, start)
                 summary |= figures
-        if config.checkpoint_dir and (config.modes_of_a_model or config.inference_benchmark):
+        if config.loads_a_model:
             model = restore_model(config, dataset, architecture, workers, log)
         if config.test and model is not None:
             result = test(config, dataset, workers, model)
@@ -117,6 +121,22 @@ def put_to_use(
         tested = {name: figures[name] for name in figures if name.startswith(("test_", "popul"))}
         log.say(f"Exported: {export(config, dataset, model, tested, titles)}.")
     return measured
+
+
+def check_host(config: Config, architecture: Architecture, workers: Workers) -> None:
+    """Makes sure that this host has the memory for its workers' models.
+
+    Raises:
+        UserError: it has not.
+    """
+    check_memory(
+        architecture,
+        config.train,
+        config.loads_a_model,
+        bool(tf.config.list_physical_devices("GPU")),
+        available_bytes(workers.local_size),
+        workers.local_size,
+    )
 
 
 def agree_on_start(

@@ -41,6 +41,7 @@ class Workers(Protocol):
     rank: int
     size: int
     local_rank: int
+    local_size: int
     description: str
 
     def optimizer(self, optimizer: Any) -> Any:
@@ -65,6 +66,7 @@ class SingleWorker:
     rank = 0
     size = 1
     local_rank = 0
+    local_size = 1
 
     def __init__(self, description: str) -> None:
         self.description = description
@@ -105,6 +107,7 @@ class HorovodWorkers:
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
+        self.local_size: int = hvd.local_size()
         self.description = f"{self.size} workers (Horovod)"
 
     def optimizer(self, optimizer: Any) -> Any:
