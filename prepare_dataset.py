@@ -16,7 +16,7 @@ import sys
 from typing import NoReturn
 
 from vae.errors import exit_code_of
-from vae.prepare_config import PrepareOptions, parse_options
+from vae.load.config import PrepareOptions, parse_options
 from vae.utils.console import open_console
 
 _OUT_OF_MEMORY = (

@@ -26,7 +26,7 @@ def main() -> int:
     """Rewrites or checks the tables; returns the exit code."""
     sys.path.insert(0, str(ROOT))
     from vae.config import Config
-    from vae.prepare_config import PrepareOptions
+    from vae.load.config import PrepareOptions
 
     programs = {"main.py": Config, "prepare_dataset.py": PrepareOptions}
     old = README.read_text(encoding="utf-8")

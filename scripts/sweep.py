@@ -39,7 +39,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vae.utils.files import write_whole
+from vae.utils.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = "ndcg@100"

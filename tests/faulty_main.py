@@ -11,8 +11,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from main import main
-from vae.models import evaluation, precision, training
-from vae.utils import workers
+from vae.models import evaluate, precision, train
+from vae.utils import distributed
 
 LAST_RANK = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) - 1
 RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
@@ -21,7 +21,7 @@ RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
 def overflow():
     """On the last rank all gradients overflow, under the loss scaling that a GPU has with --amp."""
 
-    class Overflowing(workers.HorovodWorkers):
+    class Overflowing(distributed.HorovodWorkers):
         def optimizer(self, optimizer):
             compute = optimizer.compute_gradients
             poison = np.inf if self.rank == LAST_RANK else 1.0
@@ -30,8 +30,8 @@ def overflow():
             ]
             return super().optimizer(optimizer)
 
-    workers.HorovodWorkers = Overflowing
-    training.choose_precision = lambda amp: precision.FLOAT16_REWRITE
+    distributed.HorovodWorkers = Overflowing
+    train.choose_precision = lambda amp: precision.FLOAT16_REWRITE
 
 
 def at_step(number, action):
@@ -42,8 +42,8 @@ def at_step(number, action):
             action()
         return run_step_soundly(self, batch)
 
-    run_step_soundly = training.Trainer._run_step
-    training.Trainer._run_step = run_step
+    run_step_soundly = train.Trainer._run_step
+    train.Trainer._run_step = run_step
 
 
 def crash():
@@ -70,8 +70,8 @@ def signal_in_validation():
         return feed_soundly(histories, rows)
 
     calls = []
-    feed_soundly = evaluation.feed
-    evaluation.feed = feed
+    feed_soundly = evaluate.feed
+    evaluate.feed = feed
 
 
 def terminate():

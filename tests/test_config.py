@@ -11,7 +11,7 @@ from conftest import ROOT, run_script
 
 from vae.config import PRESETS, Config, parse_flags
 from vae.errors import UserError
-from vae.prepare_config import PrepareOptions, parse_options
+from vae.load.config import PrepareOptions, parse_options
 
 SEED_FLAGS = (
     "train", "test", "inference_benchmark", "amp", "epochs", "batch_size_train",

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from vae.errors import UserError
 from vae.load import open_dataset
+from vae.load.config import PrepareOptions, parse_options
 from vae.load.store import prepared_folder, read_manifest
-from vae.prepare_config import PrepareOptions, parse_options
 
 HELD_OUT = ("--heldout_users", 3)
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from vae.config import Config
-from vae.prepare_config import PrepareOptions
+from vae.load.config import PrepareOptions
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)

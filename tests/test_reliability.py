@@ -20,7 +20,7 @@ from test_horovod import ONE_THREAD, mpirun
 from vae.config import parse_flags
 from vae.errors import UserError
 from vae.models.checkpoint import _seal, _unseal, verify
-from vae.utils.files import lock_folder
+from vae.utils.atomic import lock_folder
 
 EPOCHS = 40
 WHOLE = ("--epochs", EPOCHS)

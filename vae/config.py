@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vae.cli import flag, out_of_range, parse
 from vae.errors import UserError
-from vae.flags import flag, out_of_range, parse
 from vae.utils.interval import Interval
 
 MODES = "modes (one or several)"

@@ -9,11 +9,11 @@ from typing import cast
 
 import tensorflow.compat.v1 as tf
 
+from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
-from vae.flags import as_json
 from vae.load import Dataset, HeldOut, open_dataset
-from vae.load.histories import prepared_histories
+from vae.load.fold_in import prepared_histories
 from vae.metrics import (
     LIANG_METRICS,
     Moments,
@@ -22,22 +22,22 @@ from vae.metrics import (
     recommend_popular,
 )
 from vae.metrics.ranking import LONGEST_CUTOFF
-from vae.models.benchmark import benchmark
-from vae.models.evaluation import Evaluation
-from vae.models.inference import Model, restore_model, test
+from vae.models.evaluate import Evaluation
+from vae.models.inference_benchmark import benchmark
 from vae.models.memory import available_bytes, check_memory
 from vae.models.resumption import Start, find_start, nothing_left
-from vae.models.training import train
+from vae.models.train import train
+from vae.models.trained_model import Model, restore_model, test
 from vae.models.vae import Architecture
 from vae.recommend.export import check_export, export
 from vae.recommend.inputs import Inputs, describe, read_inputs
 from vae.recommend.recommend import recommend
-from vae.recommend.similar import similar_items_table
+from vae.recommend.similar_items import similar_items_table
 from vae.report.results import Results
-from vae.utils.files import check_file, lock_folder, make_folder
-from vae.utils.logging import UNITS, Follower, RunLog
-from vae.utils.summaries import Summaries
-from vae.utils.workers import Workers, check_agreement, connect, together
+from vae.report.tensorboard import Summaries
+from vae.utils.atomic import check_file, lock_folder, make_folder
+from vae.utils.distributed import Workers, check_agreement, connect, together
+from vae.utils.run_log import UNITS, Follower, RunLog
 
 
 def run_recipe(config: Config) -> None:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from vae.errors import UserError
 from vae.load import csv_file, parquet_file, ratings
 from vae.load.columns import Columns
+from vae.load.config import PrepareOptions
 from vae.load.prepare import prepare
 from vae.load.ratings import read_ratings
 from vae.load.sources import column_names, ratings_files
 from vae.load.store import prepared_folder, read_manifest
-from vae.prepare_config import PrepareOptions
 
 COLUMNS = Columns("user", "item", "rating")
 HEADER = ["user", "item", "rating"]

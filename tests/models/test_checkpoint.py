@@ -11,11 +11,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from vae.errors import UserError
-from vae.models import checkpoint, checkpoint_folder
-from vae.models.checkpoint_folder import CheckpointFolder
+from vae.models import checkpoint, checkpoint_manager
+from vae.models.checkpoint_manager import CheckpointFolder
 from vae.models.run_state import RunState
 from vae.models.vae import VAE, Architecture
-from vae.utils.files import temporary_file
+from vae.utils.atomic import temporary_file
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
 NEW = RunState.new(ARCHITECTURE, "digest", {"lr": 0.1})
@@ -106,8 +106,8 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
         (model[1], "save"),
         (checkpoint, "sha256"),
         (checkpoint, "sync"),
-        (checkpoint_folder, "sync"),
-        (checkpoint_folder.shutil, "rmtree"),
+        (checkpoint_manager, "sync"),
+        (checkpoint_manager.shutil, "rmtree"),
         (Path, "mkdir"),
         (Path, "write_text"),
         (Path, "rename"),

@@ -5,8 +5,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from models.reference import log_softmax
 
-from vae.models.histories import Histories
 from vae.models.loss import kl_weight, multinomial_nll
+from vae.models.sparse_input import Histories
 
 HIDDEN, ITEMS, COLUMNS = 5, 13, 16
 

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from models.test_loss import HIDDEN, build, layer, random_users, reference
-from models.test_training_step import HIDDEN as STEP_HIDDEN
-from models.test_training_step import ITEMS as STEP_ITEMS
-from models.test_training_step import LATENT, USERS, training_matrix
+from models.test_train_step import HIDDEN as STEP_HIDDEN
+from models.test_train_step import ITEMS as STEP_ITEMS
+from models.test_train_step import LATENT, USERS, training_matrix
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Config
 from vae.load import TrainingBatches
-from vae.models.inference import Model, open_model
 from vae.models.precision import (
     FLOAT16_REWRITE,
     FLOAT32,
@@ -21,9 +20,10 @@ from vae.models.precision import (
     Overflows,
     choose_precision,
 )
-from vae.models.training_step import TrainingStep
+from vae.models.train_step import TrainingStep
+from vae.models.trained_model import Model, open_model
 from vae.models.vae import VAE, Architecture
-from vae.utils.workers import SingleWorker
+from vae.utils.distributed import SingleWorker
 
 
 @pytest.mark.parametrize("slice_users", [100, 4])

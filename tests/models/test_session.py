@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 from vae.config import Config
 from vae.errors import UserError
 from vae.models.session import open_session
-from vae.utils.workers import SingleWorker
+from vae.utils.distributed import SingleWorker
 
 
 @pytest.fixture

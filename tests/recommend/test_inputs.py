@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from vae.config import parse_flags
+from vae.load.config import PrepareOptions
 from vae.load.prepare import prepare
-from vae.prepare_config import PrepareOptions
 from vae.recipe import run_recipe
 from vae.recommend import titles
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from vae.report.curves import draw_curves
-from vae.report.history import History
+from vae.report.epoch_log import History
 
 TRAINING = {
     "train_throughput": 1000.0, "loss": 5.0, "neg_log_likelihood": 4.0, "kl_divergence": 10.0,

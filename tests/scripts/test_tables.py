@@ -18,7 +18,7 @@ def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_
         "--data_dir", demo_data, *SMALL, "--epochs", 1, "--batch_size_train", 1000,
         "--precision", "float32", "--work_dir", tmp_path, "--json", tmp_path / "accuracy.json",
     )  # fmt: skip
-    done = run_script("scripts/accuracy.py", *flags, "--seeds", 2)
+    done = run_script("benchmarks/accuracy.py", *flags, "--seeds", 2)
     assert done.returncode == 0, done.stderr
     head, _, row = table_rows(done.stdout)[:3]
     assert head == ["Workers", "Precision", "Seeds", "ndcg@100", "recall@20", "recall@50"]
@@ -32,7 +32,7 @@ def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_
     assert abs(float(deviation) - abs(first - second) / 2**0.5) <= 1e-5
 
     assert not list(tmp_path.glob("*/checkpoints"))  # they were for resuming
-    again = run_script("scripts/accuracy.py", *flags, "--seeds", 2)
+    again = run_script("benchmarks/accuracy.py", *flags, "--seeds", 2)
     assert again.stdout == done.stdout
     assert "main.py" not in again.stderr  # no command was started
 
@@ -44,21 +44,21 @@ def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_ref
         "--data_dir", demo_data, *SMALL, "--precision", "float32", "--work_dir", tmp_path,
         "--batch_sizes", "1,8", "--json", tmp_path / "inference.json",
     )  # fmt: skip
-    done = run_script("scripts/inference.py", *flags)
+    done = run_script("benchmarks/inference.py", *flags)
     assert done.returncode == 0, done.stderr
     assert [row[0] for row in table_rows(done.stdout)] == ["Batch size", "---:", "1", "8"]
     document = json.loads((tmp_path / "inference.json").read_text())
     assert document["figures"]["float32"]["batch_8_mean_latency"] > 0
     assert document["machine"]["cores"] > 0
 
-    refused = run_script("scripts/inference.py", *flags, "--top_results", 5)
+    refused = run_script("benchmarks/inference.py", *flags, "--top_results", 5)
     assert refused.returncode == 1
     assert "give another --work_dir" in refused.stderr
 
 
 def test_scaling_splits_the_batch_and_compares_with_the_smallest_job(demo_data, tmp_path):
     done = run_script(
-        "scripts/scaling.py", "--data_dir", demo_data, *SMALL, "--workers", "1,2", "--precision",
+        "benchmarks/scaling.py", "--data_dir", demo_data, *SMALL, "--workers", "1,2", "--precision",
         "float32", "--epochs", 2, "--batch_size_train", 1000, "--work_dir", tmp_path,
         "--json", tmp_path / "scaling.json",
     )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.utils.workers import share
+from vae.utils.distributed import share
 
 _ORDER, _DROPOUT = range(2)
 """Independent streams of random numbers."""

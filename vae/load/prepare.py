@@ -10,14 +10,14 @@ from typing import Any
 
 from vae.errors import UserError
 from vae.load.columns import Columns
-from vae.load.download import download
+from vae.load.config import PrepareOptions
+from vae.load.movielens import download
 from vae.load.ratings import Ratings, read_ratings
 from vae.load.sources import ratings_files
 from vae.load.split import FEWEST_ITEMS_TO_SPLIT, SplitOptions, split_ratings
 from vae.load.store import locked, prepared_folder, read_manifest, write_split
 from vae.load.synthetic import generate
-from vae.prepare_config import PrepareOptions
-from vae.utils.files import sha256
+from vae.utils.atomic import sha256
 
 Say = Callable[[str], None]
 Sources = list[dict[str, Any]]

@@ -10,7 +10,7 @@ from vae.load.blocks import Block, unreadable
 from vae.load.columns import MINIMAL, Columns
 from vae.load.csv_file import csv_column_names, read_csv
 from vae.load.parquet_file import is_parquet, parquet_column_names, read_parquet
-from vae.utils.files import require_regular_file
+from vae.utils.atomic import require_regular_file
 
 
 def ratings_files(sources: Iterable[Path]) -> list[Path]:

@@ -23,10 +23,10 @@ from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
 from vae.load.columns import Columns
+from vae.load.config import SEPARATOR
 from vae.load.dataset import Dataset, HeldOut, Split
 from vae.load.npz import map_npz, save_npz
-from vae.prepare_config import SEPARATOR
-from vae.utils.files import lock_folder, read_text, remove_leftovers, sha256, sync, temporary_file
+from vae.utils.atomic import lock_folder, read_text, remove_leftovers, sha256, sync, temporary_file
 from vae.utils.json_types import check_types, from_json, has_type, shown
 
 FORMAT_VERSION = 2

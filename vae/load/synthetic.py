@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.utils.files import read_text, temporary_file, write_whole
+from vae.utils.atomic import read_text, temporary_file, write_whole
 
 GENERATOR_VERSION = 1
 

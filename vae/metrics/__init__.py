@@ -1,7 +1,7 @@
 """Ranking metrics of Liang et al. (2018), in plain NumPy and SciPy."""
 
-from vae.metrics.moments import Moments, means_and_errors
-from vae.metrics.popularity import recommend_popular
+from vae.baselines.popularity import recommend_popular
+from vae.metrics.aggregate import Moments, means_and_errors
 from vae.metrics.ranking import LIANG_METRICS, liang_metrics, ndcg, recall
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.metrics.moments import Moments
+from vae.metrics.aggregate import Moments
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[Any]

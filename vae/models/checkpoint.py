@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from vae.errors import UserError
 from vae.models.run_state import RunState
 from vae.models.vae import Architecture
-from vae.utils.files import read_text, sha256, sync, write_whole
+from vae.utils.atomic import read_text, sha256, sync, write_whole
 from vae.utils.json_types import has_type
 
 FORMAT_VERSION = 1

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from vae.models.histories import Histories
-from vae.models.slices import SliceResult, map_slices, users_in_slice
+from vae.models.chunking import SliceResult, map_slices, users_in_slice
+from vae.models.sparse_input import Histories
 
 
 def multinomial_nll(

@@ -6,12 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
-from vae.flags import as_json
 from vae.load import Dataset, TrainingBatches
 from vae.models import checkpoint
-from vae.models.checkpoint_folder import CheckpointFolder
+from vae.models.checkpoint_manager import CheckpointFolder
 from vae.models.run_state import RunState
 from vae.models.vae import Architecture
 

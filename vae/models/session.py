@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from vae.config import Config
 from vae.errors import UserError
 from vae.models.precision import FLOAT32, Precision
-from vae.utils.workers import Workers
+from vae.utils.distributed import Workers
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import timeline
 
-from vae.utils.files import write_whole, written
+from vae.utils.atomic import write_whole, written
 
 
 def run_traced(session: tf.Session, fetches: Any, feed: dict[tf.Tensor, Any], path: Path) -> Any:

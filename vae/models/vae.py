@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from vae.models.histories import Histories
+from vae.models.sparse_input import Histories
 from vae.models.xla import uncompiled
 
 COLUMN_MULTIPLE = 8

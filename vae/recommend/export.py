@@ -25,16 +25,16 @@ import pyarrow.csv as pa_csv
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
+from vae.baselines.popularity import popularity_scores
 from vae.config import Config
 from vae.errors import UserError
 from vae.load import Dataset
-from vae.metrics.popularity import popularity_scores
-from vae.models.histories import PortableHistories
-from vae.models.inference import Model
-from vae.models.ranking import rank
+from vae.models.inference_graph import rank
+from vae.models.sparse_input import PortableHistories
+from vae.models.trained_model import Model
 from vae.models.vae import VAE
 from vae.recommend.model_card import model_card
-from vae.utils.files import check_creatable, temporary_folder
+from vae.utils.atomic import check_creatable, temporary_folder
 
 RAW_IDS, COLUMNS = "serving_default", "columns"
 """Names of the signatures."""

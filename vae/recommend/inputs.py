@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from vae.config import Config
 from vae.load import Dataset
-from vae.load.histories import UserHistories, read_histories
-from vae.recommend.similar import find_item
+from vae.load.fold_in import UserHistories, read_histories
+from vae.recommend.similar_items import find_item
 from vae.recommend.titles import read_titles
 
 

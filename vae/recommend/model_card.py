@@ -8,8 +8,8 @@ from typing import Any
 
 from vae.config import Config
 from vae.load import Dataset
-from vae.models.inference import Model
-from vae.report.facts import data_facts, version_facts
+from vae.models.trained_model import Model
+from vae.report.environment import data_facts, version_facts
 
 _TEXT = """\
 # Model card: recommendations for {dataset}

@@ -14,16 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vae.baselines.popularity import popularity_scores, recommend_popular
 from vae.config import Config
 from vae.load import Dataset
-from vae.load.histories import UserHistories
-from vae.metrics.popularity import popularity_scores, recommend_popular
-from vae.models.histories import feed
-from vae.models.inference import Model, open_model
+from vae.load.fold_in import UserHistories
 from vae.models.precision import choose_precision
-from vae.recommend.output import table_writer
-from vae.utils.logging import RunLog
-from vae.utils.workers import Workers
+from vae.models.sparse_input import feed
+from vae.models.trained_model import Model, open_model
+from vae.recommend.writer import table_writer
+from vae.utils.distributed import Workers
+from vae.utils.run_log import RunLog
 
 _EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 5
 

@@ -12,8 +12,8 @@ from vae.errors import UserError
 from vae.load import Dataset
 from vae.load.columns import Columns
 from vae.load.csv_file import csv_column_names, read_csv
-from vae.load.histories import find_ids
-from vae.utils.files import require_regular_file
+from vae.load.fold_in import find_ids
+from vae.utils.atomic import require_regular_file
 
 
 def read_titles(path: Path, title_column: str, dataset: Dataset) -> pa.Array:

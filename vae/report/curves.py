@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from vae.metrics import LIANG_METRICS
-from vae.report.history import History
+from vae.report.epoch_log import History
 
 _WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 144  # inches, and dots an inch
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")

@@ -8,14 +8,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
-from vae.flags import as_json
 from vae.load import Dataset
-from vae.report.facts import data_facts, machine_facts, version_facts
-from vae.report.history import History
-from vae.utils.files import make_folder, write_whole, written
-from vae.utils.workers import Workers
+from vae.report.environment import data_facts, machine_facts, version_facts
+from vae.report.epoch_log import History
+from vae.utils.atomic import make_folder, write_whole, written
+from vae.utils.distributed import Workers
 
 
 class Results:
@@ -51,7 +51,7 @@ class Results:
         """
         # matplotlib takes a second to import: only those who asked for curves wait for it.
         from vae.report.curves import draw_curves
-        from vae.report.page import report_page
+        from vae.report.html import report_page
 
         self._write("args.json", json.dumps(as_json(config), indent=2) + "\n")
         defined = {name: value for name, value in summary.items() if math.isfinite(value)}

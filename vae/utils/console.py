@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any, TextIO
 
-from vae.utils.files import discard
+from vae.utils.atomic import discard
 
 
 def open_console() -> None:

@@ -1,0 +1,312 @@
+"""Measure the recipe against what the machine can do, in one run.
+
+::
+
+    python prepare_dataset.py --dataset synthetic --scale ml-20m --data_dir ./bench
+    python benchmarks/benchmark.py --data_dir ./bench --json bench.json
+
+Floors are the matrix products of the last layer, where nearly all of the work is: forward,
+gradient by the hidden layer and gradient by the kernel for training, forward alone for evaluation.
+They are timed in turn with what is compared to them, so that a machine whose speed drifts does not
+favour either. The floor of a single query is reading the last kernel once from memory.
+
+Each part runs in a process of its own: peak memory is that part's alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import runs
+from numpy.typing import NDArray
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+REPEATS = 7
+RECOMMEND_REPEATS = 5
+SLICE = 2048
+PARTS = (
+    "train-2048", "train-2048-amp", "train-24576", "train-24576-amp",
+    "evaluate", "recommend", "query", "query-amp", "prepare",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Runs every part, or the one that --part names, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--dataset", default="synthetic")
+    parser.add_argument("--json", type=Path, help="write the figures there as well")
+    parser.add_argument("--part", choices=PARTS, help="run this part alone and print its JSON")
+    flags = parser.parse_args()
+    if flags.part:
+        figures = run_part(flags.part, flags.data_dir, flags.dataset)
+        usage = max(resource.getrusage(who).ru_maxrss for who in _WHO)
+        print(json.dumps(figures | {"peak_gb": usage * 1024 / 1e9}))
+        return 0
+    results = {part: _in_a_process(part, flags) for part in PARTS}
+    print(table(results))
+    if flags.json:
+        runs.write_json(flags.json, {"machine": runs.machine(), "parts": results})
+    return 0
+
+
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+def run_part(part: str, data_dir: Path, dataset: str) -> dict[str, Any]:
+    """One part's figures: what was measured, its floor, and the share of the floor reached."""
+    what, _, rest = part.partition("-")
+    amp = rest.endswith("amp")
+    if what == "train":
+        return training(data_dir, dataset, int(rest.split("-")[0]), amp)
+    if what == "evaluate":
+        return evaluation(data_dir, dataset)
+    if what == "recommend":
+        return recommendation(data_dir, dataset)
+    if what == "query":
+        return query(data_dir, dataset, amp)
+    return preparation(data_dir, dataset)
+
+
+def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str, Any]:
+    """Users a second of whole training steps, input included."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load import TrainingBatches, open_dataset, prefetch
+    from vae.models.precision import choose_precision
+    from vae.models.session import open_session
+    from vae.models.train_step import TrainingStep
+    from vae.models.vae import VAE, Architecture
+    from vae.utils.distributed import connect
+
+    dataset = open_dataset(data_dir, name)
+    config = Config(train=True, batch_size_train=batch_size, amp=amp)
+    workers, precision = connect(), choose_precision(amp)
+    batches = TrainingBatches(dataset.train, batch_size, 0, config.dropout)
+    with tf.Graph().as_default(), open_session(config, workers, precision) as session:
+        vae = VAE(Architecture(len(dataset.item_ids)), 0)
+        step = TrainingStep(vae, config, workers, batches.largest_share, precision)
+        floor = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
+        session.run(tf.global_variables_initializer())
+        elements = prefetch(batch for epoch in range(100) for batch in batches.epoch(epoch))
+        full = (batch for batch in elements if batch.global_users == batch_size)
+
+        def one_step() -> None:
+            session.run([step.totals, step.update], step.feed(next(full)))
+
+        seconds, floor_seconds = in_turn(one_step, floor, REPEATS)
+    scale = batch_size / min(batch_size, SLICE)
+    return {
+        "figure": f"{batch_size / np.median(seconds):,.0f} users/s",
+        "floor": f"{batch_size / (scale * np.median(floor_seconds)):,.0f} users/s",
+        "share": float(np.median(scale * floor_seconds / seconds)),
+    }
+
+
+def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
+    """Users a second of ranking and scoring the validation users."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load import open_dataset
+    from vae.models.evaluate import evaluate, metric_depth
+    from vae.models.inference_graph import build_ranking
+    from vae.models.session import open_session
+    from vae.models.vae import VAE, Architecture
+    from vae.utils.distributed import connect
+
+    dataset = open_dataset(data_dir, name)
+    config, workers = Config(train=True), connect()
+    users = dataset.validation.fold_in.shape[0]
+    with tf.Graph().as_default(), open_session(config, workers) as session:
+        vae = VAE(Architecture(len(dataset.item_ids)), 0)
+        ranking = build_ranking(vae, metric_depth(vae.architecture.items), users)
+        floor = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
+        session.run(tf.global_variables_initializer())
+        seconds, floor_seconds = in_turn(
+            lambda: evaluate(session, ranking, dataset.validation, workers, users), floor, REPEATS
+        )
+    scale = users / SLICE
+    return {
+        "figure": f"{users / np.median(seconds):,.0f} users/s",
+        "floor": f"{users / (scale * np.median(floor_seconds)):,.0f} users/s",
+        "share": float(np.median(scale * floor_seconds / seconds)),
+    }
+
+
+def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
+    """Users a second of recommending 100 items to every prepared user, written as CSV."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load import open_dataset
+    from vae.load.fold_in import prepared_histories
+    from vae.models.session import open_session
+    from vae.models.trained_model import Model
+    from vae.models.vae import Architecture
+    from vae.recommend.recommend import recommend
+    from vae.utils.distributed import connect
+    from vae.utils.run_log import RunLog
+
+    dataset = open_dataset(data_dir, name)
+    model, workers = Model(Architecture(len(dataset.item_ids))), connect()
+    log = RunLog(Path(os.devnull), enabled=False)
+    with (
+        tempfile.TemporaryDirectory(dir=data_dir) as folder,
+        tf.Graph().as_default(),
+        open_session(Config(train=True), workers) as session,
+    ):
+        config = Config(train=True, recommend=True, output=Path(folder) / "recommended.csv")
+        floor = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
+        session.run(tf.global_variables_initializer())
+        throughput: list[float] = []
+
+        def run() -> None:
+            users = prepared_histories(dataset)
+            figures = recommend(config, dataset, workers, log, model, users)
+            throughput.append(figures["recommend_throughput"])
+
+        _, floor_seconds = in_turn(run, floor, RECOMMEND_REPEATS)
+    users_a_second = np.array(throughput[1:])  # the first one warms up
+    return {
+        "figure": f"{np.median(users_a_second):,.0f} users/s",
+        "floor": f"{SLICE / np.median(floor_seconds):,.0f} users/s",
+        "share": float(np.median(users_a_second * floor_seconds / SLICE)),
+    }
+
+
+def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
+    """Mean latency of one user's query."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load import open_dataset
+    from vae.models.inference_benchmark import benchmark
+    from vae.models.precision import choose_precision
+    from vae.models.session import open_session
+    from vae.models.trained_model import Model
+    from vae.models.vae import Architecture
+    from vae.utils.distributed import connect
+    from vae.utils.run_log import RunLog
+
+    dataset = open_dataset(data_dir, name)
+    architecture, workers = Architecture(len(dataset.item_ids)), connect()
+    config = Config(inference_benchmark=True, amp=amp)
+    log = RunLog(Path(os.devnull), enabled=False)
+    latency = [
+        benchmark(config, workers, log, Model(architecture))["batch_1_mean_latency"]
+        for _ in range(3)
+    ]
+    with tf.Graph().as_default(), open_session(config, workers) as session:
+        dtype = choose_precision(amp).dtype
+        # As many bytes as the last kernel has, in float32: its largest element is quick to compute,
+        # so that reading is what takes the time.
+        bytes_ = architecture.hidden_dim * architecture.columns * dtype.size
+        kernel = tf.get_variable("kernel", [1000, bytes_ // 4000], use_resource=True)
+        read = tf.reduce_max(kernel.read_value(), axis=1).op
+        session.run(tf.global_variables_initializer())
+        call = session.make_callable(read)
+        floor_seconds, _ = in_turn(call, call, 200)
+    return {
+        "figure": f"{np.median(latency) * 1e3:.2f} ms",
+        "floor": f"{np.median(floor_seconds) * 1e3:.2f} ms",
+        "share": float(np.median(floor_seconds) / np.median(latency)),
+    }
+
+
+def preparation(data_dir: Path, name: str) -> dict[str, Any]:
+    """Seconds of preparing the data set again, as a whole process."""
+    source = data_dir / name / "extracted" / name / "ratings.csv"
+    script = runs.ROOT / "prepare_dataset.py"
+    command = [
+        sys.executable, str(script), "--dataset", f"{name}-benchmark", "--ratings", str(source),
+        "--data_dir", str(data_dir), "--force",
+    ]  # fmt: skip
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    return {"figure": f"{np.median(seconds):.1f} s", "floor": "", "share": None}
+
+
+def matmuls(
+    session: Any, dtype: Any, architecture: Any, users: int, training: bool = True
+) -> Callable[[], None]:
+    """A call that runs the last layer's matrix products for ``users`` users."""
+    import tensorflow.compat.v1 as tf
+
+    def matrix(name: str, *shape: int) -> Any:
+        start = tf.random_normal_initializer(stddev=0.1)
+        return tf.get_variable(name, shape, dtype, initializer=start, use_resource=True)
+
+    hidden = matrix("floor_hidden", users, architecture.hidden_dim)
+    kernel = matrix("floor_kernel", architecture.hidden_dim, architecture.columns)
+    products = [tf.matmul(hidden, kernel)]
+    if training:
+        logits = matrix("floor_logits", users, architecture.columns)
+        products += [
+            tf.matmul(logits, kernel, transpose_b=True),
+            tf.matmul(hidden, logits, transpose_a=True),
+        ]
+
+    def run() -> None:
+        for product in products:
+            session.run(product.op)
+
+    return run
+
+
+def in_turn(
+    first: Callable[[], Any], second: Callable[[], Any], repeats: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Seconds of two calls that take turns, without their first, which warms up."""
+    seconds = np.empty((repeats + 1, 2))
+    for row in seconds:
+        for column, call in enumerate((first, second)):
+            start = time.perf_counter()
+            call()
+            row[column] = time.perf_counter() - start
+    return seconds[1:, 0], seconds[1:, 1]
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The figures as a Markdown table."""
+    lines = [
+        "| part | measured | floor | share of the floor | peak memory |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for part, figures in results.items():
+        share = "" if figures["share"] is None else f"{figures['share']:.2f}"
+        lines.append(
+            f"| {part} | {figures['figure']} | {figures['floor']} | {share} "
+            f"| {figures['peak_gb']:.2f} GB |"
+        )
+    return "\n".join(lines)
+
+
+def _in_a_process(part: str, flags: argparse.Namespace) -> dict[str, Any]:
+    command = [
+        sys.executable, __file__, "--data_dir", flags.data_dir, "--dataset", flags.dataset,
+        "--part", part,
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a model has to beat, in NumPy and SciPy alone."""

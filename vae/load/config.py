@@ -1,0 +1,154 @@
+"""The command line of ``prepare_dataset.py``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vae.cli import flag, out_of_range, parse
+from vae.errors import UserError
+
+DATASET = "data set"
+FILE = "ratings file"
+SPLIT = "filter and split"
+
+SCALES = ("demo", "ml-20m", "wide")
+DOWNLOADS = ("ml-20m", "ml-1m", "ml-latest-small", "ml-25m", "ml-32m")
+GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+
+_DEMO_HELDOUT_USERS = 500
+_HELDOUT_USERS = 10_000
+
+
+SEPARATOR = r'[\t\x20-\x7e](?<!")'
+"""Pattern of what can separate two columns."""
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What to prepare, and how.
+
+    Raises:
+        UserError: values out of range or flags that contradict each other, all named at once.
+    """
+
+    data_dir: Path = flag(DATASET, Path("/data"), "folder that holds the data sets")
+    dataset: str = flag(
+        DATASET, "ml-20m", "name of the data set; 'synthetic' is generated instead of read"
+    )
+    scale: str | None = flag(
+        DATASET, None, "size of the synthetic data set (none: demo)", choices=SCALES
+    )
+    download: bool = flag(
+        DATASET, False, f"first fetch the data set from GroupLens: {', '.join(DOWNLOADS)}"
+    )
+    mirror: str = flag(DATASET, GROUPLENS, "where --download finds DATASET.zip")
+    force: bool = flag(DATASET, False, "prepare again what is already prepared")
+
+    ratings: tuple[Path, ...] | None = flag(
+        FILE,
+        None,
+        "CSV, TSV or Parquet files, or folders of them "
+        "(none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)",
+    )
+    user_col: str = flag(FILE, "userId", "column of user ids")
+    item_col: str = flag(FILE, "movieId", "column of item ids")
+    rating_col: str = flag(FILE, "rating", "column of ratings; 'none': every row counts")
+    sep: str | None = flag(
+        FILE, None, r"column separator, \t for a tab (none: tab for .tsv, else comma)"
+    )
+    quoting: str = flag(
+        FILE,
+        "minimal",
+        "of text files: minimal: values may be quoted; none: quotes are part of the values",
+        choices=("minimal", "none"),
+    )
+    threshold: float = flag(FILE, 4.0, "keep rows with at least this rating")
+
+    min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", low=1)
+    min_users_per_item: int = flag(SPLIT, 0, "drop items with fewer users", low=0)
+    heldout_users: float | None = flag(
+        SPLIT,
+        None,
+        f"users of the validation and of the test set each; below 1: a fraction of all users "
+        f"(none: {_HELDOUT_USERS}, {_DEMO_HELDOUT_USERS} for the demo)",
+        low=1e-9,
+    )
+    test_proportion: float = flag(
+        SPLIT, 0.2, "share of a held-out user's items to rank", low=1e-9, below=1
+    )
+    seed: int = flag(SPLIT, 0, "seed of the split and of synthetic data", low=0, high=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        problems = [*out_of_range(self), *self._contradictions()]
+        if problems:
+            raise UserError("; ".join(problems) + ".")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the ratings are generated."""
+        return self.dataset == "synthetic"
+
+    @property
+    def default_source(self) -> Path:
+        """The file to read without ``--ratings``."""
+        return self.data_dir / self.dataset / "extracted" / self.dataset / "ratings.csv"
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files and folders to read."""
+        return (self.default_source,) if self.ratings is None else self.ratings
+
+    @property
+    def heldout(self) -> float:
+        """``heldout_users``, or the default that suits the data set."""
+        if self.heldout_users is not None:
+            return self.heldout_users
+        demo = self.synthetic and self.scale in (None, "demo")
+        return _DEMO_HELDOUT_USERS if demo else _HELDOUT_USERS
+
+    @property
+    def separator(self) -> str | None:
+        """The character between two columns, None for what the file's name says."""
+        return "\t" if self.sep == r"\t" else self.sep
+
+    def _contradictions(self) -> Iterator[str]:
+        if not re.fullmatch(r"[\w][\w.-]*", self.dataset):
+            yield f"--dataset {self.dataset!r} is no name for a folder, give letters and digits"
+        if self.scale is not None and not self.synthetic:
+            yield "--scale is for --dataset synthetic alone"
+        if self.ratings is not None and self.synthetic:
+            yield "--ratings is not for --dataset synthetic, give the data set another name"
+        if self.ratings is not None and self.download:
+            yield "--ratings and --download both say where ratings come from, give one of them"
+        if self.download and self.dataset not in DOWNLOADS:
+            yield f"--dataset {self.dataset!r} cannot be downloaded, give {', '.join(DOWNLOADS)}"
+        if not re.fullmatch(r"https?://\S+", self.mirror):
+            yield f"--mirror {self.mirror!r} is no address that begins with http:// or https://"
+        if self.user_col == self.item_col:
+            yield f"--user_col and --item_col both name {self.user_col!r}"
+        if self.rating_col in {self.user_col, self.item_col} - {"none"}:
+            yield f"--rating_col {self.rating_col!r} is a column of ids, give another or 'none'"
+        separator = self.separator
+        if separator is not None and not re.fullmatch(SEPARATOR, separator):
+            yield f"--sep {self.sep!r} cannot separate columns, give one ASCII character or \\t"
+        heldout = self.heldout_users
+        if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
+            yield f"--heldout_users {heldout} is neither a whole number nor below 1"
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> PrepareOptions:
+    """The options that the command line gives.
+
+    Raises:
+        UserError: an unknown flag, a value of the wrong type or out of range, a contradiction.
+    """
+    return parse(
+        PrepareOptions,
+        "prepare_dataset.py",
+        "Turn a ratings file into training, validation and test matrices",
+        arguments,
+    )

@@ -1,0 +1,117 @@
+"""The graph of one training step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow.compat.v1 as tf
+
+from vae.config import Config
+from vae.load import Batch
+from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
+from vae.models.precision import FLOAT32, LossScaling, Precision
+from vae.models.sparse_input import Histories
+from vae.models.vae import VAE, kl_divergence, sample
+from vae.models.xla import uncompiled
+from vae.utils.distributed import Workers
+
+
+class TrainingStep:
+    """Loss, gradients and update on one worker's share of a global batch.
+
+    Every worker sums over its own users and divides by the users of the global batch, so the sum of
+    the workers' gradients is the gradient of the global batch's mean, however unequal the shares.
+
+    Attributes:
+        global_step: steps so far, without those that an overflow made the optimizer skip; the KL
+            term's weight follows it.
+        applied: scalar int64, ``global_step`` as this step finds it.
+        totals: (3,) float32, what this step adds to an epoch's sums over users: the objective, the
+            negative log-likelihood and the KL divergence, of all workers together.
+        scalars: what an epoch's log line says of its last step: the weight of the KL term, and the
+            loss scale where there is one.
+        requests: (2,) float32, how many workers asked to stop and to save: the same on all of them,
+            for the price of two more numbers in the allreduce of ``totals``.
+        update: runs the step.
+        precision: how the step computes.
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        config: Config,
+        workers: Workers,
+        max_users: int,
+        precision: Precision = FLOAT32,
+    ) -> None:
+        self._items = tf.placeholder(tf.int64, [None], "items")
+        self._kept = tf.placeholder(tf.bool, [None], "kept")
+        self._counts = tf.placeholder(tf.int32, [None], "counts")
+        self._first_user = tf.placeholder(tf.int32, [], "first_user")
+        self._global_users = tf.placeholder(tf.int32, [], "global_users")
+        self._step = tf.placeholder(tf.int64, [], "step")
+        self._requests = tf.placeholder(tf.float32, [2], "requests")
+
+        self.precision = precision
+        scaling = LossScaling() if precision.rewritten else None
+        users = Histories.of(self._items, self._counts)
+        mean, log_variance = vae.encode(users.keep(self._kept), keep_probability=1 - config.dropout)
+        latent = sample(mean, log_variance, self._noise(config))
+        kernel, bias = vae.item_layer
+        global_users = tf.cast(self._global_users, tf.float32)
+        likelihood_loss = multinomial_nll(
+            vae.decode_hidden(latent),
+            kernel,
+            bias,
+            users,
+            1 / global_users,
+            max_users,
+            precision.dtype,
+            scaling.value if scaling else None,
+        )
+        divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
+
+        self.global_step = tf.train.get_or_create_global_step()
+        self.applied = tf.identity(self.global_step)
+        beta = kl_weight(self.applied, config.total_anneal_steps, config.anneal_cap)
+        objective = likelihood_loss + beta * divergence
+        self.scalars = {"kl_weight": beta}
+        if scaling:
+            self.scalars["loss_scale"] = scaling.value
+        if config.lam:
+            penalty = l2_penalty([layer.kernel for layer in vae.layers])
+            objective += config.lam / workers.size * penalty
+        totals = global_users * tf.stack([objective, likelihood_loss, divergence])
+        sums = workers.sum_tensor(tf.concat([totals, self._requests], axis=0))
+        self.totals, self.requests = sums[:3], sums[3:]
+        adam = tf.train.AdamOptimizer(config.lr, config.beta1, config.beta2)
+        optimizer = workers.optimizer(adam)
+        if scaling:
+            optimizer = scaling.wrap(optimizer)
+        self.update = optimizer.minimize(objective, self.global_step)
+
+    def _noise(self, config: Config) -> tf.Tensor:
+        """(B, Z) standard normal, a function of the seed, the step and the place in the batch.
+
+        Each worker draws the noise of the global batch and takes its own rows, so the number of
+        workers does not change a user's noise.
+        """
+        shape = [self._global_users, config.latent_dim]
+        # XLA would draw other numbers, and left to choose, a GPU might.
+        with uncompiled():
+            noise = tf.random.stateless_normal(
+                shape, seed=tf.stack([config.seed, self._step]), alg="philox"
+            )
+        return noise[self._first_user : self._first_user + tf.size(self._counts)]
+
+    def feed(self, batch: Batch, stop: bool = False, save: bool = False) -> dict[tf.Tensor, Any]:
+        """Feeds the step with one worker's share of a batch, and what it asks of all workers."""
+        return {
+            self._items: batch.items,
+            self._kept: batch.kept,
+            self._counts: batch.counts,
+            self._first_user: batch.first_user,
+            self._global_users: batch.global_users,
+            self._step: batch.step,
+            self._requests: [stop, save],
+        }

@@ -1,0 +1,69 @@
+"""What reports and model cards say of the data, the machine and the programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import scipy
+import tensorflow.compat.v1 as tf
+
+from vae import __version__
+from vae.load import Dataset
+from vae.utils.distributed import Workers
+
+Facts = dict[str, str]
+
+
+def data_facts(dataset: Dataset) -> Facts:
+    """Counts of a prepared data set."""
+    users, items = dataset.train.shape
+    return {
+        "data set": dataset.name,
+        "items": f"{items:,}",
+        "training users": f"{users:,}",
+        "training pairs": f"{dataset.train.nnz:,}",
+        "pairs per training user": f"{dataset.train.nnz / users:.1f}",
+        "density": f"{dataset.train.nnz / users / items:.3%}",
+        "validation users": f"{len(dataset.validation.user_ids):,}",
+        "test users": f"{len(dataset.test.user_ids):,}",
+        "digest of the data": dataset.digest,
+    }
+
+
+def machine_facts(workers: Workers) -> Facts:
+    """The hardware of rank 0's host."""
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "workers": workers.description,
+        "processor": _processor(),
+        "cores": f"{len(os.sched_getaffinity(0))} for this process of {os.cpu_count()}",
+        "memory": f"{memory / 2**30:.0f} GiB",
+        "GPUs": ", ".join(gpus) or "none",
+        "system": platform.platform(),
+    }
+
+
+def version_facts() -> Facts:
+    """The programs that the run was made with."""
+    return {
+        "vae": __version__,
+        "Python": platform.python_version(),
+        "TensorFlow": tf.__version__,
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+    }
+
+
+def _processor() -> str:
+    """The name of the first processor, as Linux tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
