@@ -13,37 +13,41 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
-from vae.errors import exit_code_of
-from vae.load.config import PrepareOptions, parse_options
+from vae.cli import exit_code_of
+from vae.load.config import PrepareConfig, parse_flags
 from vae.utils.console import open_console
 
 _OUT_OF_MEMORY = (
-    "the memory does not suffice for so many ratings; raise --threshold, give fewer files, or use "
-    "a machine with more."
+    "out of memory; raise --threshold, give fewer files, or use a machine with more memory."
 )
 
 
-def main() -> int:
-    """Runs the command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, by default that of the process; return the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    return exit_code_of("prepare_dataset.py", lambda: run(parse_options()), _OUT_OF_MEMORY)
+    return exit_code_of("prepare_dataset.py", lambda: run(parse_flags(argv)), _OUT_OF_MEMORY)
 
 
-def run(options: PrepareOptions) -> None:
-    """Prepares what the options name."""
+def run(config: PrepareConfig) -> None:
+    """Prepare the data set that the flags name.
+
+    Raises:
+        UserError: the ratings cannot be used, or the data cannot be written.
+    """
     # NumPy and Arrow take a while to import: --help and a wrong flag do not wait for them.
     from vae.load.prepare import prepare
 
-    prepare(options)
+    prepare(config)
 
 
 def _end(number: int, frame: object) -> NoReturn:
-    """Ends the program where it stands, as a kill would: it writes nothing that cannot bear that.
+    """End the program at once, as a kill would: everything it writes survives that.
 
-    An exception could strike anywhere, in the midst of a lock or of an archive's closing too.
+    An exception could be raised anywhere, while an archive is closed for example.
     """
     os._exit(128 + number)
 

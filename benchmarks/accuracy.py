@@ -18,7 +18,7 @@ from pathlib import Path
 
 import runs
 
-from vae.metrics import LIANG_METRICS
+from vae.metrics.ranking import METRICS
 
 Results = dict[int, dict[str, list[runs.Figures]]]
 """Workers -> precision -> the figures of each seed."""
@@ -66,11 +66,11 @@ def accuracy_table(results: Results) -> str:
     """Mean and standard deviation of the test's metrics over the seeds, in Markdown."""
     rows = [
         [str(workers), precision, str(len(seeds))]
-        + [spread([figures[f"test_{metric}"] for figures in seeds]) for metric in LIANG_METRICS]
+        + [spread([figures[f"test_{metric}"] for figures in seeds]) for metric in METRICS]
         for workers, precisions in results.items()
         for precision, seeds in precisions.items()
     ]
-    return runs.markdown(["Workers", "Precision", "Seeds", *LIANG_METRICS], rows)
+    return runs.markdown(["Workers", "Precision", "Seeds", *METRICS], rows)
 
 
 def training_table(results: Results, batch_size: int) -> str:

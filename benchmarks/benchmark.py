@@ -85,20 +85,21 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
-    from vae.load import TrainingBatches, open_dataset, prefetch
+    from vae.load.batches import TrainingBatches, prefetch
+    from vae.load.store import open_dataset
     from vae.models.precision import choose_precision
     from vae.models.session import open_session
     from vae.models.train_step import TrainingStep
     from vae.models.vae import VAE, Architecture
-    from vae.utils.distributed import connect
+    from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
     config = Config(train=True, batch_size_train=batch_size, amp=amp)
-    workers, precision = connect(), choose_precision(amp)
+    workers, precision = init(), choose_precision(amp)
     batches = TrainingBatches(dataset.train, batch_size, 0, config.dropout)
     with tf.Graph().as_default(), open_session(config, workers, precision) as session:
         vae = VAE(Architecture(len(dataset.item_ids)), 0)
-        step = TrainingStep(vae, config, workers, batches.largest_share, precision)
+        step = TrainingStep(vae, config, workers, batches.max_shard_users, precision)
         floor = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
         session.run(tf.global_variables_initializer())
         elements = prefetch(batch for epoch in range(100) for batch in batches.epoch(epoch))
@@ -121,19 +122,19 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
-    from vae.load import open_dataset
-    from vae.models.evaluate import evaluate, metric_depth
-    from vae.models.inference_graph import build_ranking
+    from vae.load.store import open_dataset
+    from vae.models.evaluate import evaluate, min_ranking_depth
+    from vae.models.inference_graph import build_inference_graph
     from vae.models.session import open_session
     from vae.models.vae import VAE, Architecture
-    from vae.utils.distributed import connect
+    from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
-    config, workers = Config(train=True), connect()
+    config, workers = Config(train=True), init()
     users = dataset.validation.fold_in.shape[0]
     with tf.Graph().as_default(), open_session(config, workers) as session:
         vae = VAE(Architecture(len(dataset.item_ids)), 0)
-        ranking = build_ranking(vae, metric_depth(vae.architecture.items), users)
+        ranking = build_inference_graph(vae, min_ranking_depth(vae.architecture.items), users)
         floor = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         seconds, floor_seconds = in_turn(
@@ -152,17 +153,17 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
-    from vae.load import open_dataset
     from vae.load.fold_in import prepared_histories
+    from vae.load.store import open_dataset
     from vae.models.session import open_session
-    from vae.models.trained_model import Model
+    from vae.models.trained_model import TrainedModel
     from vae.models.vae import Architecture
     from vae.recommend.recommend import recommend
-    from vae.utils.distributed import connect
+    from vae.utils.distributed import init
     from vae.utils.run_log import RunLog
 
     dataset = open_dataset(data_dir, name)
-    model, workers = Model(Architecture(len(dataset.item_ids))), connect()
+    model, workers = TrainedModel(Architecture(len(dataset.item_ids))), init()
     log = RunLog(Path(os.devnull), enabled=False)
     with (
         tempfile.TemporaryDirectory(dir=data_dir) as folder,
@@ -193,28 +194,28 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
-    from vae.load import open_dataset
+    from vae.load.store import open_dataset
     from vae.models.inference_benchmark import benchmark
     from vae.models.precision import choose_precision
     from vae.models.session import open_session
-    from vae.models.trained_model import Model
+    from vae.models.trained_model import TrainedModel
     from vae.models.vae import Architecture
-    from vae.utils.distributed import connect
+    from vae.utils.distributed import init
     from vae.utils.run_log import RunLog
 
     dataset = open_dataset(data_dir, name)
-    architecture, workers = Architecture(len(dataset.item_ids)), connect()
+    architecture, workers = Architecture(len(dataset.item_ids)), init()
     config = Config(inference_benchmark=True, amp=amp)
     log = RunLog(Path(os.devnull), enabled=False)
     latency = [
-        benchmark(config, workers, log, Model(architecture))["batch_1_mean_latency"]
+        benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]
         for _ in range(3)
     ]
     with tf.Graph().as_default(), open_session(config, workers) as session:
         dtype = choose_precision(amp).dtype
         # As many bytes as the last kernel has, in float32: its largest element is quick to compute,
         # so that reading is what takes the time.
-        bytes_ = architecture.hidden_dim * architecture.columns * dtype.size
+        bytes_ = architecture.hidden_dim * architecture.padded_items * dtype.size
         kernel = tf.get_variable("kernel", [1000, bytes_ // 4000], use_resource=True)
         read = tf.reduce_max(kernel.read_value(), axis=1).op
         session.run(tf.global_variables_initializer())
@@ -254,10 +255,10 @@ def matmuls(
         return tf.get_variable(name, shape, dtype, initializer=start, use_resource=True)
 
     hidden = matrix("floor_hidden", users, architecture.hidden_dim)
-    kernel = matrix("floor_kernel", architecture.hidden_dim, architecture.columns)
+    kernel = matrix("floor_kernel", architecture.hidden_dim, architecture.padded_items)
     products = [tf.matmul(hidden, kernel)]
     if training:
-        logits = matrix("floor_logits", users, architecture.columns)
+        logits = matrix("floor_logits", users, architecture.padded_items)
         products += [
             tf.matmul(logits, kernel, transpose_b=True),
             tf.matmul(hidden, logits, transpose_a=True),

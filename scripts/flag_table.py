@@ -26,9 +26,9 @@ def main() -> int:
     """Rewrites or checks the tables; returns the exit code."""
     sys.path.insert(0, str(ROOT))
     from vae.config import Config
-    from vae.load.config import PrepareOptions
+    from vae.load.config import PrepareConfig
 
-    programs = {"main.py": Config, "prepare_dataset.py": PrepareOptions}
+    programs = {"main.py": Config, "prepare_dataset.py": PrepareConfig}
     old = README.read_text(encoding="utf-8")
     new = TABLE.sub(lambda found: found[1] + table(programs[found[2]]) + found[3], old)
     if "--check" in sys.argv[1:]:

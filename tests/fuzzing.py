@@ -14,10 +14,10 @@ import numpy as np
 from load.test_store import assert_same, make_split, rewrite_manifest
 
 from vae.errors import UserError
-from vae.load import csv_file, open_dataset
+from vae.load import csv_file
 from vae.load.columns import Columns
 from vae.load.ratings import read_ratings
-from vae.load.store import prepared_folder
+from vae.load.store import open_dataset, prepared_folder
 from vae.models import checkpoint
 
 THRESHOLD = 4.0

@@ -11,7 +11,8 @@ from conftest import ROOT, run_script
 
 from vae.config import PRESETS, Config, parse_flags
 from vae.errors import UserError
-from vae.load.config import PrepareOptions, parse_options
+from vae.load.config import PrepareConfig
+from vae.load.config import parse_flags as parse_options
 
 SEED_FLAGS = (
     "train", "test", "inference_benchmark", "amp", "epochs", "batch_size_train",
@@ -95,7 +96,7 @@ def test_a_bad_flag_is_one_sentence(flags, sentence):
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [Config, PrepareOptions])
+@pytest.mark.parametrize("options", [Config, PrepareConfig])
 def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
     parse = parse_flags if options is Config else parse_options
     fields = [f for f in dataclasses.fields(options) if f.type in ("int", "float", "float | None")]
@@ -104,18 +105,18 @@ def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
         limits = field.metadata["limits"]
         outside = ["nan", "inf", "-inf"] if field.type != "int" else []
         if field.name != "threshold":  # any finite number is a rating
-            outside += [str(limits["low"] - 1)]
-        if math.isfinite(limits["below"]):
-            outside += [str(limits["below"])]
-        if math.isfinite(limits["high"]):
-            outside += [str(limits["high"] + 1)]
+            outside += [str(limits["ge"] - 1)]
+        if math.isfinite(limits["lt"]):
+            outside += [str(limits["lt"])]
+        if math.isfinite(limits["le"]):
+            outside += [str(limits["le"] + 1)]
         assert outside
         for value in outside:
             with pytest.raises(UserError, match=f"--{field.name} .* is out of range"):
                 parse([f"--{field.name}={value}"])
 
 
-@pytest.mark.parametrize("options", [Config, PrepareOptions])
+@pytest.mark.parametrize("options", [Config, PrepareConfig])
 def test_an_empty_value_is_refused_for_every_flag(options):
     """Such as that of a shell variable that is not set."""
     parse = parse_flags if options is Config else parse_options

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 from conftest import ROOT
 
-from vae.errors import UserError, exit_code_of
+from vae.cli import exit_code_of
+from vae.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from vae.errors import UserError, exit_code_of
         (UserError("ratings.csv: is empty."), "ratings.csv: is empty.", 2),
         (UserError("the loss is not finite.", exit_code=1), "the loss is not finite.", 1),
         (OSError(28, "No space left on device", "x"), "No space left on device: 'x'.", 1),
-        (MemoryError(), "the memory does not suffice.", 1),
+        (MemoryError(), "out of memory.", 1),
         (KeyboardInterrupt(), "", 130),
     ],
     ids=["input", "run", "disk", "memory", "ctrl-c"],
@@ -45,7 +46,7 @@ def test_without_the_environment_a_sentence_says_how_to_create_it(script, flags,
     done = run([*bare, *flags])
     assert done.returncode == 2
     assert re.fullmatch(
-        rf"{script}: error: the module '(numpy|pyarrow|tensorflow)' is not installed in this "
+        rf"{script}: error: the module '(numpy|pyarrow|tensorflow|tqdm)' is not installed in this "
         rf"Python \(.*\); run 'make env' once, then \.venv/bin/python {script} \.\.\.\n",
         done.stderr,
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from load.test_store import FILES, make_split, written
 
 from vae.models import checkpoint
-from vae.models.run_state import RunState
+from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
 
 EXAMPLES = int(os.environ.get("VAE_CF_FUZZ_EXAMPLES", "300"))
@@ -130,7 +130,7 @@ def test_any_prepared_data_are_what_was_written_or_refused(tmp_path, prepared, d
 
 
 STATE = dataclasses.replace(
-    RunState.new(Architecture(9, 3, 2), "digest", {"lr": 0.1, "checkpoint_dir": "é"}),
+    TrainState.new(Architecture(9, 3, 2), "digest", {"lr": 0.1, "checkpoint_dir": "é"}),
     losses=[0.1, 1e-300, 1 / 3], best_ndcg=0.1 + 0.2, best_step=5, step=7,
 )  # fmt: skip
 FILE_DIGESTS = {f"variables.{part}": "0" * 64 for part in ("index", "data-00000-of-00001")}

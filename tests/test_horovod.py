@@ -161,7 +161,7 @@ def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_
         [*command, ":", *other], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode != 0
-    assert "epochs is 1 on rank 0 and 2 on rank 1" in done.stderr
+    assert "epochs: 1 on rank 0 and 2 on rank 1" in done.stderr
     assert "Traceback" not in done.stderr
 
 

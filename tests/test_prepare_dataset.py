@@ -18,9 +18,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import open_dataset
-from vae.load.config import PrepareOptions, parse_options
-from vae.load.store import prepared_folder, read_manifest
+from vae.load.config import PrepareConfig
+from vae.load.config import parse_flags as parse_options
+from vae.load.store import open_dataset, prepared_folder, read_manifest
 
 HELD_OUT = ("--heldout_users", 3)
 
@@ -79,7 +79,7 @@ def once(tmp_path_factory, rows):
 def prepared(tmp_path, once, flags):
     """The folder of prepared data, and their digest."""
     shutil.copytree(once / "mine", tmp_path / "mine")
-    return prepared_folder(tmp_path, "mine"), open_dataset(tmp_path, "mine").digest
+    return prepared_folder(tmp_path, "mine"), open_dataset(tmp_path, "mine").fingerprint
 
 
 def state(folder):
@@ -100,7 +100,7 @@ def test_a_file_is_prepared_and_what_was_kept_is_told(tmp_path, flags, rows):
     assert said[1] == f"{kept:,} distinct (user, item) pairs; 0 duplicates dropped."
     assert said[-1] == f"Prepared {prepared_folder(tmp_path, 'mine')}."
     assert data.train.shape == (counts["users"] - 6, counts["items"])
-    assert data.validation.fold_in.shape == data.test.ranked.shape == (3, counts["items"])
+    assert data.validation.fold_in.shape == data.test.targets.shape == (3, counts["items"])
     assert f"Training: {data.train.shape[0]} users, " in said[3]
 
 
@@ -117,14 +117,14 @@ def test_changed_flags_prepare_again_and_say_why(tmp_path, flags, prepared):
     _, digest = prepared
     said = prepare(*flags, "--seed", 1, "--threshold", 3.5)
     assert said[0] == "Preparing again: threshold is 3.5 and was 4.0; seed is 1 and was 0."
-    assert open_dataset(tmp_path, "mine").digest != digest
+    assert open_dataset(tmp_path, "mine").fingerprint != digest
     assert prepare(*flags)[0].startswith("Preparing again: ")
-    assert open_dataset(tmp_path, "mine").digest == digest
+    assert open_dataset(tmp_path, "mine").fingerprint == digest
 
 
 def test_force_prepares_again_to_the_same_data(tmp_path, flags, prepared):
     assert prepare(*flags, "--force")[0] == "Preparing again: --force is given."
-    assert open_dataset(tmp_path, "mine").digest == prepared[1]
+    assert open_dataset(tmp_path, "mine").fingerprint == prepared[1]
 
 
 def test_a_file_in_another_order_is_prepared_again_to_the_same_data(
@@ -132,19 +132,19 @@ def test_a_file_in_another_order_is_prepared_again_to_the_same_data(
 ):
     write(ratings, reversed(rows))
     assert prepare(*flags)[0] == f"Preparing again: {ratings} is not what it was last time."
-    assert open_dataset(tmp_path, "mine").digest == prepared[1]
+    assert open_dataset(tmp_path, "mine").fingerprint == prepared[1]
 
 
 def test_a_changed_file_is_prepared_again_to_other_data(tmp_path, flags, prepared, ratings, rows):
     write(ratings, rows[50:])
     assert prepare(*flags)[0].startswith("Preparing again: ")
-    assert open_dataset(tmp_path, "mine").digest != prepared[1]
+    assert open_dataset(tmp_path, "mine").fingerprint != prepared[1]
 
 
 @pytest.mark.parametrize("damage", ["a byte", "the length", "a missing file", "the manifest"])
 def test_running_again_mends_damaged_data(tmp_path, flags, prepared, damage):
     folder, digest = prepared
-    path = folder / "test_ranked.npz"
+    path = folder / "test_targets.npz"
     content = bytearray(path.read_bytes())
     if damage == "a byte":
         content[len(content) // 2] ^= 1
@@ -161,7 +161,7 @@ def test_running_again_mends_damaged_data(tmp_path, flags, prepared, damage):
     said = prepare(*flags)
     assert said[0].startswith("Preparing again: ")
     assert path.name in said[0]
-    assert open_dataset(tmp_path, "mine").digest == digest
+    assert open_dataset(tmp_path, "mine").fingerprint == digest
 
 
 def test_other_columns_separators_and_compression_are_read(tmp_path, rows):
@@ -193,7 +193,7 @@ def test_several_files_and_folders_are_prepared_as_one(tmp_path, prepared, rows)
     assert said[0] == (
         f"Preparing again: {parts / 'part-1.csv'} (and 1 more) is not what it was last time."
     )
-    assert open_dataset(tmp_path, "mine").digest == prepared[1]
+    assert open_dataset(tmp_path, "mine").fingerprint == prepared[1]
     sources = read_manifest(prepared_folder(tmp_path, "mine"))["sources"]
     assert [source["path"] for source in sources] == [str(parts / "part-1.csv"), str(given[1])]
     assert "is already prepared" in prepare(*flags, "--ratings", *given)[0]
@@ -364,7 +364,7 @@ BAD_FLAGS = [
     (["--min_items_per_user", "0"], "--min_items_per_user 0 is out of range"),
     (["--min_users_per_item", "-1"], "--min_users_per_item -1 is out of range"),
     (["--dataset", "../elsewhere"], "--dataset '../elsewhere' is no name for a folder"),
-    (["--dataset", ""], "--dataset '' is no name for a folder"),
+    (["--dataset", ""], "--dataset: the value is empty"),
     (["--scale", "demo"], "--scale is for --dataset synthetic alone"),
     (["--dataset", "synthetic", "--scale", "huge"], "--scale"),
     (["--dataset", "synthetic", "--ratings", "r.csv"], "--ratings is not for --dataset synthetic"),
@@ -375,7 +375,7 @@ BAD_FLAGS = [
     (["--user_col", "movieId"], "--user_col and --item_col both name 'movieId'"),
     (["--rating_col", "userId"], "--rating_col 'userId' is a column of ids"),
     (["--sep", "::"], "--sep '::' cannot separate columns"),
-    (["--sep", ""], "--sep '' cannot separate columns"),
+    (["--sep", ""], "--sep: the value is empty"),
     (["--sep", '"'], "cannot separate columns"),
     (["--sep", "\n"], r"--sep '\n' cannot separate columns"),
     (["--sep", "é"], "--sep 'é' cannot separate columns"),
@@ -423,14 +423,14 @@ def test_a_bad_flag_on_the_command_line_is_one_sentence_and_creates_nothing(tmp_
 def test_flags_arrive_as_they_were_given(values):
     assume(values["dataset"] != "synthetic")
     options = parse_options([f"--{name}={value}" for name, value in values.items()])
-    assert options == dataclasses.replace(PrepareOptions(), **values)
+    assert options == dataclasses.replace(PrepareConfig(), **values)
 
 
 def test_help_lists_every_flag_with_its_default():
     done = run_script("prepare_dataset.py", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     text = " ".join(done.stdout.split())
-    for field in dataclasses.fields(PrepareOptions):
+    for field in dataclasses.fields(PrepareConfig):
         assert f" --{field.name} " in text
         shown = field.metadata["help"] if field.default in (None, False) else str(field.default)
         assert shown in text
@@ -469,25 +469,25 @@ def test_the_real_movielens_is_prepared_as_pandas_counts_it(tmp_path, ratings_of
     counts = read_manifest(prepared_folder(tmp_path, "small"))["counts"]
     expected = {
         "rows": len(ratings),
-        "kept_rows": len(liked),
-        "pairs": len(liked.drop_duplicates(["userId", "movieId"])),
+        "interactions": len(liked),
+        "distinct_interactions": len(liked.drop_duplicates(["userId", "movieId"])),
         "users": len(users),
         "dropped_users": liked.userId.nunique() - len(users),
         "dropped_items": 0,
         "items": len(items),
         "train_users": len(users) - 120,
-        "train_pairs": len(trained),
+        "train_interactions": len(trained),
         "heldout_users": 60,
-        "heldout_pairs_unseen_in_training": len(held) - len(known),
+        "heldout_interactions_dropped": len(held) - len(known),
     }
     for name, part in (("validation", data.validation), ("test", data.test)):
         mine = known[known.userId.isin(part.user_ids)]
         lengths = mine.groupby("userId").size().reindex(part.user_ids, fill_value=0)
         ranked = (lengths // 5).where(lengths >= 5, 0)
-        assert np.diff(part.ranked.indptr).tolist() == ranked.tolist()
+        assert np.diff(part.targets.indptr).tolist() == ranked.tolist()
         assert np.diff(part.fold_in.indptr).tolist() == (lengths - ranked).tolist()
-        expected[f"{name}_fold_in_pairs"] = (lengths - ranked).sum()
-        expected[f"{name}_ranked_pairs"] = ranked.sum()
-        expected[f"{name}_users_with_nothing_to_rank"] = (ranked == 0).sum()
+        expected[f"{name}_fold_in_interactions"] = (lengths - ranked).sum()
+        expected[f"{name}_target_interactions"] = ranked.sum()
+        expected[f"{name}_users_without_targets"] = (ranked == 0).sum()
     assert counts == expected
     assert f"{len(ratings):,} rows read, {len(liked):,} kept" in said[0]

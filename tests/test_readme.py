@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from vae.config import Config
-from vae.load.config import PrepareOptions
+from vae.load.config import PrepareConfig
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
@@ -32,7 +32,7 @@ def rows(program):
 
 
 @pytest.mark.parametrize(
-    ("program", "options"), [("main.py", Config), ("prepare_dataset.py", PrepareOptions)]
+    ("program", "options"), [("main.py", Config), ("prepare_dataset.py", PrepareConfig)]
 )
 def test_the_table_of_flags_is_that_of_the_program(program, options):
     table = rows(program)
@@ -65,7 +65,7 @@ def test_relative_links_lead_somewhere(document):
 
 def test_flags_named_in_the_documents_exist():
     known = {
-        field.name for field in (*dataclasses.fields(Config), *dataclasses.fields(PrepareOptions))
+        field.name for field in (*dataclasses.fields(Config), *dataclasses.fields(PrepareConfig))
     }
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")

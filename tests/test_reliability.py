@@ -140,7 +140,7 @@ def test_killed_twenty_times_a_run_ends_like_the_uninterrupted_one(
 ):
     # A server that has imported TensorFlow forks each run, which saves the seconds of 20 imports.
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["test_reliability", "vae.recipe"])
+    processes.set_forkserver_preload(["test_reliability", "vae.models.train"])
     for name, value in ONE_THREAD.items():
         monkeypatch.setenv(name, value)
     arguments = flags(demo_data, tmp_path, *WHOLE, *SAVE_EACH_STEP)
@@ -227,7 +227,7 @@ def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(
     # The finished job, run again: it ends at once on both ranks.
     done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert f"Nothing is left to train: {EPOCHS} epochs are trained" in done.stdout
+    assert f"Nothing to do: {EPOCHS} epochs completed" in done.stdout
 
 
 def test_one_worker_goes_on_with_what_two_began(interrupted, reference, demo_data, tmp_path):
@@ -587,13 +587,13 @@ def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(
     )  # fmt: skip
     code, out, err = here(arguments)
     assert code == 0, err
-    assert "Training is over: 3 validations brought no better NDCG@100." in out
+    assert "Training finished: early stopping: no improvement in NDCG@100 for 3 validations." in out
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005", "step-00000020"]
-    assert f"Weights: {tmp_path / 'ckpt/step-00000005'}" in out
+    assert f"Loaded checkpoint {tmp_path / 'ckpt/step-00000005'}" in out
     code, out, err = here([*arguments, "--checkpoint", "latest"])
     assert code == 0, err
-    assert "Nothing is left to train: 3 validations brought no better NDCG@100." in out
-    assert f"Weights: {tmp_path / 'ckpt/step-00000020'}" in out
+    assert "Nothing to do: early stopping: no improvement in NDCG@100 for 3 validations." in out
+    assert f"Loaded checkpoint {tmp_path / 'ckpt/step-00000020'}" in out
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_terminal_shows_a_bar_that_tears_no_line_and_leaves_nothing(watched):
     assert not [line for line in shown if "step/s" in line]
     numbers = [line.split(" - ")[1].split(" ")[0] for line in shown if line.startswith("DLL ")]
     assert numbers == ["PARAMETER", "(4,)", "(4,)", "(5,)", "(5,)", "()"]
-    assert "Training is over: 5 epochs are trained." in shown
+    assert "Training finished: 5 epochs completed." in shown
 
 
 def test_the_table_of_epochs_covers_the_run_before_the_interruption(watched):

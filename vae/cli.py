@@ -1,4 +1,4 @@
-"""Command lines made from frozen dataclasses: a field is a flag, with all there is to know of it.
+"""Command lines from frozen dataclasses, one flag per field, and the exit codes of the programs.
 
 Both ``main.py`` and ``prepare_dataset.py`` describe their flags this way, so a default, a range and
 a help text stand in one place.
@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
 
@@ -24,9 +25,9 @@ def flag(
     group: str,
     default: Any,
     help: str,
-    low: float = -math.inf,
-    high: float = math.inf,
-    below: float = math.inf,
+    ge: float = -math.inf,
+    le: float = math.inf,
+    lt: float = math.inf,
     choices: Sequence[str] | None = None,
     bare: bool | None = None,
 ) -> Any:
@@ -36,14 +37,14 @@ def flag(
         group: heading in ``--help``.
         default: value without the flag; a bool makes a switch.
         help: one line for ``--help``.
-        low: least value allowed.
-        high: greatest value allowed.
-        below: values must be less than this.
+        ge: values must be greater than or equal to this.
+        le: values must be less than or equal to this.
+        lt: values must be less than this.
         choices: the only values allowed.
         bare: value of the flag given without one, which no text on a command line can give; None
             where it must have one.
     """
-    limits = {"low": low, "high": high, "below": below}
+    limits = {"ge": ge, "le": le, "lt": lt}
     metadata = {"group": group, "help": help, "limits": limits, "choices": choices, "bare": bare}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -116,6 +117,9 @@ def as_json(options: Any) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
+_OWN_MODULES = ("vae", "main", "prepare_dataset")
+"""That one of these is missing is a mistake of the program, not of its environment."""
+
 _SEVERAL = (tuple[Path, ...] | None,)
 """Types of flags that take several values."""
 
@@ -187,16 +191,54 @@ def _text(text: str) -> str:
 
 
 def _in_range(value: float, limits: Mapping[str, float]) -> bool:
-    return (
-        math.isfinite(value)
-        and limits["low"] <= value <= limits["high"]
-        and value < limits["below"]
-    )
+    return math.isfinite(value) and limits["ge"] <= value <= limits["le"] and value < limits["lt"]
 
 
 def _range_text(limits: Mapping[str, float]) -> str:
-    if math.isfinite(limits["below"]):
-        return f"{limits['low']} to below {limits['below']}"
-    if math.isfinite(limits["high"]):
-        return f"{limits['low']} to {limits['high']}"
-    return f"at least {limits['low']}"
+    if math.isfinite(limits["lt"]):
+        return f"{limits['ge']} to below {limits['lt']}"
+    if math.isfinite(limits["le"]):
+        return f"{limits['ge']} to {limits['le']}"
+    return f"at least {limits['ge']}"
+
+
+def exit_code_of(
+    program: str, run: Callable[[], None], out_of_memory: str = "out of memory."
+) -> int:
+    """Run a program and return its exit code; bad input or a full disk is a sentence, not a trace.
+
+    Args:
+        program: its name, for the sentence.
+        run: does its work.
+        out_of_memory: what to say when it needs more than there is.
+
+    Returns:
+        0, the error's own exit code, 1 for a failed system call or 130 for Ctrl-C.
+    """
+    try:
+        run()
+    except UserError as error:
+        return _report(program, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN_MODULES:
+            raise
+        return _report(program, _without_environment(program, error.name), 2)
+    except OSError as error:  # a full disk, say, wherever it strikes
+        return _report(program, f"{error}.", 1)
+    except MemoryError:
+        return _report(program, out_of_memory, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _without_environment(program: str, module: str) -> str:
+    return (
+        f"the module {module!r} is not installed in this Python ({sys.executable}); "
+        f"run 'make env' once, then .venv/bin/python {program} ..."
+    )
+
+
+def _report(program: str, sentence: str, exit_code: int) -> int:
+    print(f"{program}: error: {sentence}", file=sys.stderr)
+    return exit_code

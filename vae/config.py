@@ -26,7 +26,7 @@ EVALUATION = "evaluation and inference"
 EXECUTION = "execution"
 
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
-_MOST_UNITS = 2**20
+_MAX_UNITS = 2**20
 """More would overflow TensorFlow's 32-bit shapes; no memory holds as many anyway."""
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
@@ -126,7 +126,7 @@ class Config:
         "(10m) or epochs (5e or 5)",
     )
     keep_checkpoints: int = flag(
-        CHECKPOINTS, 2, "newest checkpoints to keep, beside the best one", low=1
+        CHECKPOINTS, 2, "newest checkpoints to keep, beside the best one", ge=1
     )
     checkpoint: str = flag(
         CHECKPOINTS,
@@ -135,19 +135,17 @@ class Config:
         choices=("best", "latest"),
     )
 
-    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", low=1, high=_MOST_UNITS)
-    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", low=1, high=_MOST_UNITS)
+    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
+    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
     activation: str = flag(
         MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
     )
-    dropout: float = flag(
-        MODEL, 0.5, "share of a user's items dropped from the input", low=0, below=1
-    )
+    dropout: float = flag(MODEL, 0.5, "share of a user's items dropped from the input", ge=0, lt=1)
     total_anneal_steps: int = flag(
-        MODEL, 15000, "steps in which the KL term's weight would rise from 0 to 1", low=1
+        MODEL, 15000, "steps in which the KL term's weight would rise from 0 to 1", ge=1
     )
-    anneal_cap: float = flag(MODEL, 0.1, "largest weight of the KL term", low=0)
-    lam: float = flag(MODEL, 0.0, "weight of the L2 penalty on the kernels", low=0)
+    anneal_cap: float = flag(MODEL, 0.1, "largest weight of the KL term", ge=0)
+    lam: float = flag(MODEL, 0.0, "weight of the L2 penalty on the kernels", ge=0)
 
     preset: str | None = flag(
         OPTIMISATION,
@@ -157,31 +155,31 @@ class Config:
         f"small, for fewer than 10,000 users: {_preset_text('small')}",
         choices=tuple(PRESETS),
     )
-    epochs: int = flag(OPTIMISATION, 400, "epochs to train", low=1)
+    epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)
     batch_size_train: int = flag(
-        OPTIMISATION, 24576, "users in a global training batch (all workers together)", low=1
+        OPTIMISATION, 24576, "users in a global training batch (all workers together)", ge=1
     )
-    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", low=0)
-    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", low=0, below=1)
-    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", low=0, below=1)
-    validation_step: int = flag(OPTIMISATION, 50, "epochs between two validations", low=1)
+    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", ge=0)
+    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", ge=0, lt=1)
+    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", ge=0, lt=1)
+    validation_step: int = flag(OPTIMISATION, 50, "epochs between two validations", ge=1)
     early_stop: int = flag(
         OPTIMISATION,
         0,
         "validations without a better NDCG@100 to stop after (0: never)",
-        low=0,
+        ge=0,
     )
     warm_up_epochs: int = flag(
-        OPTIMISATION, 5, "first epochs to leave out of the mean throughput", low=0
+        OPTIMISATION, 5, "first epochs to leave out of the mean throughput", ge=0
     )
 
     batch_size_validation: int = flag(
-        EVALUATION, 10000, "users in a batch of validation and testing", low=1
+        EVALUATION, 10000, "users in a batch of validation and testing", ge=1
     )
     inference_batch_sizes: str = flag(
         EVALUATION, "1", "users of a query in the inference benchmark, e.g. 1,64,512"
     )
-    top_results: int = flag(EVALUATION, 100, "items to recommend to a user", low=1)
+    top_results: int = flag(EVALUATION, 100, "items to recommend to a user", ge=1)
     export_dtype: str = flag(
         EVALUATION,
         "float32",
@@ -196,7 +194,7 @@ class Config:
     fp16_allreduce: bool = flag(EXECUTION, False, "send gradients between workers as float16")
     xla: bool = flag(EXECUTION, False, "compile the graph with XLA")
     trace: bool = flag(EXECUTION, False, "save a timeline of one step for chrome://tracing")
-    seed: int = flag(EXECUTION, 0, "seed of everything random", low=0, high=2**31 - 1)
+    seed: int = flag(EXECUTION, 0, "seed of everything random", ge=0, le=2**31 - 1)
 
     @property
     def modes_of_a_model(self) -> list[str]:

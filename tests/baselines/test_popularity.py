@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_matrix
 
-from vae.metrics import recommend_popular
+from vae.baselines.popularity import recommend_popular
 
 
 def test_the_most_popular_unseen_items_come_first():

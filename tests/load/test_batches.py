@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from vae.load import TrainingBatches, prefetch
+from vae.load.batches import TrainingBatches, prefetch
 
 SEARCH = settings(max_examples=50, deadline=None)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -87,7 +87,7 @@ def test_batches_have_the_types_and_numbers_that_they_promise(train, size, seed,
         assert batch.kept.dtype == bool
         assert len(batch.items) == len(batch.kept) == batch.counts.sum()
         assert batch.first_user == 0
-        assert batch.global_users == len(batch.counts) <= batches.largest_share
+        assert batch.global_users == len(batch.counts) <= batches.max_shard_users
         assert batch.step == number * batches.steps_per_epoch + place
 
 
@@ -98,7 +98,7 @@ def test_a_batch_larger_than_the_data_set_is_the_data_set(size):
     (batch,) = batches.epoch(3)
     assert sorted(batch.items.tolist()) == [0, 1, 2, 3, 4]
     assert batch.counts.tolist() == [1] * 5
-    assert (batches.steps_per_epoch, batches.largest_share, batch.step) == (1, 5, 3)
+    assert (batches.steps_per_epoch, batches.max_shard_users, batch.step) == (1, 5, 3)
 
 
 @SEARCH
@@ -108,7 +108,7 @@ def test_the_workers_shares_in_order_are_the_single_workers_batch(
 ):
     whole = TrainingBatches(train, size, seed, dropout).epoch(2)
     parts = [TrainingBatches(train, size, seed, dropout, rank, workers) for rank in range(workers)]
-    largest = [part.largest_share for part in parts]
+    largest = [part.max_shard_users for part in parts]
     assert len(set(largest)) == 1
     for batch, *shares in zip(whole, *(part.epoch(2) for part in parts), strict=True):
         assert np.concatenate([s.items for s in shares]).tolist() == batch.items.tolist()

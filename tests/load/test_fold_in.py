@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vae.errors import UserError
-from vae.load import open_dataset
 from vae.load.fold_in import find_ids, prepared_histories, read_histories
+from vae.load.store import open_dataset
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +76,6 @@ def test_prepared_users_have_their_whole_history(dataset):
     users = prepared_histories(dataset)
     assert users.users == users.liked.shape[0] == 4953 + 500 + 500
     first = dataset.train.shape[0]
-    whole = dataset.validation.fold_in[0] + dataset.validation.ranked[0]
+    whole = dataset.validation.fold_in[0] + dataset.validation.targets[0]
     assert users.user_ids[first] == dataset.validation.user_ids[0]
     assert set(users.liked[first].indices) == set(whole.indices)

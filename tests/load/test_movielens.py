@@ -19,8 +19,8 @@ from conftest import run_script
 
 from vae.errors import UserError
 from vae.load import movielens as module
-from vae.load import open_dataset
 from vae.load.movielens import download
+from vae.load.store import open_dataset
 
 RATINGS = b"userId,movieId,rating,timestamp\r\n" + b"".join(
     b"%d,%d,%.1f,1112486027\r\n" % (user, item, 0.5 + (user * item) % 10 / 2)
@@ -338,7 +338,7 @@ def test_another_archive_is_refused(server, folder, whole, complaint):
 
 
 def test_a_member_that_would_fill_the_disk_is_refused(server, folder, monkeypatch):
-    monkeypatch.setattr(module, "_LARGEST_MEMBER", len(RATINGS) - 1)
+    monkeypatch.setattr(module, "_MAX_MEMBER_BYTES", len(RATINGS) - 1)
     server.offer(archive(compression=zipfile.ZIP_DEFLATED))
     assert f"ratings.csv has {len(RATINGS):,} bytes" in problem(server, folder)
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import csv_file, open_dataset, quotes
+from vae.load import csv_file, quotes
 from vae.load.columns import Columns
-from vae.load.config import parse_options
+from vae.load.config import parse_flags as parse_options
 from vae.load.fold_in import read_histories
 from vae.load.prepare import prepare
 from vae.load.ratings import read_ratings
-from vae.load.store import prepared_folder, read_manifest
+from vae.load.store import open_dataset, prepared_folder, read_manifest
 from vae.recommend.titles import read_titles
 
 COLUMNS = Columns("user", "item")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vae.errors import UserError
 from vae.load import csv_file, parquet_file, ratings
 from vae.load.columns import Columns
-from vae.load.config import PrepareOptions
+from vae.load.config import PrepareConfig
 from vae.load.prepare import prepare
 from vae.load.ratings import read_ratings
 from vae.load.sources import column_names, ratings_files
@@ -170,7 +170,7 @@ IDS = st.one_of(
 
 
 def prepared_digest(data_dir, sources):
-    options = PrepareOptions(
+    options = PrepareConfig(
         data_dir=data_dir,
         dataset="any",
         ratings=tuple(sources),
@@ -212,7 +212,7 @@ def test_the_prepared_data_do_not_depend_on_files_formats_and_blocks(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_file, "_BLOCK_BYTES", data.draw(st.integers(64, 1024)))
         patch.setattr(parquet_file, "_BLOCK_ROWS", data.draw(st.integers(1, 100)))
-        patch.setattr(ratings, "_LEAST_MERGED", data.draw(st.integers(1, 100)))
+        patch.setattr(ratings, "_MIN_MERGED", data.draw(st.integers(1, 100)))
         patch.setattr(ratings, "_PART", data.draw(st.integers(1, 100)))
         split = prepared_digest(folder, [parts])
     assert split == prepared_digest(folder, [folder / "whole.csv"])

@@ -83,7 +83,7 @@ def parts(split):
     held = [
         (
             histories(part.fold_in, part.user_ids, split.item_ids),
-            histories(part.ranked, part.user_ids, split.item_ids),
+            histories(part.targets, part.user_ids, split.item_ids),
         )
         for part in (split.validation, split.test)
     ]
@@ -153,7 +153,7 @@ def test_how_many_of_a_users_items_are_ranked(items, ranked):
     rows = [(user, item) for user in range(9) for item in range(items)]
     split = split_ratings(ratings(rows), SplitOptions(min_items_per_user=1, heldout_users=2))
     for part in (split.validation, split.test):
-        assert part.ranked.sum(axis=1).ravel().tolist() == [[ranked, ranked]]
+        assert part.targets.sum(axis=1).ravel().tolist() == [[ranked, ranked]]
         assert part.fold_in.sum(axis=1).ravel().tolist() == [[items - ranked] * 2]
 
 
@@ -166,22 +166,24 @@ def test_the_counts_add_up(rows, options):
     held_pairs = sum(len(kept[user]) for fold_in, _ in held for user in fold_in)
     known_pairs = 0
     for name, (fold_in, ranked) in zip(("validation", "test"), held, strict=True):
-        assert counts[f"{name}_fold_in_pairs"] == sum(map(len, fold_in.values()))
-        assert counts[f"{name}_ranked_pairs"] == sum(map(len, ranked.values()))
+        assert counts[f"{name}_fold_in_interactions"] == sum(map(len, fold_in.values()))
+        assert counts[f"{name}_target_interactions"] == sum(map(len, ranked.values()))
         nothing = sum(not items for items in ranked.values())
-        assert counts[f"{name}_users_with_nothing_to_rank"] == nothing
-        known_pairs += counts[f"{name}_fold_in_pairs"] + counts[f"{name}_ranked_pairs"]
+        assert counts[f"{name}_users_without_targets"] == nothing
+        known_pairs += (
+            counts[f"{name}_fold_in_interactions"] + counts[f"{name}_target_interactions"]
+        )
         assert counts["heldout_users"] == len(fold_in)
     assert counts["rows"] == len(rows) + 5
-    assert counts["kept_rows"] == counts["pairs"] == len(rows)
+    assert counts["interactions"] == counts["distinct_interactions"] == len(rows)
     assert counts["users"] == len(kept)
     assert counts["dropped_users"] == len({user for user, _ in rows}) - len(kept)
     takers = [sum(item == other for _, other in rows) for item in {item for _, item in rows}]
     assert counts["dropped_items"] == sum(n < options.min_users_per_item for n in takers)
     assert counts["items"] == len(split.item_ids)
     assert counts["train_users"] == len(train)
-    assert counts["train_pairs"] == sum(map(len, train.values()))
-    assert counts["heldout_pairs_unseen_in_training"] == held_pairs - known_pairs
+    assert counts["train_interactions"] == sum(map(len, train.values()))
+    assert counts["heldout_interactions_dropped"] == held_pairs - known_pairs
     assert all(type(count) is int for count in counts.values())
 
 
@@ -192,8 +194,8 @@ def test_neither_the_order_of_rows_nor_duplicates_matter(rows, options, data):
     again = rows + data.draw(st.lists(st.sampled_from(rows), max_size=20))
     other = split_ratings(ratings(data.draw(st.permutations(again))), options)
     assert same(split, other)
-    assert other.counts["kept_rows"] == len(again)
-    assert other.counts["pairs"] == len(rows)
+    assert other.counts["interactions"] == len(again)
+    assert other.counts["distinct_interactions"] == len(rows)
 
 
 def test_another_seed_splits_otherwise():
@@ -244,7 +246,7 @@ def test_what_is_ranked_is_chosen_at_random_for_each_user():
     split = split_ratings(ratings(rows), SplitOptions(heldout_users=200))
     for part in (split.validation, split.test):
         # 200 users rank 2 of 10 items: 40 an item with a standard deviation of 5.7.
-        times = part.ranked.sum(axis=0).ravel()
+        times = part.targets.sum(axis=0).ravel()
         assert times.min() > 10
         assert times.max() < 70
-        assert len({tuple(row) for row in part.ranked.toarray().tolist()}) > 30
+        assert len({tuple(row) for row in part.targets.toarray().tolist()}) > 30

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
-from vae.load import open_dataset, store
+from vae.load import store
 from vae.load.columns import Columns
 from vae.load.dataset import HeldOut, Split
 from vae.load.npz import save_npz
-from vae.load.store import prepared_folder, read_manifest, sha256, write_split
+from vae.load.store import open_dataset, prepared_folder, read_manifest, sha256, write_split
 
-MATRICES = ("train", "validation_fold_in", "validation_ranked", "test_fold_in", "test_ranked")
+MATRICES = ("train", "validation_fold_in", "validation_targets", "test_fold_in", "test_targets")
 IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
 PARAMETERS = {
     "user_col": "user",
@@ -59,9 +59,9 @@ def fields(data):
     matrices = (
         data.train,
         data.validation.fold_in,
-        data.validation.ranked,
+        data.validation.targets,
         data.test.fold_in,
-        data.test.ranked,
+        data.test.targets,
     )
     ids = (data.item_ids, data.train_user_ids, data.validation.user_ids, data.test.user_ids)
     return dict(zip(MATRICES, matrices, strict=True)), dict(zip(IDS, ids, strict=True))
@@ -163,7 +163,7 @@ def test_the_digest_is_the_contents_alone(tmp_path):
     written(tmp_path, split, "one")
     written(tmp_path, split, "other")
     one, other = open_dataset(tmp_path, "one"), open_dataset(tmp_path, "other")
-    assert one.digest == other.digest
+    assert one.fingerprint == other.fingerprint
 
 
 def changed(split, change):
@@ -178,9 +178,9 @@ def changed(split, change):
     elif change == "a pair":
         train = csr_matrix(train.toarray() ^ np.eye(*train.shape, dtype=np.uint8))
     elif change == "a user's id":
-        validation = HeldOut(validation.fold_in, validation.ranked, validation.user_ids + 1)
+        validation = HeldOut(validation.fold_in, validation.targets, validation.user_ids + 1)
     elif change == "what is ranked":
-        validation = HeldOut(validation.ranked, validation.fold_in, validation.user_ids)
+        validation = HeldOut(validation.targets, validation.fold_in, validation.user_ids)
     return Split(train, split.train_user_ids, items, validation, split.test, split.counts)
 
 
@@ -199,7 +199,7 @@ def test_the_digest_is_another_with_another(tmp_path, change):
     split = make_split()
     written(tmp_path, split, "one")
     written(tmp_path, changed(split, change), "other")
-    assert open_dataset(tmp_path, "one").digest != open_dataset(tmp_path, "other").digest
+    assert open_dataset(tmp_path, "one").fingerprint != open_dataset(tmp_path, "other").fingerprint
 
 
 def test_a_folder_without_prepared_data_says_how_to_prepare_them(tmp_path):
@@ -363,7 +363,7 @@ def test_a_damaged_manifest_is_named_unless_it_says_the_same(original, truncate,
         path.write_bytes(sound)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"text"', "{}", '{"format_version": 2}'])
+@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"text"', "{}", '{"format_version": 3}'])
 def test_a_manifest_that_is_none_is_named(copy, text):
     path = prepared_folder(copy, "set") / "manifest.json"
     path.write_text(text)
@@ -384,7 +384,7 @@ def listing(of_each, names=FILES):
 GONE = object()
 NO_STRING = (GONE, None, 7, True, ["user"], {})
 WRONG = {
-    "digest": (*NO_STRING, "short", "x" * 64),
+    "fingerprint": (*NO_STRING, "short", "x" * 64),
     "sources": (GONE, None, "text", {}, [7], [{}], [{"sha256": 7}], [{"sha256": None}]),
     "counts": (GONE, None, 7, [], {"rows": "12"}, {"rows": True}),
     "parameters": (
@@ -412,7 +412,7 @@ WRONG = {
         listing({"bytes": 7, "sha256": "0" * 64}, [*FILES[1:], "../train.npz"]),
         listing({"bytes": 7, "sha256": "0" * 64}, [*FILES, "/etc/passwd"]),
     ),
-    "format_version": (2.0,),
+    "format_version": (3.0,),
 }
 
 
@@ -448,12 +448,12 @@ def rewrite_manifest(folder, **facts):
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("version", [0, 1, 999, "2", None])
+@pytest.mark.parametrize("version", [0, 2, 999, "3", None])
 def test_the_format_of_another_program_is_refused(copy, version):
     folder = prepared_folder(copy, "set")
     rewrite_manifest(folder, format_version=version)
     assert refusal(copy) == (
-        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 2; "
+        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 3; "
         "remove it and run prepare_dataset.py again."
     )
 
@@ -551,7 +551,7 @@ def replace_by_sound_file(folder, change):
     if change == "fewer users":
         save_npz(folder / "train.npz", csr_matrix((users - 1, items), dtype=np.uint8))
     elif change == "more items":
-        save_npz(folder / "test_ranked.npz", csr_matrix((4, items + 1), dtype=np.uint8))
+        save_npz(folder / "test_targets.npz", csr_matrix((4, items + 1), dtype=np.uint8))
     elif change == "fewer ids":
         np.save(folder / "item_ids.npy", np.arange(items - 1))
     elif change == "ids in a table":

@@ -12,13 +12,13 @@ import tensorflow.compat.v1 as tf
 
 from vae.errors import UserError
 from vae.models import checkpoint, checkpoint_manager
-from vae.models.checkpoint_manager import CheckpointFolder
-from vae.models.run_state import RunState
+from vae.models.checkpoint_manager import CheckpointManager
+from vae.models.train_state import TrainState
 from vae.models.vae import VAE, Architecture
 from vae.utils.atomic import temporary_file
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
-NEW = RunState.new(ARCHITECTURE, "digest", {"lr": 0.1})
+NEW = TrainState.new(ARCHITECTURE, "digest", {"lr": 0.1})
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def save(folder, model, *steps, newest=2, **fields):
 
 def test_state_and_weights_come_back_as_they_were(tmp_path, model):
     state = state_at(7, epoch=1, losses=[0.1, 1 / 3, 1e-300], best_ndcg=0.1 + 0.2, best_step=5)
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     folder.save(*model, state, newest=1)
     assert checkpoint.verify(folder.at(7)) == state
     session, saver = model
@@ -55,7 +55,7 @@ def test_state_and_weights_come_back_as_they_were(tmp_path, model):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1, 2)
     save(folder, model, 3, 4, 5, 6, best_ndcg=0.5, best_step=2)
     assert folder.steps() == [2, 5, 6]
@@ -65,15 +65,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path, model):
 
 
 def test_before_any_validation_the_newest_is_the_best(tmp_path, model):
-    folder = CheckpointFolder(tmp_path / "none")
+    folder = CheckpointManager(tmp_path / "none")
     assert folder.best() is None
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1, 2)
     assert folder.best() == folder.at(2)
 
 
 def test_a_best_checkpoint_that_is_gone_is_an_error(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 3, best_ndcg=0.5, best_step=2)
     with pytest.raises(UserError, match="step-00000002: the best checkpoint is missing"):
         folder.best()
@@ -83,7 +83,7 @@ def test_only_folders_of_that_name_are_checkpoints(tmp_path):
     (tmp_path / "step-00000009").touch()
     for name in ("step-x", "step-1", ".writing-12", "replaced-1"):
         (tmp_path / name).mkdir()
-    assert CheckpointFolder(tmp_path).steps() == []
+    assert CheckpointManager(tmp_path).steps() == []
 
 
 class Crash(BaseException):
@@ -113,7 +113,7 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
         (Path, "rename"),
     ):
         monkeypatch.setattr(owner, name, watched(name, getattr(owner, name)))
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1, newest=1)
     steps.clear()
     save(folder, model, 2, newest=1)  # and remove the first
@@ -137,7 +137,7 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
 
 
 def test_a_checkpoint_from_before_a_validation_is_brought_up_to_its_result(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     before = state_at(5, epoch=1).before_validation()
     folder.save(*model, before, newest=2)
     assert checkpoint.verify(folder.at(5)).validation_is_due
@@ -153,7 +153,7 @@ def test_a_checkpoint_from_before_a_validation_is_brought_up_to_its_result(tmp_p
 
 
 def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1)
     for name in (".writing-12", ".removing-5", ".mine"):
         (tmp_path / name).mkdir()
@@ -167,21 +167,21 @@ def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):
 
 def test_without_room_for_a_checkpoint_training_does_not_begin(tmp_path):
     with pytest.raises(UserError, match="MiB are free and a checkpoint takes"):
-        CheckpointFolder(tmp_path).prepare(1 << 60)
+        CheckpointManager(tmp_path).prepare(1 << 60)
 
 
 def test_later_checkpoints_are_set_aside_whole(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     assert folder.set_aside(after=-1) is None
     save(folder, model, 1, 2, 3, newest=9)
     assert folder.set_aside(after=1) == tmp_path / "replaced-1"
     assert folder.steps() == [1]
-    assert CheckpointFolder(tmp_path / "replaced-1").steps() == [2, 3]
+    assert CheckpointManager(tmp_path / "replaced-1").steps() == [2, 3]
     assert folder.set_aside(after=-1) == tmp_path / "replaced-2"
 
 
 def test_a_change_of_any_byte_is_noticed(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1)
     chance = random.Random(0)
     for path in sorted(folder.at(1).iterdir()):
@@ -216,7 +216,7 @@ def test_a_state_that_is_none_is_an_error(tmp_path, text):
 def test_another_format_version_is_named(tmp_path):
     document = {"format": checkpoint.FORMAT_VERSION + 1, "files": {}}
     (tmp_path / "state.json").write_text(checkpoint._seal(document))
-    with pytest.raises(UserError, match="checkpoint format 2, this program reads 1"):
+    with pytest.raises(UserError, match="checkpoint format 3, this program reads 2"):
         checkpoint.read_state(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_another_model_and_other_data_are_named():
         UserError, match=r"hidden_dim is 3 there and 4 here.*other --checkpoint_dir"
     ):
         checkpoint.check_match("x", NEW, other, "digest")
-    with pytest.raises(UserError, match="its data have the digest"):
+    with pytest.raises(UserError, match="the dataset fingerprint is"):
         checkpoint.check_match("x", NEW, ARCHITECTURE, "another")
     checkpoint.check_match("x", NEW, ARCHITECTURE, "digest")
 

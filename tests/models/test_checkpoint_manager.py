@@ -12,17 +12,18 @@ from vae.cli import as_json
 from vae.config import parse_flags
 from vae.errors import UserError
 from vae.models import checkpoint
-from vae.models.resumption import find_start
-from vae.models.run_state import RunState
+from vae.models.checkpoint_manager import find_start
+from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
 from vae.utils.atomic import sha256
+from vae.utils.distributed import SingleWorker
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
-DATASET = SimpleNamespace(train=csr_matrix(np.ones((10, 9), np.uint8)), digest="digest")
+DATASET = SimpleNamespace(train=csr_matrix(np.ones((10, 9), np.uint8)), fingerprint="digest")
 FLAGS = ("--train", "--batch_size_train", "4")  # three steps per epoch
-STATE = RunState(
+STATE = TrainState(
     architecture=dataclasses.asdict(ARCHITECTURE),
-    data_digest="digest",
+    dataset_fingerprint="digest",
     config=as_json(parse_flags(FLAGS)),
     epoch=2,
     batch=1,
@@ -71,7 +72,7 @@ WRONG = {
         {**STATE.architecture, "activation": None},
         {**STATE.architecture, "activation": "step"},
     ),
-    "data_digest": (GONE, *NO_STRING),
+    "dataset_fingerprint": (GONE, *NO_STRING),
     "config": (GONE, *NO_OBJECT),
     "epoch": (GONE, *NOT_AN_INTEGER, 0, 8),
     "batch": (GONE, *NOT_AN_INTEGER, 3),
@@ -105,14 +106,19 @@ def write(folder, **changes):
     for name in ("variables.index", "variables.data-00000-of-00001"):
         (folder / name).write_bytes(b"weights")
     digests = {path.name: sha256(path) for path in folder.iterdir()}
-    document = {"format": 1, "files": digests, **dataclasses.asdict(STATE), **changes}
+    document = {
+        "format": checkpoint.FORMAT_VERSION,
+        "files": digests,
+        **dataclasses.asdict(STATE),
+        **changes,
+    }
     sealed = checkpoint._seal({n: value for n, value in document.items() if value is not GONE})
     (folder / checkpoint.STATE_FILE).write_text(sealed)
 
 
 def start(folder, *more):
     flags = (*FLAGS, "--checkpoint_dir", str(folder), *more)
-    return find_start(parse_flags(flags), ARCHITECTURE, DATASET)
+    return find_start(parse_flags(flags), ARCHITECTURE, DATASET, SingleWorker(""))
 
 
 def test_a_sound_state_is_where_training_goes_on(tmp_path):

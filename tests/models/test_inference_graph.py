@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from models.reference import brute_force
 from scipy.sparse import csr_matrix
 
-from vae.models.inference_graph import build_ranking, top_k
+from vae.models.inference_graph import build_inference_graph, top_k
 from vae.models.sparse_input import feed
 from vae.models.vae import VAE, Architecture
 
@@ -16,11 +16,11 @@ ITEMS, HIDDEN, LATENT = 61, 6, 3
 
 
 # In one slice, in three of them one after another, and in three of which two at once.
-@pytest.mark.parametrize(("slice_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
+@pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
 def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
-    slice_users, at_once, monkeypatch
+    chunk_users, at_once, monkeypatch
 ):
-    monkeypatch.setattr("vae.models.inference_graph.users_in_slice", lambda columns: slice_users)
+    monkeypatch.setattr("vae.models.inference_graph.users_per_chunk", lambda columns: chunk_users)
     rng = np.random.default_rng(0)
     histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
     histories[1] = 0  # nothing known
@@ -29,7 +29,7 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
     k = 10
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
-        ranking = build_ranking(vae, k, max_users=7, slices_at_once=at_once)
+        ranking = build_inference_graph(vae, k, max_users=7, chunks_at_once=at_once)
         session.run(tf.global_variables_initializer())
         weights = session.run({v.op.name: v for v in vae.variables})
         items, scores = session.run(
@@ -64,7 +64,7 @@ def test_half_the_weights_in_bfloat16_rank_nearly_the_same():
     for dtype in (tf.float32, tf.bfloat16):
         with tf.Graph().as_default(), tf.Session() as session:
             vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0, dtype)
-            ranking = build_ranking(vae, 5, 4)
+            ranking = build_inference_graph(vae, 5, 4)
             session.run(tf.global_variables_initializer())
             for variable in vae.variables:
                 values = np.random.default_rng(len(variable.op.name)).normal(size=variable.shape)

@@ -7,7 +7,7 @@ from models.reference import ReferenceStep
 from models.test_train_step import BATCH, HIDDEN, ITEMS, LATENT
 
 from vae.config import Config
-from vae.load import Batch
+from vae.load.batches import Batch
 from vae.models.precision import BFLOAT16, FLOAT32
 from vae.models.sparse_input import placeholders
 from vae.models.train_step import TrainingStep

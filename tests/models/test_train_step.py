@@ -7,7 +7,7 @@ from models.reference import ReferenceStep
 from scipy.sparse import csr_matrix
 
 from vae.config import Config
-from vae.load import TrainingBatches
+from vae.load.batches import TrainingBatches
 from vae.models.train_step import TrainingStep
 from vae.models.vae import VAE, Architecture
 from vae.models.xla import compiled

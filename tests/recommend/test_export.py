@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import run_script
 
-from vae.load import open_dataset
+from vae.load.store import open_dataset
 
 ASK = """
 import importlib.util, json, sys
@@ -39,9 +39,9 @@ def ask(folder, signature, *batches, cwd):
     return [json.loads(line) for line in done.stdout.splitlines()[-len(batches) :]]
 
 
-def padded(histories, filler):
+def padded(histories, padding_value):
     longest = max(map(len, histories))
-    return [[*history, *[filler] * (longest - len(history))] for history in histories]
+    return [[*history, *[padding_value] * (longest - len(history))] for history in histories]
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ def test_the_model_card_tells_data_flags_metrics_and_versions(exported, dataset)
     card = (exported[0] / "model_card.md").read_text()
     results = json.loads((exported[0].parent / "results/results.json").read_text())
     for fact in (
-        dataset.digest, "| hidden_dim | 64 |", "| TensorFlow | 2.", "| checkpoint | ",
+        dataset.fingerprint, "| hidden_dim | 64 |", "| TensorFlow | 2.", "| checkpoint | ",
         f"| test_ndcg@100 | {results['test_ndcg@100']:.5f} |", "int64 item ids",
     ):  # fmt: skip
         assert fact in card

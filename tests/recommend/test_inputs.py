@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from main import run
 from vae.config import parse_flags
-from vae.load.config import PrepareOptions
+from vae.load.config import PrepareConfig
 from vae.load.prepare import prepare
-from vae.recipe import run_recipe
 from vae.recommend import titles
 
 USERS, ITEMS = 60, 30
@@ -23,7 +23,7 @@ def prepared(folder, name, user="userId", item="movieId"):
     rows = [(u, i) for u in range(USERS) for i in rng.choice(ITEMS, 8, replace=False)]
     source = folder / f"{name}.csv"
     pd.DataFrame(rows, columns=[user, item]).to_csv(source, index=False)
-    options = PrepareOptions(
+    options = PrepareConfig(
         data_dir=folder, dataset=name, ratings=(source,), user_col=user, item_col=item,
         rating_col="none", heldout_users=10, min_items_per_user=1,
     )  # fmt: skip
@@ -135,7 +135,7 @@ def checkpoints(data, tmp_path_factory):
         [*map(str, TINY), "--train", "--data_dir", str(data), "--dataset", "tiny",
          "--checkpoint_dir", str(folder), "--log_path", str(folder / "log")]
     )  # fmt: skip
-    run_recipe(config)
+    run(config)
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from models.reference import brute_force
 
-from vae.load import open_dataset
+from vae.load.store import open_dataset
 
 THRESHOLD = 4.0
 

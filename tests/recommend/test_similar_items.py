@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vae.load import open_dataset
+from vae.load.store import open_dataset
 from vae.recommend.similar_items import nearest_columns
 
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from vae.report.curves import draw_curves
-from vae.report.epoch_log import History
+from vae.report.epoch_log import EpochLog
 
 TRAINING = {
     "train_throughput": 1000.0, "loss": 5.0, "neg_log_likelihood": 4.0, "kl_divergence": 10.0,
@@ -18,7 +18,7 @@ ERRORS = {f"{name}_se": 0.01 for name in VALIDATION}
 
 @pytest.fixture
 def history(tmp_path):
-    return History(tmp_path / "epochs.csv")
+    return EpochLog(tmp_path / "epochs.csv")
 
 
 def test_there_is_an_image_for_training_and_one_for_validation(history):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from vae.errors import UserError
-from vae.report.epoch_log import History
+from vae.report.epoch_log import EpochLog
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def path(tmp_path):
 
 def train(path, epochs, loss):
     """Adds epochs with this loss, every second one with a validation."""
-    history = History(path)
+    history = EpochLog(path)
     for epoch in epochs:
         history.add(epoch, {"loss": loss})
         if epoch % 2 == 0:
@@ -39,7 +39,7 @@ def test_a_resumed_run_keeps_earlier_epochs_and_replaces_those_trained_again(pat
     history = train(path, range(4, 7), 4.0)
     assert history.series("loss") == ([1, 2, 3, 4, 5, 6], [8, 8, 8, 4, 4, 4])
     assert history.series("ndcg@100") == ([2, 4, 6], [0.5, 0.25, 0.25])
-    assert History(path).series("loss") == history.series("loss")
+    assert EpochLog(path).series("loss") == history.series("loss")
 
 
 def test_a_run_that_starts_over_forgets_the_one_before(path):
@@ -50,7 +50,7 @@ def test_a_run_that_starts_over_forgets_the_one_before(path):
 def test_a_run_that_trains_nothing_reads_and_leaves_the_file(path):
     train(path, range(1, 4), 8.0)
     before = path.read_text()
-    assert History(path).epochs() == [1, 2, 3]
+    assert EpochLog(path).epochs() == [1, 2, 3]
     assert path.read_text() == before
 
 
@@ -78,10 +78,10 @@ def test_a_run_that_trains_nothing_reads_and_leaves_the_file(path):
 def test_a_file_that_is_no_table_of_epochs_is_named(path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"epochs.csv: cannot be read .* remove it"):
-        History(path)
+        EpochLog(path)
 
 
 def test_a_pipe_in_place_of_the_table_is_named_and_no_hang(path):
     os.mkfifo(path)
     with pytest.raises(UserError, match=r"epochs.csv: cannot be read .*not a regular file"):
-        History(path)
+        EpochLog(path)

@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vae.errors import UserError
-from vae.report.tensorboard import Summaries
+from vae.report.tensorboard import TensorBoardWriter
 
 
 def points(folder, tag):
@@ -15,7 +15,7 @@ def points(folder, tag):
 
 
 def test_each_figure_is_a_point_of_its_epoch(tmp_path):
-    summaries = Summaries(tmp_path)
+    summaries = TensorBoardWriter(tmp_path)
     for epoch in (1, 2):
         summaries.add(epoch, {"loss": epoch / 4, "learning_rate": 0.5})
         summaries.add(epoch, {"ndcg@100": epoch / 8, "valid_users": 7})
@@ -27,7 +27,7 @@ def test_each_figure_is_a_point_of_its_epoch(tmp_path):
 
 def test_a_resumed_run_goes_on_and_epochs_trained_again_replace_the_old_ones(tmp_path):
     for epochs, loss in ((range(1, 6), 8.0), (range(4, 7), 4.0)):
-        summaries = Summaries(tmp_path)
+        summaries = TensorBoardWriter(tmp_path)
         for epoch in epochs:
             summaries.add(epoch, {"loss": loss})
     epochs, losses = np.transpose(points(tmp_path, "train/loss"))
@@ -37,11 +37,11 @@ def test_a_resumed_run_goes_on_and_epochs_trained_again_replace_the_old_ones(tmp
 
 def test_a_run_that_starts_over_leaves_nothing_of_the_one_before(tmp_path):
     for loss in (8.0, 4.0):
-        Summaries(tmp_path).add(1, {"loss": loss})
+        TensorBoardWriter(tmp_path).add(1, {"loss": loss})
     assert points(tmp_path, "train/loss") == [(1, 4.0)]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--tensorboard_dir .*file/x: cannot be written"):
-        Summaries(tmp_path / "file/x")
+        TensorBoardWriter(tmp_path / "file/x")

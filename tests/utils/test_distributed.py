@@ -8,7 +8,7 @@ import pytest
 
 from vae.errors import UserError
 from vae.utils import distributed
-from vae.utils.distributed import SingleWorker, connect
+from vae.utils.distributed import SingleWorker, init
 
 VARIABLES = (
     "HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE",
@@ -27,7 +27,7 @@ def connected(monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
         monkeypatch.setattr(distributed, "HorovodWorkers", lambda _: SimpleNamespace(size=seen))
-        return connect()
+        return init()
 
     return join
 
@@ -85,4 +85,4 @@ def test_a_horovod_that_cannot_be_loaded_is_a_sentence(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
     with pytest.raises(UserError, match=r"Horovod cannot be started \(.*make horovod"):
-        connect()
+        init()

@@ -57,7 +57,7 @@ def test_people_read_names_rounded_values_and_units(tmp_path, capsys):
 def test_runs_that_share_a_log_at_the_same_time_keep_each_others_lines_whole(tmp_path):
     logs = [RunLog(tmp_path / "log") for _ in range(2)]
     for log in logs:
-        log.parameters({"path": "x" * 20_000})  # more than a buffer holds
+        log.log("PARAMETER", {"path": "x" * 20_000})  # more than a buffer holds
         log.units(UNITS)
     for epoch in range(100):
         for log in logs:
@@ -79,7 +79,7 @@ def test_a_log_whose_last_line_was_cut_is_continued_on_a_new_line(tmp_path):
 
 def test_other_ranks_log_nothing(tmp_path, capsys):
     log = RunLog(tmp_path / "log", enabled=False)
-    log.parameters({"x": 1})
+    log.log("PARAMETER", {"x": 1})
     log.say("hello")
     assert not (tmp_path / "log").exists()
     assert capsys.readouterr().out == ""
@@ -133,6 +133,6 @@ def test_a_line_that_could_not_be_written_is_not_tried_again_at_the_end(monkeypa
     monkeypatch.setattr(dllogger_fallback, "Logger", Logger)
     log = RunLog(Path("/dev/full"))
     with pytest.raises(UserError, match="No space left on device") as raised:
-        log.parameters({"x": 1})
+        log.log("PARAMETER", {"x": 1})
     assert raised.value.exit_code == 1
     ends[0]()

@@ -1,4 +1,4 @@
-"""Requests to stop."""
+"""StopOrSave to stop."""
 
 import os
 import signal

@@ -8,14 +8,19 @@ any number of workers rest on.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.utils.distributed import share
+from vae.utils.distributed import shard
+
+Element = TypeVar("Element")
 
 _ORDER, _DROPOUT = range(2)
 """Independent streams of random numbers."""
@@ -77,7 +82,7 @@ class TrainingBatches:
         return math.ceil(self._users / self._batch_size)
 
     @property
-    def largest_share(self) -> int:
+    def max_shard_users(self) -> int:
         """Users in this worker's share at most."""
         return math.ceil(self._batch_size / self._workers)
 
@@ -94,7 +99,7 @@ class TrainingBatches:
         )
         for batch in range(first_batch, self.steps_per_epoch):
             users = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            part = share(len(users), self._rank, self._workers)
+            part = shard(len(users), self._rank, self._workers)
             rows = kept[users[part]]
             yield Batch(
                 items=rows.indices.astype(np.int64),
@@ -117,3 +122,20 @@ class TrainingBatches:
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox([self._seed, epoch, stream]))
+
+
+def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
+    """The same elements, made in a background thread up to ``depth`` ahead of their use.
+
+    What the thread raises is raised where the element would have been used. The thread ends with
+    this generator, be it used up, closed or thrown into.
+    """
+    end = object()
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        ahead = deque(pool.submit(next, elements, end) for _ in range(depth))
+        while (element := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(next, elements, end))
+            yield cast(Element, element)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from vae.errors import UserError
 from vae.load.columns import Columns
 
-LONGEST_ID = 256
+MAX_ID_LENGTH = 256
 """Characters; ids are stored at a fixed width, so that a single giant one would cost gigabytes."""
 
 ID = pa.dictionary(pa.int32(), pa.large_string())
 """How a block holds ids: as they are written, each distinct one once."""
 
-_MOST_NAMED = 20
+_MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def check_names(path: Path, found: Sequence[str], columns: Columns, advice: str 
                 f"{path}: has {found.count(name)} columns named {name!r}; rename all but one."
             )
         if name not in found:
-            named = ", ".join(repr(other[:100]) for other in found[:_MOST_NAMED])
-            more = ", ..." if len(found) > _MOST_NAMED else ""
+            named = ", ".join(repr(other[:100]) for other in found[:_MAX_NAMED])
+            more = ", ..." if len(found) > _MAX_NAMED else ""
             advice = advice or "name the columns with --user_col, --item_col and --rating_col"
             raise UserError(f"{path}: has no column {name!r} but {named}{more}; {advice}.")
 
@@ -116,11 +116,11 @@ def _check_ids(block: Block, name: str, ids: pa.DictionaryArray) -> None:
     if empty >= 0:
         raise _missing(block, name, _first(ids, empty))
     lengths = pc.utf8_length(ids.dictionary)
-    giant = pc.index(pc.greater(lengths, LONGEST_ID), True).as_py()
+    giant = pc.index(pc.greater(lengths, MAX_ID_LENGTH), True).as_py()
     if giant >= 0:
         raise UserError(
             f"{_place(block, name, _first(ids, giant))}: an id has {lengths[giant]} characters, "
-            f"more than {LONGEST_ID}; look for an unclosed quote, or give shorter ids."
+            f"more than {MAX_ID_LENGTH}; look for an unclosed quote, or give shorter ids."
         )
     # NumPy drops NUL characters from the end of a string, and so might make two ids one.
     nul = pc.index(pc.match_substring(ids.dictionary, "\0"), True).as_py()

@@ -28,7 +28,7 @@ SEPARATOR = r'[\t\x20-\x7e](?<!")'
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
+class PrepareConfig:
     """What to prepare, and how.
 
     Raises:
@@ -68,19 +68,19 @@ class PrepareOptions:
     )
     threshold: float = flag(FILE, 4.0, "keep rows with at least this rating")
 
-    min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", low=1)
-    min_users_per_item: int = flag(SPLIT, 0, "drop items with fewer users", low=0)
+    min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", ge=1)
+    min_users_per_item: int = flag(SPLIT, 0, "drop items with fewer users", ge=0)
     heldout_users: float | None = flag(
         SPLIT,
         None,
         f"users of the validation and of the test set each; below 1: a fraction of all users "
         f"(none: {_HELDOUT_USERS}, {_DEMO_HELDOUT_USERS} for the demo)",
-        low=1e-9,
+        ge=1e-9,
     )
     test_proportion: float = flag(
-        SPLIT, 0.2, "share of a held-out user's items to rank", low=1e-9, below=1
+        SPLIT, 0.2, "share of a held-out user's items to rank", ge=1e-9, lt=1
     )
-    seed: int = flag(SPLIT, 0, "seed of the split and of synthetic data", low=0, high=2**31 - 1)
+    seed: int = flag(SPLIT, 0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1)
 
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *self._contradictions()]
@@ -140,14 +140,14 @@ class PrepareOptions:
             yield f"--heldout_users {heldout} is neither a whole number nor below 1"
 
 
-def parse_options(arguments: Sequence[str] | None = None) -> PrepareOptions:
+def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:
     """The options that the command line gives.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type or out of range, a contradiction.
     """
     return parse(
-        PrepareOptions,
+        PrepareConfig,
         "prepare_dataset.py",
         "Turn a ratings file into training, validation and test matrices",
         arguments,

@@ -17,12 +17,12 @@ class HeldOut:
 
     Attributes:
         fold_in: (users, items) uint8 ones: the history that the model sees.
-        ranked: (users, items) uint8 ones: what it has to find.
+        targets: (users, items) uint8 ones: the held-out items that it should rank first.
         user_ids: (users,) raw ids.
     """
 
     fold_in: csr_matrix
-    ranked: csr_matrix
+    targets: csr_matrix
     user_ids: NDArray[np.generic]
 
 
@@ -37,7 +37,7 @@ class Dataset:
         item_ids: (items,) raw id of each column.
         validation: users to tune on.
         test: users to report on.
-        digest: of the content: the same for the same data only.
+        fingerprint: SHA-256 of the content, the same for the same data only.
         columns: those of the ratings that it was prepared from.
         threshold: the least rating of theirs that counts.
     """
@@ -48,7 +48,7 @@ class Dataset:
     item_ids: NDArray[np.generic]
     validation: HeldOut
     test: HeldOut
-    digest: str
+    fingerprint: str
     columns: Columns
     threshold: float
 
@@ -63,7 +63,7 @@ class Dataset:
         parts = {"train": (self.train, self.train_user_ids)}
         for name, part in held_out.items():
             parts[f"{name}_fold_in"] = (part.fold_in, part.user_ids)
-            parts[f"{name}_ranked"] = (part.ranked, part.user_ids)
+            parts[f"{name}_targets"] = (part.targets, part.user_ids)
         for name, (matrix, user_ids) in parts.items():
             shape = (len(user_ids), len(self.item_ids))
             if matrix.shape != shape:

@@ -46,7 +46,7 @@ def prepared_histories(dataset: Dataset) -> UserHistories:
     """The whole histories of all prepared users: training, validation, test, in this order."""
     held_out = (dataset.validation, dataset.test)
     matrix = vstack(
-        [dataset.train, *(part.fold_in + part.ranked for part in held_out)], format="csr"
+        [dataset.train, *(part.fold_in + part.targets for part in held_out)], format="csr"
     )
     ids = np.concatenate([dataset.train_user_ids, *(part.user_ids for part in held_out)])
     return UserHistories(ids, matrix, matrix)

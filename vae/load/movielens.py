@@ -42,7 +42,7 @@ _FILES_OF_1M = {"README.txt": "README", "movies.csv": "movies.dat", "ratings.csv
 """The file to write -> the member of the archive; ratings last, for they are looked for first."""
 
 _BLOCK = 1 << 20
-_LARGEST_MEMBER = 1 << 32
+_MAX_MEMBER_BYTES = 1 << 32
 _TIMEOUT = 60
 _PAUSES = (1, 5, 15)
 """Seconds after the first, second, ... attempt in a row that brought nothing."""
@@ -217,7 +217,7 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
         with zipfile.ZipFile(archive) as members:
             for target, member in (_FILES_OF_1M if name == "ml-1m" else _FILES).items():
                 info = members.getinfo(f"{name}/{member}")
-                if info.file_size > _LARGEST_MEMBER:
+                if info.file_size > _MAX_MEMBER_BYTES:
                     raise zipfile.BadZipFile(f"{member} has {info.file_size:,} bytes")
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise zipfile.BadZipFile(f"{member} is compressed by another method")

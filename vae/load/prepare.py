@@ -10,11 +10,11 @@ from typing import Any
 
 from vae.errors import UserError
 from vae.load.columns import Columns
-from vae.load.config import PrepareOptions
+from vae.load.config import PrepareConfig
 from vae.load.movielens import download
 from vae.load.ratings import Ratings, read_ratings
 from vae.load.sources import ratings_files
-from vae.load.split import FEWEST_ITEMS_TO_SPLIT, SplitOptions, split_ratings
+from vae.load.split import MIN_ITEMS_TO_SPLIT, SplitOptions, split_ratings
 from vae.load.store import locked, prepared_folder, read_manifest, write_split
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
@@ -28,7 +28,7 @@ def tell(line: str) -> None:
     print(line, flush=True)
 
 
-def prepare(options: PrepareOptions, say: Say = tell) -> None:
+def prepare(options: PrepareConfig, say: Say = tell) -> None:
     """Prepares a data set, unless just that is already there.
 
     Raises:
@@ -51,7 +51,7 @@ def prepare(options: PrepareOptions, say: Say = tell) -> None:
 
 
 def _prepare(
-    folder: Path, options: PrepareOptions, files: list[Path], sources: Future[Sources], say: Say
+    folder: Path, options: PrepareConfig, files: list[Path], sources: Future[Sources], say: Say
 ) -> None:
     """Reads and splits while the files' digests are computed beside, then writes."""
     parameters = _parameters(options)
@@ -81,8 +81,8 @@ def _prepare(
 def _check_something_is_ranked(counts: Mapping[str, int], proportion: float) -> None:
     """Without a ranked item no metric is defined, and no model could be told to be the best."""
     for name in ("validation", "test"):
-        if counts[f"{name}_ranked_pairs"] == 0:
-            least = max(FEWEST_ITEMS_TO_SPLIT, math.ceil(1 / proportion))
+        if counts[f"{name}_target_interactions"] == 0:
+            least = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / proportion))
             raise UserError(
                 f"None of the {counts['heldout_users']} {name} users has an item to rank, which "
                 f"takes {least} items that training users have too; raise --heldout_users, "
@@ -90,7 +90,7 @@ def _check_something_is_ranked(counts: Mapping[str, int], proportion: float) -> 
             )
 
 
-def _files(options: PrepareOptions) -> list[Path]:
+def _files(options: PrepareConfig) -> list[Path]:
     if options.ratings is None and not options.default_source.exists():
         raise UserError(
             f"{options.default_source}: there is no such file; fetch MovieLens with --download or "
@@ -128,7 +128,7 @@ def _identified(files: list[Path]) -> Sources:
     return sources
 
 
-def _parameters(options: PrepareOptions) -> dict[str, Any]:
+def _parameters(options: PrepareConfig) -> dict[str, Any]:
     """Everything but the sources that the prepared data depend on."""
     return {
         "user_col": options.user_col,
@@ -145,7 +145,7 @@ def _parameters(options: PrepareOptions) -> dict[str, Any]:
     }
 
 
-def _is_prepared(folder: Path, options: PrepareOptions, sources: Future[Sources], say: Say) -> bool:
+def _is_prepared(folder: Path, options: PrepareConfig, sources: Future[Sources], say: Say) -> bool:
     """Whether the folder holds just what is asked for; says so, or why not."""
     try:
         manifest = read_manifest(folder)
@@ -165,7 +165,7 @@ def _is_prepared(folder: Path, options: PrepareOptions, sources: Future[Sources]
 
 
 def _differences(
-    folder: Path, manifest: Mapping[str, Any], options: PrepareOptions, sources: Sources
+    folder: Path, manifest: Mapping[str, Any], options: PrepareConfig, sources: Sources
 ) -> Iterator[str]:
     old = manifest.get("parameters", {})
     for name, value in _parameters(options).items():
@@ -181,16 +181,16 @@ def _differences(
             yield f"{name} is missing or damaged"
 
 
-def _report(counts: Mapping[str, int], columns: Columns, options: PrepareOptions) -> Iterator[str]:
+def _report(counts: Mapping[str, int], columns: Columns, options: PrepareConfig) -> Iterator[str]:
     """What was kept and dropped at each step, line by line."""
     threshold = f" with a {columns.rating} of at least {options.threshold:g}"
     yield (
-        f"{counts['rows']:,} rows read, {counts['kept_rows']:,} kept"
+        f"{counts['rows']:,} rows read, {counts['interactions']:,} kept"
         f"{threshold if columns.rating else ''}."
     )
     yield (
-        f"{counts['pairs']:,} distinct (user, item) pairs; "
-        f"{counts['kept_rows'] - counts['pairs']:,} duplicates dropped."
+        f"{counts['distinct_interactions']:,} distinct (user, item) pairs; "
+        f"{counts['interactions'] - counts['distinct_interactions']:,} duplicates dropped."
     )
     if options.min_users_per_item > 1:
         yield (
@@ -203,16 +203,16 @@ def _report(counts: Mapping[str, int], columns: Columns, options: PrepareOptions
     )
     yield (
         f"Training: {counts['train_users']:,} users, {counts['items']:,} items, "
-        f"{counts['train_pairs']:,} pairs."
+        f"{counts['train_interactions']:,} pairs."
     )
     yield (
-        f"{counts['heldout_pairs_unseen_in_training']:,} pairs of held-out users dropped, "
+        f"{counts['heldout_interactions_dropped']:,} pairs of held-out users dropped, "
         "whose items training never saw."
     )
     for name in ("validation", "test"):
         yield (
             f"{name.capitalize()}: {counts['heldout_users']:,} users, "
-            f"{counts[f'{name}_fold_in_pairs']:,} pairs to fold in, "
-            f"{counts[f'{name}_ranked_pairs']:,} to rank; "
-            f"{counts[f'{name}_users_with_nothing_to_rank']:,} users have nothing to rank."
+            f"{counts[f'{name}_fold_in_interactions']:,} pairs to fold in, "
+            f"{counts[f'{name}_target_interactions']:,} to rank; "
+            f"{counts[f'{name}_users_without_targets']:,} users have nothing to rank."
         )

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vae.errors import UserError
+from vae.load.batches import prefetch
 from vae.load.blocks import ID, Block, kept
 from vae.load.columns import Columns
-from vae.load.prefetch import prefetch
 from vae.load.sources import read_blocks
 
 _PART = 1 << 20
-_LEAST_MERGED = 1 << 20
+_MIN_MERGED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Column:
         self._waiting.append(ids if chosen is None else ids.filter(chosen))
         self._waiting_rows += len(self._waiting[-1])
         # Merging goes through all distinct ids: it waits until there are as many new rows.
-        if self._waiting_rows >= max(_LEAST_MERGED, len(self._distinct)):
+        if self._waiting_rows >= max(_MIN_MERGED, len(self._distinct)):
             self._merge()
 
     def ids(self) -> Ids:

@@ -27,7 +27,7 @@ from vae.errors import UserError
 from vae.load.dataset import HeldOut, Split
 from vae.load.ratings import Ratings
 
-FEWEST_ITEMS_TO_SPLIT = 5
+MIN_ITEMS_TO_SPLIT = 5
 """A held-out user with fewer items than this (Liang's code) folds them all in: nothing to rank."""
 
 
@@ -58,7 +58,11 @@ def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
         UserError: too few users are left.
     """
     pairs = _distinct_pairs(ratings)
-    counts = {"rows": ratings.rows_read, "kept_rows": len(ratings.users.codes), "pairs": pairs.nnz}
+    counts = {
+        "rows": ratings.rows_read,
+        "interactions": len(ratings.users.codes),
+        "distinct_interactions": pairs.nnz,
+    }
     all_users, all_items = pairs.shape
     user_ids, item_ids = ratings.users.values, ratings.items.values
     # What is large goes as soon as it has been used; the caller does not hold it either.
@@ -87,16 +91,16 @@ def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
     counts |= {
         "items": len(item_ids),
         "train_users": train.shape[0],
-        "train_pairs": train.nnz,
+        "train_interactions": train.nnz,
         "heldout_users": held_out,
-        "heldout_pairs_unseen_in_training": validation.nnz
+        "heldout_interactions_dropped": validation.nnz
         + test.nnz
-        - sum(part.fold_in.nnz + part.ranked.nnz for part in held),
+        - sum(part.fold_in.nnz + part.targets.nnz for part in held),
     }
     for name, part in zip(("validation", "test"), held, strict=True):
-        counts[f"{name}_fold_in_pairs"] = part.fold_in.nnz
-        counts[f"{name}_ranked_pairs"] = part.ranked.nnz
-        counts[f"{name}_users_with_nothing_to_rank"] = int((np.diff(part.ranked.indptr) == 0).sum())
+        counts[f"{name}_fold_in_interactions"] = part.fold_in.nnz
+        counts[f"{name}_target_interactions"] = part.targets.nnz
+        counts[f"{name}_users_without_targets"] = int((np.diff(part.targets.indptr) == 0).sum())
     train.data = train.data.view(np.uint8)
     return Split(train, user_ids[train_rows], item_ids, held[0], held[1], counts)
 
@@ -146,7 +150,7 @@ def _fold(
 ) -> HeldOut:
     """Splits each user's items at random; floor(proportion * n) of n are to be ranked."""
     lengths = np.diff(pairs.indptr)
-    to_rank = np.where(lengths >= FEWEST_ITEMS_TO_SPLIT, np.floor(proportion * lengths), 0)
+    to_rank = np.where(lengths >= MIN_ITEMS_TO_SPLIT, np.floor(proportion * lengths), 0)
     users = np.repeat(np.arange(len(lengths)), lengths)
     # Each user's items in random order; the first of them are to be ranked.
     shuffled = np.lexsort((rng.random(pairs.nnz), users))

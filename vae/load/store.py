@@ -29,21 +29,21 @@ from vae.load.npz import map_npz, save_npz
 from vae.utils.atomic import lock_folder, read_text, remove_leftovers, sha256, sync, temporary_file
 from vae.utils.json_types import check_types, from_json, has_type, shown
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 
 _MATRICES = (
     "train",
     "validation_fold_in",
-    "validation_ranked",
+    "validation_targets",
     "test_fold_in",
-    "test_ranked",
+    "test_targets",
 )
 _IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
 
 _MANIFEST_TYPES = {
     "format_version": int,
-    "digest": str,
+    "fingerprint": str,
     "sources": list[dict[str, Any]],
     "parameters": dict[str, Any],
     "counts": dict[str, int],
@@ -102,9 +102,9 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
     matrices = {
         "train": split.train,
         "validation_fold_in": split.validation.fold_in,
-        "validation_ranked": split.validation.ranked,
+        "validation_targets": split.validation.targets,
         "test_fold_in": split.test.fold_in,
-        "test_ranked": split.test.ranked,
+        "test_targets": split.test.targets,
     }
     ids = {
         "item_ids": split.item_ids,
@@ -128,7 +128,7 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
                     np.save(file, values, allow_pickle=False)
             manifest = {
                 "format_version": FORMAT_VERSION,
-                "digest": _content_digest(matrices, ids),
+                "fingerprint": _fingerprint(matrices, ids),
                 **facts,
                 "counts": split.counts,
                 "files": {
@@ -196,7 +196,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         raise ValueError("it does not list the prepared files")
     for file in manifest["files"].values():
         from_json(_File, file)
-    digests = [manifest["digest"], *(source.get("sha256") for source in manifest["sources"])]
+    digests = [manifest["fingerprint"], *(source.get("sha256") for source in manifest["sources"])]
     for digest in digests:
         if not (has_type(digest, str) and re.fullmatch(_SHA256, digest)):
             raise ValueError(f"{shown(digest)} is not a digest")
@@ -236,11 +236,11 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             item_ids=ids["item_ids"],
             validation=HeldOut(
                 matrices["validation_fold_in"],
-                matrices["validation_ranked"],
+                matrices["validation_targets"],
                 ids["validation_user_ids"],
             ),
-            test=HeldOut(matrices["test_fold_in"], matrices["test_ranked"], ids["test_user_ids"]),
-            digest=manifest["digest"],
+            test=HeldOut(matrices["test_fold_in"], matrices["test_targets"], ids["test_user_ids"]),
+            fingerprint=manifest["fingerprint"],
             columns=Columns.of(manifest["parameters"]),
             threshold=manifest["parameters"]["threshold"],
         )
@@ -285,9 +285,7 @@ def _load_ids(path: Path) -> NDArray[Any]:
     return ids
 
 
-def _content_digest(
-    matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]
-) -> str:
+def _fingerprint(matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]) -> str:
     """Of what the data are, not of how NumPy and zip write them."""
     digest = hashlib.sha256()
     for name, matrix in matrices.items():

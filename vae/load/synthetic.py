@@ -36,7 +36,7 @@ class Population:
         items: how many.
         clusters: of taste.
         mean_rows: ratings a user draws on average, before repeated items are dropped.
-        least_rows: ratings a user draws at least.
+        min_rows: ratings a user draws at least.
         favourites: clusters that a user prefers.
         loyalty: share of a user's ratings that come from those.
         popularity_offset: in items; larger makes the most popular items less exceptional.
@@ -47,7 +47,7 @@ class Population:
     items: int
     clusters: int
     mean_rows: float
-    least_rows: int
+    min_rows: int
     favourites: int
     loyalty: float
     popularity_offset: float
@@ -149,9 +149,9 @@ class _World:
         population = self._population
         users = len(user_ids)
         spread = 0.9
-        mean = population.mean_rows - population.least_rows
+        mean = population.mean_rows - population.min_rows
         extra = rng.lognormal(np.log(mean) - spread**2 / 2, spread, users)
-        lengths = population.least_rows + np.minimum(extra, population.items / 3).astype(np.int64)
+        lengths = population.min_rows + np.minimum(extra, population.items / 3).astype(np.int64)
         user = np.repeat(np.arange(users), lengths)
         item, loved = self._draw_items(user, users, rng)
         user, item, loved = _distinct(user, item, loved, population.items)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 class Moments:
     """Count, sum and sum of squares of a metric over users.
 
-    Two shares of the users add up to the moments of all of them, so the result does not depend on
-    how many workers evaluated.
+    The moments of two shards of the users add up to those of all of them, so the result does not
+    depend on the number of workers.
     """
 
     users: int = 0
@@ -24,7 +24,7 @@ class Moments:
 
     @classmethod
     def of(cls, scores: NDArray[np.float64]) -> Moments:
-        """Moments of the scores that are not NaN (users with nothing to rank are left out)."""
+        """Moments of the scores that are not NaN (users without targets are left out)."""
         scored = scores[~np.isnan(scores)]
         return cls(len(scored), float(scored.sum()), float(np.square(scored).sum()))
 

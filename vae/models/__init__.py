@@ -6,6 +6,11 @@ Notation of tensor shapes, in all modules of this package: B users of a batch, I
 padded), H hidden units, Z latent dimensions, N interactions of a batch, K recommendations a user.
 """
 
+import os
+
+# Read when TensorFlow is first imported: no information, no warnings.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 import tensorflow.compat.v1 as tf
 
 # Control flow of TF1: loops are part of the graph itself, where Grappler's passes see into them.

@@ -21,12 +21,12 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.models.run_state import RunState
+from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
 from vae.utils.atomic import read_text, sha256, sync, write_whole
 from vae.utils.json_types import has_type
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATE_FILE = "state.json"
 _PREFIX = "variables"
 _INDEX, _DATA = rf"{_PREFIX}\.index", rf"{_PREFIX}\.data-\d{{5}}-of-\d{{5}}"
@@ -44,7 +44,7 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8,}", name))
 
 
-def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: RunState) -> None:
+def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: TrainState) -> None:
     """Fills an empty folder with a checkpoint that has reached the disk.
 
     Raises:
@@ -58,7 +58,7 @@ def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: R
     _write_document(checkpoint / STATE_FILE, state, digests)
 
 
-def replace_state(checkpoint: Path, state: RunState) -> None:
+def replace_state(checkpoint: Path, state: TrainState) -> None:
     """Gives a checkpoint another state; its variables stay as they are.
 
     Raises:
@@ -69,7 +69,7 @@ def replace_state(checkpoint: Path, state: RunState) -> None:
     _write_document(checkpoint / STATE_FILE, state, digests)
 
 
-def read_state(checkpoint: Path) -> RunState:
+def read_state(checkpoint: Path) -> TrainState:
     """The state beside the variables of a checkpoint.
 
     Raises:
@@ -79,7 +79,7 @@ def read_state(checkpoint: Path) -> RunState:
     return state
 
 
-def verify(checkpoint: Path) -> RunState:
+def verify(checkpoint: Path) -> TrainState:
     """The state of a checkpoint, once all of its files are found as they were written.
 
     Raises:
@@ -113,7 +113,7 @@ def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def check_match(
-    checkpoint: Path, state: RunState, architecture: Architecture, data_digest: str
+    checkpoint: Path, state: TrainState, architecture: Architecture, dataset_fingerprint: str
 ) -> None:
     """Refuses a checkpoint of another model or other data.
 
@@ -126,9 +126,10 @@ def check_match(
         for name in asked
         if state.architecture.get(name) != asked[name]
     ]
-    if state.data_digest != data_digest:
+    if state.dataset_fingerprint != dataset_fingerprint:
         differences.append(
-            f"its data have the digest {state.data_digest[:12]}, these {data_digest[:12]}"
+            f"the dataset fingerprint is {state.dataset_fingerprint[:12]} there and "
+            f"{dataset_fingerprint[:12]} here"
         )
     if differences:
         raise UserError(
@@ -151,7 +152,7 @@ def _variables_in(checkpoint: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def check_progress(checkpoint: Path, state: RunState, users: int, steps_per_epoch: int) -> None:
+def check_progress(checkpoint: Path, state: TrainState, users: int, steps_per_epoch: int) -> None:
     """Refuses a checkpoint that no training on so many users can have reached.
 
     Raises:
@@ -163,7 +164,7 @@ def check_progress(checkpoint: Path, state: RunState, users: int, steps_per_epoc
         raise _damaged(checkpoint / STATE_FILE, error) from None
 
 
-def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
+def _read_document(checkpoint: Path) -> tuple[TrainState, dict[str, str]]:
     """The state and the files' digests."""
     path = checkpoint / STATE_FILE
     try:
@@ -178,7 +179,7 @@ def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
             )
         digests = document.pop("files")
         _check_digests(digests)
-        state = RunState.from_json(document)
+        state = TrainState.from_json(document)
         _check_name(checkpoint.name, state.step)
         return state, digests
     except OSError as error:
@@ -216,7 +217,7 @@ def _check_name(name: str, step: int) -> None:
         raise ValueError(f"step is {step} in a folder named {name}")
 
 
-def _write_document(path: Path, state: RunState, digests: dict[str, str]) -> None:
+def _write_document(path: Path, state: TrainState, digests: dict[str, str]) -> None:
     document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
     write_whole(path, _seal(document), durable=True)
 

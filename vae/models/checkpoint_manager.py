@@ -1,16 +1,23 @@
-"""The folder of a run's checkpoints: which there are, writing a new one, removing old ones."""
+"""The checkpoints of a run: which to load or resume, writing a new one, pruning old ones."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
+from vae.cli import as_json
+from vae.config import Config
 from vae.errors import UserError
+from vae.load.batches import TrainingBatches
+from vae.load.dataset import Dataset
 from vae.models import checkpoint
-from vae.models.run_state import RunState
+from vae.models.train_state import TrainState
+from vae.models.vae import Architecture
 from vae.utils.atomic import (
     remove,
     remove_leftovers,
@@ -18,12 +25,33 @@ from vae.utils.atomic import (
     temporary_file,
     temporary_folder,
 )
+from vae.utils.distributed import Workers, on_rank_0
 
 _REMOVED_PREFIX = ".removing-"
 _MEGABYTE = 1 << 20
 
+_ORDER_FLAGS = ("batch_size_train", "seed")
+"""What decides which users a batch holds: it cannot change in the middle of an epoch."""
 
-class CheckpointFolder:
+_TRAINING_FLAGS = (
+    *_ORDER_FLAGS,
+    "lr",
+    "beta1",
+    "beta2",
+    "dropout",
+    "total_anneal_steps",
+    "anneal_cap",
+    "lam",
+    "validation_step",
+    "amp",
+    "no_tf32",
+    "fp16_allreduce",
+    "xla",
+)
+"""What changes the weights that come out, the model's shape and the data aside."""
+
+
+class CheckpointManager:
     """The checkpoints of one run."""
 
     def __init__(self, path: Path) -> None:
@@ -89,7 +117,7 @@ class CheckpointFolder:
             )
 
     def save(
-        self, session: tf.Session, saver: tf.train.Saver, state: RunState, newest: int
+        self, session: tf.Session, saver: tf.train.Saver, state: TrainState, newest: int
     ) -> None:
         """Writes a checkpoint whole, then removes all but the newest ones and the best.
 
@@ -152,3 +180,117 @@ def _cause(error: OSError | tf.errors.OpError) -> str:
         return error.strerror or str(error)
     lines = [line for line in error.message.splitlines() if "; " in line]
     return lines[-1].rpartition("; ")[2] if lines else type(error).__name__
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        state: how far it has come.
+        checkpoint: holds the variables of that state; None for a new run.
+        description: human-readable.
+        finished: why nothing is left to train; None if something is.
+    """
+
+    state: TrainState
+    checkpoint: Path | None
+    description: str
+    finished: str | None = None
+
+
+def find_start(
+    config: Config, architecture: Architecture, dataset: Dataset, workers: Workers
+) -> Start:
+    """Find where to start; rank 0, which has the checkpoints, decides for all ranks.
+
+    Raises:
+        UserError: the checkpoint to resume is missing, damaged, or does not fit the flags or the
+            data; or ``--resume`` forbids it. Raised on all ranks.
+    """
+    return on_rank_0(workers, lambda: _find_start(config, architecture, dataset))
+
+
+def _find_start(config: Config, architecture: Architecture, dataset: Dataset) -> Start:
+    new = TrainState.new(architecture, dataset.fingerprint, as_json(config))
+    if config.checkpoint_dir is None:
+        return Start(new, None, "No --checkpoint_dir is given: the trained model will not be kept.")
+    folder = CheckpointManager(config.checkpoint_dir)
+    path = None if config.restart else _checkpoint_to_resume(config.resume, folder)
+    if path is None:
+        return Start(new, None, "Training a new model.")
+    state = checkpoint.verify(path)
+    checkpoint.check_match(path, state, architecture, dataset.fingerprint)
+    changes = _changes(path, state, config)
+    batches = TrainingBatches(dataset.train, config.batch_size_train, config.seed, config.dropout)
+    checkpoint.check_progress(path, state, dataset.train.shape[0], batches.steps_per_epoch)
+    if state.best_step not in folder.steps():
+        state = state.without_best()
+    state = dataclasses.replace(state, config=new.config)
+    finished = nothing_left(config, state)
+    description = f"Resuming {path} ({state.position()}){changes}."
+    if finished is not None:
+        description += f"\nNothing to do: {finished}."
+    return Start(state, path, description, finished)
+
+
+def nothing_left(config: Config, state: TrainState) -> str | None:
+    """Return why a run in this state is over; None if it is not."""
+    if state.validation_is_due:
+        return None
+    if state.epoch >= config.epochs:
+        return f"{_plural(state.epoch, 'epoch')} completed"
+    if config.early_stop and state.validations_since_best >= config.early_stop:
+        return (
+            "early stopping: no improvement in NDCG@100 for "
+            f"{_plural(state.validations_since_best, 'validation')}"
+        )
+    return None
+
+
+def _checkpoint_to_resume(resume: str, folder: CheckpointManager) -> Path | None:
+    """The checkpoint that ``--resume`` stands for, None for a new run."""
+    if resume not in ("auto", "never", "must"):
+        path = Path(resume)
+        if not (path / checkpoint.STATE_FILE).is_file():
+            raise UserError(
+                f"--resume {path}: there is no such checkpoint; name a folder step-..., "
+                "or give auto, never or must."
+            )
+        return path
+    latest = folder.latest()
+    if latest is not None and resume == "never":
+        raise UserError(
+            f"--resume never: {folder.path} is in use, it holds {latest.name}; "
+            "name another --checkpoint_dir, or start over there with --restart."
+        )
+    if latest is None and resume == "must":
+        raise UserError(
+            f"--resume must: {folder.path} holds no checkpoint; "
+            "name the folder that was trained into."
+        )
+    return latest
+
+
+def _changes(path: Path, state: TrainState, config: Config) -> str:
+    """A phrase on the flags that will train otherwise than before; empty if there are none.
+
+    Raises:
+        UserError: an epoch that has begun would be finished on other batches.
+    """
+    before, now = state.config, as_json(config)
+    changed = [name for name in _TRAINING_FLAGS if before.get(name) != now[name]]
+    fixed = [f"--{name} {before.get(name)}" for name in _ORDER_FLAGS if name in changed]
+    if state.batch and fixed:
+        raise UserError(
+            f"{path}: was saved in the middle of an epoch with {' and '.join(fixed)}, which cannot "
+            "change before the epoch's end; give the same, or start over with --restart."
+        )
+    return "".join(
+        f", from here on with --{name} {now[name]} instead of {before.get(name)}"
+        for name in changed
+    )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

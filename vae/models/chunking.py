@@ -10,35 +10,35 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from vae.models.sparse_input import Histories
+from vae.models.sparse_input import SparseBatch
 
-_USERS, _LEAST_USERS = 2048, 512
+_USERS, _MIN_USERS = 2048, 512
 """Of a slice: products of 512 users or more run at full speed (docs/performance.md)."""
 
 _COLUMNS = 20_112
 """Those of the catalogue for which slices were measured: ML-20M's."""
 
 
-def users_in_slice(columns: int) -> int:
+def users_per_chunk(columns: int) -> int:
     """Users in a slice of so many columns; fewer on a wide catalogue, for the sake of memory."""
-    return max(_LEAST_USERS, min(_USERS, _USERS * _COLUMNS // columns))
+    return max(_MIN_USERS, min(_USERS, _USERS * _COLUMNS // columns))
 
 
-class SliceResult(NamedTuple):
+class ChunkResult(NamedTuple):
     """What a slice of users yields: tensors to add up, and tensors of one row a user."""
 
     sums: Sequence[tf.Tensor]
     rows: Sequence[tf.Tensor]
 
 
-def map_slices(
-    body: Callable[[Histories, Sequence[tf.Tensor]], SliceResult],
-    histories: Histories,
+def map_chunks(
+    body: Callable[[SparseBatch, Sequence[tf.Tensor]], ChunkResult],
+    histories: SparseBatch,
     per_user: Sequence[tf.Tensor],
     max_users: int | None,
-    slice_users: int,
+    chunk_users: int,
     at_once: int = 1,
-) -> SliceResult:
+) -> ChunkResult:
     """Calls ``body(histories, per_user)`` on slices of the batch and puts the results together.
 
     Args:
@@ -47,19 +47,19 @@ def map_slices(
         per_user: further tensors of B rows.
         max_users: the largest B there will be; one slice holds them all if it can, and in any case
             where this is None.
-        slice_users: users in a slice at most. Slices differ by one user at most.
+        chunk_users: users in a slice at most. Slices differ by one user at most.
         at_once: slices that the session may work at side by side, if it has threads for that.
 
     Returns:
         The sums and the rows of all B users.
     """
-    if max_users is None or max_users <= slice_users:
+    if max_users is None or max_users <= chunk_users:
         return body(histories, per_user)
 
     users = histories.users
-    slices = tf.maximum(1, (users + slice_users - 1) // slice_users)
+    slices = tf.maximum(1, (users + chunk_users - 1) // chunk_users)
 
-    def slice_at(index: tf.Tensor) -> SliceResult:
+    def slice_at(index: tf.Tensor) -> ChunkResult:
         first, last = index * users // slices, (index + 1) * users // slices
         return body(histories.slice(first, last), [tensor[first:last] for tensor in per_user])
 
@@ -89,4 +89,4 @@ def map_slices(
         parallel_iterations=at_once,
         back_prop=False,
     )
-    return SliceResult(sums, [array.concat() for array in rows])
+    return ChunkResult(sums, [array.concat() for array in rows])

@@ -9,10 +9,10 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.models.precision import MOST_OVERFLOWS, Overflows
+from vae.models.precision import MAX_OVERFLOWS, OverflowStreak
 
 
-class FiniteChecks:
+class DivergenceCheck:
     """Checks of each step and of the weights; what they check is the same on all ranks.
 
     Args:
@@ -23,14 +23,14 @@ class FiniteChecks:
     def __init__(self, lr: float, variables: Sequence[tf.Variable]) -> None:
         self._lr = lr
         self._all_finite = all_finite(variables)
-        self._overflows = Overflows()
+        self._overflows = OverflowStreak()
         self._last_loss: float | None = None
 
     def check_step(
         self,
         totals: NDArray[np.float32],
         scalars: Mapping[str, np.float32],
-        applied: int,
+        global_step_before: int,
         users: int,
         place: str,
     ) -> None:
@@ -42,19 +42,19 @@ class FiniteChecks:
         Args:
             totals: (3,) the step's sums over users, the objective first.
             scalars: the step's scalars, with the loss scale if there is one.
-            applied: the global step as the step found it.
+            global_step_before: the global step as the step found it.
             users: of the global batch.
             place: the step and its epoch, for people.
 
         Raises:
             UserError: it has come to that.
         """
-        self._overflows.add(applied)
+        self._overflows.add(global_step_before)
         if not np.isfinite(totals).all():
             raise self._not_finite(f"the loss of {place}")
-        if self._overflows.in_a_row >= MOST_OVERFLOWS:
+        if self._overflows.in_a_row >= MAX_OVERFLOWS:
             raise self._not_finite(
-                f"the gradients of {MOST_OVERFLOWS} steps in a row (the loss scale of --amp is "
+                f"the gradients of {MAX_OVERFLOWS} steps in a row (the loss scale of --amp is "
                 f"{scalars['loss_scale']:g}) before {place}"
             )
         self._last_loss = float(totals[0]) / users

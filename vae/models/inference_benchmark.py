@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vae.config import Config
-from vae.models.inference_graph import Ranking
+from vae.models.inference_graph import InferenceGraph
 from vae.models.precision import choose_precision
 from vae.models.sparse_input import feed
 from vae.models.timeline import run_traced
-from vae.models.trained_model import Model, open_model
+from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import Workers
 from vae.utils.run_log import RunLog
 
@@ -24,14 +24,14 @@ HISTORY_ITEMS = 70
 
 _QUERIES = 1000
 _WARM_UP_QUERIES = 50
-_LEAST_QUERIES = 30
+_MIN_QUERIES = 30
 
 
 def benchmark(
     config: Config,
     workers: Workers,
     log: RunLog,
-    model: Model,
+    model: TrainedModel,
 ) -> dict[str, float]:
     """Times queries of each batch size, from NumPy arrays in to NumPy arrays out.
 
@@ -49,7 +49,7 @@ def benchmark(
     log.say(f"Precision of inference: {precision.description}.")
     k = min(config.top_results, model.architecture.items)
     sizes = config.benchmark_batch_sizes
-    with open_model(config, workers, model, k, max(sizes), precision) as (
+    with open_inference_session(config, workers, model, k, max(sizes), precision) as (
         session,
         ranking,
     ):
@@ -71,11 +71,11 @@ def random_users(rng: np.random.Generator, items: int, users: int) -> csr_matrix
 
 
 def _time_queries(
-    session: tf.Session, ranking: Ranking, rng: np.random.Generator, users: int
+    session: tf.Session, ranking: InferenceGraph, rng: np.random.Generator, users: int
 ) -> NDArray[np.float64]:
     """Seconds of each query, the first ones left out."""
     items = ranking.catalogue
-    queries = max(_LEAST_QUERIES, _QUERIES // users)
+    queries = max(_MIN_QUERIES, _QUERIES // users)
     warm_up = min(_WARM_UP_QUERIES, queries)
     query = session.make_callable(
         [ranking.items, ranking.scores],
@@ -102,7 +102,9 @@ def _latency_figures(seconds: NDArray[np.float64], users: int) -> Mapping[str, f
     }
 
 
-def _trace(config: Config, session: tf.Session, ranking: Ranking, rng: np.random.Generator) -> None:
+def _trace(
+    config: Config, session: tf.Session, ranking: InferenceGraph, rng: np.random.Generator
+) -> None:
     """Writes the timeline of one query of one user."""
     user = random_users(rng, ranking.catalogue, 1)
     path = config.trace_path("inference")

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from vae.models.chunking import SliceResult, map_slices, users_in_slice
-from vae.models.sparse_input import Histories, placeholders
-from vae.models.vae import COLUMN_MULTIPLE, VAE
+from vae.models.chunking import ChunkResult, map_chunks, users_per_chunk
+from vae.models.sparse_input import SparseBatch, placeholders
+from vae.models.vae import ITEM_MULTIPLE, VAE
 
-_GROUP = COLUMN_MULTIPLE
+_GROUP = ITEM_MULTIPLE
 
 
-class Ranking(NamedTuple):
+class InferenceGraph(NamedTuple):
     """The inference graph's input and output.
 
     Attributes:
@@ -25,16 +25,16 @@ class Ranking(NamedTuple):
         catalogue: items there are to choose from.
     """
 
-    histories: Histories
-    seen: Histories
+    histories: SparseBatch
+    seen: SparseBatch
     items: tf.Tensor
     scores: tf.Tensor
     catalogue: int
 
 
-def build_ranking(
-    vae: VAE, k: int, max_users: int, seen_apart: bool = False, slices_at_once: int = 1
-) -> Ranking:
+def build_inference_graph(
+    vae: VAE, k: int, max_users: int, seen_apart: bool = False, chunks_at_once: int = 1
+) -> InferenceGraph:
     """Adds the inference graph of the model, with placeholders for its input.
 
     Args:
@@ -42,21 +42,21 @@ def build_ranking(
         k: recommendations a user, at most the items of the catalogue.
         max_users: users in a batch at most.
         seen_apart: whether what not to recommend is fed by itself.
-        slices_at_once: slices of users that the session works at side by side.
+        chunks_at_once: slices of users that the session works at side by side.
     """
     users = placeholders()
     seen = placeholders() if seen_apart else users
-    items, scores = rank(vae, users, seen, k, max_users, slices_at_once)
-    return Ranking(users, seen, items, scores, vae.architecture.items)
+    items, scores = rank(vae, users, seen, k, max_users, chunks_at_once)
+    return InferenceGraph(users, seen, items, scores, vae.architecture.items)
 
 
 def rank(
     vae: VAE,
-    users: Histories,
-    seen: Histories,
+    users: SparseBatch,
+    seen: SparseBatch,
     k: int,
     max_users: int | None,
-    slices_at_once: int = 1,
+    chunks_at_once: int = 1,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best items for each user: mean instead of a sample, no dropout.
 
@@ -66,25 +66,25 @@ def rank(
         seen: what not to recommend to them.
         k: recommendations a user, at most the items of the catalogue.
         max_users: the largest B there will be, None to rank them all at once.
-        slices_at_once: as for ``build_ranking``.
+        chunks_at_once: as for ``build_inference_graph``.
 
     Returns:
-        ``items`` and ``scores`` as in ``Ranking``.
+        ``items`` and ``scores`` as in ``InferenceGraph``.
     """
     mean, _ = vae.encode(users)
     hidden = vae.decode_hidden(mean)
     kernel, bias = vae.item_layer
 
-    def body(part: Histories, per_user: Sequence[tf.Tensor]) -> SliceResult:
+    def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
         products = tf.matmul(tf.cast(per_user[0], kernel.dtype), kernel)
         logits = tf.nn.bias_add(tf.cast(products, tf.float32), bias)
         mask = tf.fill([tf.size(part.items)], float("-inf"))
         scores, items = top_k(part.add_to(logits, mask), k)
         none_left = tf.equal(scores, float("-inf"))
-        return SliceResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
+        return ChunkResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
 
-    slice_users = users_in_slice(vae.architecture.columns) // slices_at_once
-    _, (items, scores) = map_slices(body, seen, [hidden], max_users, slice_users, slices_at_once)
+    chunk_users = users_per_chunk(vae.architecture.padded_items) // chunks_at_once
+    _, (items, scores) = map_chunks(body, seen, [hidden], max_users, chunk_users, chunks_at_once)
     return items, scores
 
 

@@ -12,20 +12,20 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from vae.models.chunking import SliceResult, map_slices, users_in_slice
-from vae.models.sparse_input import Histories
+from vae.models.chunking import ChunkResult, map_chunks, users_per_chunk
+from vae.models.sparse_input import SparseBatch
 
 
 def multinomial_nll(
     hidden: tf.Tensor,
     kernel: tf.Tensor,
     bias: tf.Tensor,
-    histories: Histories,
+    histories: SparseBatch,
     weight: tf.Tensor,
     max_users: int,
     dtype: tf.DType = tf.float32,
     loss_scale: tf.Tensor | None = None,
-    slice_users: int | None = None,
+    chunk_users: int | None = None,
 ) -> tf.Tensor:
     """Weighted sum over users of -sum over the user's items of log_softmax(hidden @ kernel + bias).
 
@@ -42,25 +42,25 @@ def multinomial_nll(
         dtype: of the matmuls and the softmax; sums over users stay in float32.
         loss_scale: power of two that the gradient will come in multiplied by. The factor is applied
             before the matmuls instead, where it keeps float16 from underflowing.
-        slice_users: users whose logits are held at a time; by default as many as suit a processor.
+        chunk_users: users whose logits are held at a time; by default as many as suit a processor.
 
     Returns:
         Scalar float32, in nats times ``weight``; an item with a probability below the smallest
         normal float32 counts with that one, 87.3 nats. Differentiable once, by ``hidden``,
         ``kernel`` and ``bias``.
     """
-    if slice_users is None:
-        slice_users = users_in_slice(int(kernel.shape[1]))
+    if chunk_users is None:
+        chunk_users = users_per_chunk(int(kernel.shape[1]))
 
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:
         kernel, bias = (tf.cast(tensor, dtype) for tensor in (kernel, bias))
 
-        def body(part: Histories, per_user: Sequence[tf.Tensor]) -> SliceResult:
+        def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
             return _nll_and_gradients(per_user[0], kernel, bias, part, weight, loss_scale)
 
-        (value, by_affine), (by_hidden,) = map_slices(
-            body, histories, [hidden], max_users, slice_users
+        (value, by_affine), (by_hidden,) = map_chunks(
+            body, histories, [hidden], max_users, chunk_users
         )
 
         def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
@@ -78,10 +78,10 @@ def _nll_and_gradients(
     hidden: tf.Tensor,
     kernel: tf.Tensor,
     bias: tf.Tensor,
-    histories: Histories,
+    histories: SparseBatch,
     weight: tf.Tensor,
     loss_scale: tf.Tensor | None,
-) -> SliceResult:
+) -> ChunkResult:
     """The likelihood's value and (scaled) gradients for one slice of users.
 
     With p the softmax of the logits and a user's n items, the logits' gradient is n p - 1 at the
@@ -113,7 +113,7 @@ def _nll_and_gradients(
     left = tf.cast(tf.concat([factor * hidden, ones], axis=1), kernel.dtype)
     by_affine = tf.cast(tf.matmul(left, difference, transpose_a=True), tf.float32)
     by_affine.set_shape([rows, kernel.shape[1]])
-    return SliceResult([weight * value, by_affine], [by_hidden])
+    return ChunkResult([weight * value, by_affine], [by_hidden])
 
 
 def kl_weight(step: tf.Tensor, total_anneal_steps: int, anneal_cap: float) -> tf.Tensor:

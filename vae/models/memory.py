@@ -1,5 +1,8 @@
 """Whether a model fits into memory, known from its shape before anything is built.
 
+TensorFlow does not always say that memory has run out: where the zeros of Adam's slots cannot be
+allocated it writes to address 0, a segmentation fault.
+
 Only what has to be there is counted: weights, Adam's two slots and the largest gradient. The
 activations, which grow with the batch, the data, TensorFlow itself, what other programs use and a
 GPU's memory are not, so a model that passes may still run out of memory; one that does not pass
@@ -13,8 +16,12 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import tensorflow.compat.v1 as tf
+
+from vae.config import Config
 from vae.errors import UserError
 from vae.models.vae import Architecture
+from vae.utils.distributed import Workers
 
 _FLOAT32_BYTES = 4
 _ADAM_SLOTS = 2
@@ -23,6 +30,22 @@ _GB = 1e9
 _MAX_ELEMENTS = 2**31
 """Of the item layers' kernels in training: TensorFlow's SparseSegmentSumGrad computes the place of
 a row in 32 bits, and ends the process with a segmentation fault beyond (seen on 2.18.1)."""
+
+
+def check_host(config: Config, architecture: Architecture, workers: Workers) -> None:
+    """Make sure that this host has the memory for its workers' models.
+
+    Raises:
+        UserError: it has not.
+    """
+    check_memory(
+        architecture,
+        config.train,
+        config.loads_a_model,
+        bool(tf.config.list_physical_devices("GPU")),
+        available_bytes(workers.local_size),
+        workers.local_size,
+    )
 
 
 def check_memory(
@@ -47,12 +70,12 @@ def check_memory(
         UserError: names what is needed, what there is, and the flags to lower.
     """
     flags = f"--hidden_dim {architecture.hidden_dim} and --latent_dim {architecture.latent_dim}"
-    elements = architecture.columns * architecture.hidden_dim
+    elements = architecture.padded_items * architecture.hidden_dim
     if train and elements > _MAX_ELEMENTS:
         raise UserError(
             f"--hidden_dim {architecture.hidden_dim}: with {architecture.items:,} items a kernel "
             f"would have {elements:,} elements, and TensorFlow trains {_MAX_ELEMENTS:,} at most; "
-            f"lower it to {_MAX_ELEMENTS // architecture.columns}."
+            f"lower it to {_MAX_ELEMENTS // architecture.padded_items}."
         )
     needed = workers_here * needed_bytes(architecture, train, loaded, gpu)
     if needed > available:
@@ -97,7 +120,7 @@ def available_bytes(workers_here: int = 1, root: Path = Path("/")) -> int:
 def _shapes(architecture: Architecture) -> Iterator[tuple[int, int]]:
     """The four layers' shapes, a bias counted as one more row of its kernel."""
     items, hidden, latent = (
-        architecture.columns,
+        architecture.padded_items,
         architecture.hidden_dim,
         architecture.latent_dim,
     )

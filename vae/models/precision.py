@@ -20,7 +20,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 _KEPT_FROM_REWRITE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
 
-MOST_OVERFLOWS = 64
+MAX_OVERFLOWS = 64
 """Steps in a row that may be skipped: as many halvings take any loss scale that training reaches
 down to 1, so from then on it is not the scale that makes gradients overflow."""
 
@@ -95,7 +95,7 @@ class LossScaling:
         return tf.mixed_precision.enable_mixed_precision_graph_rewrite(optimizer, self._loss_scale)
 
 
-class Overflows:
+class OverflowStreak:
     """Counts the steps in a row that overflowing gradients made the optimizer skip.
 
     All ranks skip the same steps, and so count alike.
@@ -105,14 +105,14 @@ class Overflows:
         self.in_a_row = 0
         self._applied: int | None = None
 
-    def add(self, applied: int) -> None:
-        """Counts the step before one that starts from ``applied``.
+    def add(self, global_step_before: int) -> None:
+        """Counts the step before one that starts from ``global_step_before``.
 
         Args:
-            applied: the global step, which a skipped step leaves as it was.
+            global_step_before: the global step, which a skipped step leaves as it was.
         """
-        self.in_a_row = self.in_a_row + 1 if applied == self._applied else 0
-        self._applied = applied
+        self.in_a_row = self.in_a_row + 1 if global_step_before == self._applied else 0
+        self._applied = global_step_before
 
 
 def _cpu_flags() -> set[str]:

@@ -1,4 +1,4 @@
-"""Histories: the items of each user of a batch, as tensors (CSR without its values)."""
+"""SparseBatch: the items of each user of a batch, as tensors (CSR without its values)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from vae.models.xla import uncompiled
 
 
-class Histories(NamedTuple):
+class SparseBatch(NamedTuple):
     """The items of B users, user by user, N in all.
 
     Attributes:
@@ -25,8 +25,8 @@ class Histories(NamedTuple):
     rows: tf.Tensor
 
     @classmethod
-    def of(cls, items: tf.Tensor, counts: tf.Tensor) -> Histories:
-        """Histories from the items and the number of items of each user."""
+    def of(cls, items: tf.Tensor, counts: tf.Tensor) -> SparseBatch:
+        """SparseBatch from the items and the number of items of each user."""
         with uncompiled():
             users = tf.range(tf.size(counts, out_type=tf.int64))
             return cls(items, counts, tf.repeat(users, counts))
@@ -36,13 +36,13 @@ class Histories(NamedTuple):
         """B, as a scalar int32."""
         return tf.size(self.counts)
 
-    def slice(self, first: tf.Tensor, last: tf.Tensor) -> Histories:
-        """Histories of the users from row ``first`` up to, not including, row ``last``."""
+    def slice(self, first: tf.Tensor, last: tf.Tensor) -> SparseBatch:
+        """SparseBatch of the users from row ``first`` up to, not including, row ``last``."""
         with uncompiled():
             starts = tf.concat([[0], tf.cumsum(self.counts)], axis=0)
-            return Histories.of(self.items[starts[first] : starts[last]], self.counts[first:last])
+            return SparseBatch.of(self.items[starts[first] : starts[last]], self.counts[first:last])
 
-    def keep(self, kept: tf.Tensor) -> Histories:
+    def keep(self, kept: tf.Tensor) -> SparseBatch:
         """The items where the (N,) bool ``kept`` is true; ``counts`` stay as they are."""
         with uncompiled():
             return self._replace(
@@ -94,26 +94,26 @@ class Histories(NamedTuple):
             return tf.tensor_scatter_nd_add(matrix, self.coordinates(), values)
 
 
-class PortableHistories(Histories):
-    """Histories for exported graphs: operations that GPUs have, and converters to other formats.
+class PortableSparseBatch(SparseBatch):
+    """SparseBatch for exported graphs: operations that GPUs have, and converters to other formats.
 
     A batch of a server is small, so their speed matters little.
     """
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        """As ``Histories`` does it."""
+        """As ``SparseBatch`` does it."""
         return self.scatter_to(matrix, values)
 
 
-def placeholders() -> Histories:
-    """Histories to be fed with :func:`feed`."""
-    return Histories.of(
+def placeholders() -> SparseBatch:
+    """SparseBatch to be fed with :func:`feed`."""
+    return SparseBatch.of(
         tf.placeholder(tf.int64, [None], "items"),
         tf.placeholder(tf.int32, [None], "counts"),
     )
 
 
-def feed(histories: Histories, matrix: csr_matrix) -> dict[tf.Tensor, Any]:
+def feed(histories: SparseBatch, matrix: csr_matrix) -> dict[tf.Tensor, Any]:
     """Feeds :func:`placeholders` with the rows of a (B, I) matrix."""
     return {
         histories.items: matrix.indices.astype(np.int64),

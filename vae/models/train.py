@@ -13,41 +13,41 @@ from tqdm import tqdm
 
 from vae.config import Config
 from vae.errors import UserError
-from vae.load import Batch, Dataset, TrainingBatches, prefetch
+from vae.load.batches import Batch, TrainingBatches, prefetch
+from vae.load.dataset import Dataset
 from vae.models import checkpoint
-from vae.models.checkpoint_manager import CheckpointFolder
-from vae.models.divergence import FiniteChecks
-from vae.models.evaluate import BrokenOff, Evaluation, evaluate, metric_depth
-from vae.models.inference_graph import build_ranking
+from vae.models.checkpoint_manager import CheckpointManager, Start, nothing_left
+from vae.models.divergence import DivergenceCheck
+from vae.models.evaluate import Evaluation, EvaluationInterrupted, evaluate, min_ranking_depth
+from vae.models.inference_graph import build_inference_graph
 from vae.models.precision import Precision, choose_precision
-from vae.models.resumption import Start, nothing_left
 from vae.models.session import open_session
 from vae.models.throughput import Throughput
 from vae.models.timeline import run_traced
 from vae.models.train_step import TrainingStep
-from vae.models.trained_model import Model
+from vae.models.trained_model import TrainedModel
 from vae.models.vae import VAE, Architecture
 from vae.models.xla import compiled
-from vae.utils.distributed import Workers, together
+from vae.utils.distributed import Workers, raise_on_all
 from vae.utils.run_log import RunLog
 from vae.utils.signals import StopSignals, exit_code
 
 Scalars = Mapping[str, np.float32]
 
 
-class Requests(NamedTuple):
+class StopOrSave(NamedTuple):
     """What some worker has asked all of them to do after a step."""
 
     stop: bool
     save: bool
 
 
-NO_REQUESTS = Requests(stop=False, save=False)
+NEITHER = StopOrSave(stop=False, save=False)
 
 
 def train(
     config: Config, dataset: Dataset, workers: Workers, log: RunLog, start: Start
-) -> tuple[Model, dict[str, float]]:
+) -> tuple[TrainedModel, dict[str, float]]:
     """Trains a model from where ``start`` says.
 
     Returns:
@@ -100,14 +100,14 @@ class Trainer:
         with compiled(config.xla):
             self._vae = VAE(architecture, config.seed)
             self._step = TrainingStep(
-                self._vae, config, workers, self._batches.largest_share, precision
+                self._vae, config, workers, self._batches.max_shard_users, precision
             )
-            self._ranking = build_ranking(
-                self._vae, metric_depth(items), max_users=config.batch_size_validation
+            self._ranking = build_inference_graph(
+                self._vae, min_ranking_depth(items), max_users=config.batch_size_validation
             )
-        self._finite = FiniteChecks(config.lr, tf.global_variables())
+        self._finite = DivergenceCheck(config.lr, tf.global_variables())
         self._saver = tf.train.Saver(max_to_keep=None)
-        self._folder = CheckpointFolder(config.checkpoint_dir) if config.checkpoint_dir else None
+        self._folder = CheckpointManager(config.checkpoint_dir) if config.checkpoint_dir else None
         self._state = start.state
         self._save_interval = config.save_interval
         self._last_save = time.monotonic()
@@ -117,22 +117,20 @@ class Trainer:
         # The first step also sets up memory and kernels: the second one is more typical.
         self._step_to_trace = min(start.state.step + 1, self._steps - 1)
 
-    def run(self) -> tuple[Model, dict[str, float]]:
+    def run(self) -> tuple[TrainedModel, dict[str, float]]:
         """Trains until nothing is left to do, or a signal stops the run."""
         self._log.say(f"Precision of training: {self._step.precision.description}.")
         self._prepare()
         with self._log.progress(self._steps, self._state.step) as progress:
             while (over := nothing_left(self._config, self._state)) is None:
-                asked = (
-                    NO_REQUESTS if self._state.validation_is_due else self._train_epoch(progress)
-                )
+                asked = NEITHER if self._state.validation_is_due else self._train_epoch(progress)
                 improved = self._validation_is_due() and self._validate()
                 self._save_and_stop(asked, self._epoch_ends_with_save(improved))
         self._stop_if_signalled()
-        self._log.say(f"Training is over: {over}.")
+        self._log.say(f"Training finished: {over}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
         facts = {"trained": self._state.position()}
-        model = Model(self._vae.architecture, weights, facts, self._state.config)
+        model = TrainedModel(self._vae.architecture, weights, facts, self._state.config)
         return model, self._summary()
 
     def _prepare(self) -> None:
@@ -141,7 +139,7 @@ class Trainer:
         Rank 0 alone reads checkpoints, so that a folder on its own disk is enough.
         """
         self._session.run(tf.global_variables_initializer())
-        together(self._workers, self._prepare_on_rank_0)
+        raise_on_all(self._workers, self._prepare_on_rank_0)
         self._workers.broadcast_variables(self._session)
 
     def _prepare_on_rank_0(self) -> None:
@@ -156,7 +154,7 @@ class Trainer:
         if replaced is not None:
             self._log.say(f"Moved the checkpoints that this run replaces to {replaced}.")
 
-    def _train_epoch(self, progress: tqdm[None]) -> Requests:
+    def _train_epoch(self, progress: tqdm[None]) -> StopOrSave:
         """Trains on every user that the epoch has left, and logs the epoch."""
         before = time.perf_counter()
         for batch in prefetch(self._batches.epoch(self._state.epoch, self._state.batch)):
@@ -188,10 +186,10 @@ class Trainer:
             | dict(scalars),
         )
 
-    def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, Requests]:
+    def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, StopOrSave]:
         """Runs and checks one step; returns what it adds to the sums, its scalars, the requests."""
         step = self._step
-        fetches = [step.totals, step.scalars, step.requests, step.applied, step.update]
+        fetches = [step.totals, step.scalars, step.requests, step.global_step_before, step.update]
         feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
         if (
             self._config.trace
@@ -203,10 +201,10 @@ class Trainer:
             self._log.say(f"Timeline of one training step: {path}")
         else:
             results = self._session.run(fetches, feed)
-        totals, scalars, (stop, save), applied, _ = results
+        totals, scalars, (stop, save), global_step_before, _ = results
         place = f"step {self._state.step + 1}, epoch {self._state.epoch + 1}"
-        self._finite.check_step(totals, scalars, int(applied), batch.global_users, place)
-        return totals, scalars, Requests(bool(stop), bool(save))
+        self._finite.check_step(totals, scalars, int(global_step_before), batch.global_users, place)
+        return totals, scalars, StopOrSave(bool(stop), bool(save))
 
     def _check_weights(self) -> None:
         epochs = self._state.epoch + (self._state.batch > 0)
@@ -228,9 +226,9 @@ class Trainer:
                 self._dataset.validation,
                 self._workers,
                 config.batch_size_validation,
-                must_end=lambda: self._signals.received is not None,
+                should_stop=lambda: self._signals.received is not None,
             )
-        except BrokenOff:
+        except EvaluationInterrupted:
             self._state = self._state.before_validation()
             self._save()
             self._stop_if_signalled()
@@ -239,7 +237,7 @@ class Trainer:
         self._state = self._state.after_validation(result.metrics["ndcg@100"].mean)
         self._log.log(
             (self._state.epoch,),
-            result.figures() | {"valid_time": result.seconds, "valid_users": result.scored_users},
+            result.values() | {"valid_time": result.seconds, "valid_users": result.scored_users},
         )
         return self._state.best_step == self._state.step
 
@@ -255,7 +253,7 @@ class Trainer:
             or self._save_interval.epochs_are_over(self._state.epoch)
         )
 
-    def _save_and_stop(self, asked: Requests, is_due: bool = False) -> None:
+    def _save_and_stop(self, asked: StopOrSave, is_due: bool = False) -> None:
         """Saves where that is due or asked for, and stops where that is asked for."""
         if is_due or asked.save or asked.stop:
             self._save()
@@ -265,7 +263,7 @@ class Trainer:
     def _save(self) -> None:
         """Writes a checkpoint, if there is a folder for them; rank 0 alone writes."""
         self._check_weights()
-        together(self._workers, self._save_on_rank_0)
+        raise_on_all(self._workers, self._save_on_rank_0)
         self._last_save = time.monotonic()
 
     def _save_on_rank_0(self) -> None:
@@ -275,7 +273,9 @@ class Trainer:
 
     def _stop_if_signalled(self) -> None:
         """Ends the run on all ranks, if a signal has reached one of them."""
-        received = [s for s in self._workers.gather(self._signals.received) if s is not None]
+        received = [
+            s for s in self._workers.allgather_object(self._signals.received) if s is not None
+        ]
         if received:
             folder = self._config.checkpoint_dir
             kept = f"the same command trains on from {folder}" if folder else "nothing is kept"
@@ -289,7 +289,7 @@ class Trainer:
         summary = self._throughput.summary()
         if self._validation:
             summary["mean_inference_throughput"] = self._validation.throughput
-            summary |= {f"final_{name}": v for name, v in self._validation.figures().items()}
+            summary |= {f"final_{name}": v for name, v in self._validation.values().items()}
         if self._state.best_ndcg is not None:
             summary["best_ndcg@100"] = self._state.best_ndcg
         return summary

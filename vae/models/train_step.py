@@ -7,10 +7,10 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 from vae.config import Config
-from vae.load import Batch
+from vae.load.batches import Batch
 from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
 from vae.models.precision import FLOAT32, LossScaling, Precision
-from vae.models.sparse_input import Histories
+from vae.models.sparse_input import SparseBatch
 from vae.models.vae import VAE, kl_divergence, sample
 from vae.models.xla import uncompiled
 from vae.utils.distributed import Workers
@@ -25,7 +25,7 @@ class TrainingStep:
     Attributes:
         global_step: steps so far, without those that an overflow made the optimizer skip; the KL
             term's weight follows it.
-        applied: scalar int64, ``global_step`` as this step finds it.
+        global_step_before: scalar int64, ``global_step`` as this step finds it.
         totals: (3,) float32, what this step adds to an epoch's sums over users: the objective, the
             negative log-likelihood and the KL divergence, of all workers together.
         scalars: what an epoch's log line says of its last step: the weight of the KL term, and the
@@ -54,7 +54,7 @@ class TrainingStep:
 
         self.precision = precision
         scaling = LossScaling() if precision.rewritten else None
-        users = Histories.of(self._items, self._counts)
+        users = SparseBatch.of(self._items, self._counts)
         mean, log_variance = vae.encode(users.keep(self._kept), keep_probability=1 - config.dropout)
         latent = sample(mean, log_variance, self._noise(config))
         kernel, bias = vae.item_layer
@@ -72,8 +72,8 @@ class TrainingStep:
         divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
 
         self.global_step = tf.train.get_or_create_global_step()
-        self.applied = tf.identity(self.global_step)
-        beta = kl_weight(self.applied, config.total_anneal_steps, config.anneal_cap)
+        self.global_step_before = tf.identity(self.global_step)
+        beta = kl_weight(self.global_step_before, config.total_anneal_steps, config.anneal_cap)
         objective = likelihood_loss + beta * divergence
         self.scalars = {"kl_weight": beta}
         if scaling:
@@ -82,7 +82,7 @@ class TrainingStep:
             penalty = l2_penalty([layer.kernel for layer in vae.layers])
             objective += config.lam / workers.size * penalty
         totals = global_users * tf.stack([objective, likelihood_loss, divergence])
-        sums = workers.sum_tensor(tf.concat([totals, self._requests], axis=0))
+        sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))
         self.totals, self.requests = sums[:3], sums[3:]
         adam = tf.train.AdamOptimizer(config.lr, config.beta1, config.beta2)
         optimizer = workers.optimizer(adam)

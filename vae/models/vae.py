@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from vae.models.sparse_input import Histories
+from vae.models.sparse_input import SparseBatch
 from vae.models.xla import uncompiled
 
-COLUMN_MULTIPLE = 8
+ITEM_MULTIPLE = 8
 """Tensor cores want dimensions in multiples of eight; columns beyond the catalogue are masked."""
 
 ACTIVATIONS = {
@@ -40,9 +40,9 @@ class Architecture:
     activation: str = "tanh"
 
     @property
-    def columns(self) -> int:
-        """Items, padded to a multiple of ``COLUMN_MULTIPLE``."""
-        return math.ceil(self.items / COLUMN_MULTIPLE) * COLUMN_MULTIPLE
+    def padded_items(self) -> int:
+        """Items, padded to a multiple of ``ITEM_MULTIPLE``."""
+        return math.ceil(self.items / ITEM_MULTIPLE) * ITEM_MULTIPLE
 
 
 class Layer(NamedTuple):
@@ -69,7 +69,7 @@ class VAE:
         self.architecture = architecture
         self._activation = ACTIVATIONS[architecture.activation]
         columns, hidden, latent = (
-            architecture.columns,
+            architecture.padded_items,
             architecture.hidden_dim,
             architecture.latent_dim,
         )
@@ -115,7 +115,7 @@ class VAE:
         return [variable for layer in self.layers for variable in layer]
 
     def encode(
-        self, histories: Histories, keep_probability: float = 1.0
+        self, histories: SparseBatch, keep_probability: float = 1.0
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The latent distribution of each user.
 
@@ -148,8 +148,8 @@ class VAE:
 
         So a padded column has no probability, no gradient and no place in a ranking.
         """
-        padding = self.architecture.columns - self.architecture.items
-        mask = np.zeros(self.architecture.columns, np.float32)
+        padding = self.architecture.padded_items - self.architecture.items
+        mask = np.zeros(self.architecture.padded_items, np.float32)
         mask[self.architecture.items :] = -np.inf
         kernel, bias = self._decoder_items
         return tf.convert_to_tensor(kernel), bias + mask if padding else tf.convert_to_tensor(bias)

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from vae.baselines.popularity import popularity_scores
 from vae.config import Config
 from vae.errors import UserError
-from vae.load import Dataset
+from vae.load.dataset import Dataset
 from vae.models.inference_graph import rank
-from vae.models.sparse_input import PortableHistories
-from vae.models.trained_model import Model
+from vae.models.sparse_input import PortableSparseBatch
+from vae.models.trained_model import TrainedModel
 from vae.models.vae import VAE
 from vae.recommend.model_card import model_card
 from vae.utils.atomic import check_creatable, temporary_folder
@@ -61,7 +61,7 @@ def check_export(folder: Path) -> None:
 def export(
     config: Config,
     dataset: Dataset,
-    model: Model,
+    model: TrainedModel,
     figures: Mapping[str, float],
     titles: pa.Array | None,
 ) -> Path:
@@ -84,8 +84,8 @@ def export(
         with temporary_folder(folder) as temporary:
             save_model(temporary, config, dataset, model)
             _write_item_ids(temporary / "item_ids.csv", dataset.item_ids, titles)
-            filler = filler_of(dataset.item_ids)
-            card = model_card(config, dataset, model, figures, filler)
+            padding_value = padding_value_of(dataset.item_ids)
+            card = model_card(config, dataset, model, figures, padding_value)
             (temporary / "model_card.md").write_text(card, encoding="utf-8")
             temporary.replace(folder)
     except (OSError, tf.errors.OpError) as error:
@@ -98,7 +98,7 @@ def save_model(
     folder: Path,
     config: Config,
     dataset: Dataset,
-    model: Model,
+    model: TrainedModel,
 ) -> None:
     """Writes the SavedModel alone.
 
@@ -132,7 +132,7 @@ def save_model(
         builder.save()
 
 
-def filler_of(item_ids: NDArray[np.generic]) -> str | int:
+def padding_value_of(item_ids: NDArray[np.generic]) -> str | int:
     """What stands for no item where raw ids do: an id that no item has."""
     if item_ids.dtype.kind == "U":
         return ""
@@ -155,8 +155,8 @@ def _raw_ids_signature(
     raw = tf.placeholder(ids.dtype, [None, None], "ids")
     items, scores, known = _recommend(vae, table.lookup(raw), popular, k)
     # A list that ends early has columns of -1 and scores of -inf.
-    filler = tf.constant([filler_of(item_ids)], ids.dtype)
-    answers = tf.gather(tf.concat([filler, ids], axis=0), items + 1)
+    padding_value = tf.constant([padding_value_of(item_ids)], ids.dtype)
+    answers = tf.gather(tf.concat([padding_value, ids], axis=0), items + 1)
     return _signature(raw, answers, scores, known)
 
 
@@ -189,7 +189,7 @@ def _recommend(
     )
     known = first_of_its_kind & (ordered < catalogue)
     counts = tf.reduce_sum(tf.cast(known, tf.int32), axis=1)
-    users = PortableHistories.of(tf.boolean_mask(ordered, known), counts)
+    users = PortableSparseBatch.of(tf.boolean_mask(ordered, known), counts)
     # A server's batches are small: no slices, hence no loop for other runtimes to stumble over.
     items, scores = rank(vae, users, users, k, max_users=None)
     best, best_items = tf.math.top_k(popular, k)

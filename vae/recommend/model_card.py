@@ -7,12 +7,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 from vae.config import Config
-from vae.load import Dataset
-from vae.models.trained_model import Model
-from vae.report.environment import data_facts, version_facts
+from vae.load.dataset import Dataset
+from vae.models.trained_model import TrainedModel
+from vae.report.environment import dataset_metadata, software_versions
 
 _TEXT = """\
-# Model card: recommendations for {dataset}
+# TrainedModel card: recommendations for {dataset}
 
 A variational autoencoder for collaborative filtering (Mult-VAE, Liang et al. 2018,
 arXiv:1802.05814). From the items that a user knows it ranks all others. It knows nothing but
@@ -23,11 +23,11 @@ arXiv:1802.05814). From the items that a user knows it ranks all others. It know
 ## Signatures
 
 `serving_default` takes `histories`, a (users, length) matrix of {id_type} item ids. Rows are filled
-up with {filler}; an id that the model does not know is ignored. It answers with `items` and
+up with {padding_value}; an id that the model does not know is ignored. It answers with `items` and
 `scores`, (users, {k}), best first, and `known_items`, (users,). Items of the history are never
 among the answers. Where a user has no known item, `known_items` is 0 and the answers are the most
 popular items, scored with the logarithm of their share of the training users. A list that ends
-early is filled up with {filler}.
+early is filled up with {padding_value}.
 
 `columns` is the same with the columns of `item_ids.csv` in place of ids; -1 fills up.
 
@@ -40,9 +40,9 @@ early is filled up with {filler}.
 def model_card(
     config: Config,
     dataset: Dataset,
-    model: Model,
+    model: TrainedModel,
     figures: Mapping[str, float],
-    filler: str | int,
+    padding_value: str | int,
 ) -> str:
     """The card, as Markdown.
 
@@ -51,24 +51,24 @@ def model_card(
         dataset: what the model was trained on.
         model: knows where it comes from.
         figures: metrics by name.
-        filler: stands for no item.
+        padding_value: stands for no item.
     """
     architecture = model.architecture
     rows = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **data_facts(dataset),
+        **dataset_metadata(dataset),
         "architecture": f"{architecture.hidden_dim} {architecture.activation} units, "
         f"{architecture.latent_dim} latent dimensions",
         "weights of the last layer": config.export_dtype,
-        **model.facts,
+        **model.metadata,
         **{name: f"{value:.5f}" for name, value in figures.items()},
-        **version_facts(),
+        **software_versions(),
     }
     return _TEXT.format(
         dataset=dataset.name,
         facts=_table(rows),
-        id_type="int64" if isinstance(filler, int) else "string",
-        filler=f"`{filler}`" if isinstance(filler, int) else '`""`',
+        id_type="int64" if isinstance(padding_value, int) else "string",
+        padding_value=f"`{padding_value}`" if isinstance(padding_value, int) else '`""`',
         k=min(config.top_results, architecture.items),
         flags=_table(model.flags),
     )

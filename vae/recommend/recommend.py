@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from vae.baselines.popularity import popularity_scores, recommend_popular
 from vae.config import Config
-from vae.load import Dataset
+from vae.load.dataset import Dataset
 from vae.load.fold_in import UserHistories
 from vae.models.precision import choose_precision
 from vae.models.sparse_input import feed
-from vae.models.trained_model import Model, open_model
+from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.recommend.writer import table_writer
 from vae.utils.distributed import Workers
 from vae.utils.run_log import RunLog
@@ -36,7 +36,7 @@ def recommend(
     dataset: Dataset,
     workers: Workers,
     log: RunLog,
-    model: Model,
+    model: TrainedModel,
     users: UserHistories,
     titles: pa.Array | None = None,
 ) -> dict[str, float]:
@@ -74,7 +74,7 @@ def _write(
     dataset: Dataset,
     workers: Workers,
     log: RunLog,
-    model: Model,
+    model: TrainedModel,
     users: UserHistories,
     titles: pa.Array | None,
 ) -> int:
@@ -92,7 +92,7 @@ def _write(
     k, batch = min(config.top_results, model.architecture.items), config.batch_size_validation
     cold_users = 0
     with (
-        open_model(config, workers, model, k, batch, precision, seen_apart=True) as (
+        open_inference_session(config, workers, model, k, batch, precision, seen_apart=True) as (
             session,
             ranking,
         ),

@@ -7,9 +7,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.load import Dataset
+from vae.load.dataset import Dataset
 from vae.load.fold_in import find_ids
-from vae.models.trained_model import Model
+from vae.models.trained_model import TrainedModel
 
 _SHOWN = 10
 _EXAMPLES = 3
@@ -33,7 +33,7 @@ def find_item(raw_id: str, dataset: Dataset) -> int:
 
 
 def similar_items_table(
-    dataset: Dataset, model: Model, column: int, titles: pa.Array | None
+    dataset: Dataset, model: TrainedModel, column: int, titles: pa.Array | None
 ) -> str:
     """The items nearest to one of the data set, human-readable.
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from vae.errors import UserError
-from vae.load import Dataset
 from vae.load.columns import Columns
 from vae.load.csv_file import csv_column_names, read_csv
+from vae.load.dataset import Dataset
 from vae.load.fold_in import find_ids
 from vae.utils.atomic import require_regular_file
 

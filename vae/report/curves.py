@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from vae.metrics import LIANG_METRICS
-from vae.report.epoch_log import History
+from vae.metrics.ranking import METRICS, SELECTION_METRIC
+from vae.report.epoch_log import EpochLog
 
 _WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 144  # inches, and dots an inch
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")
@@ -19,23 +19,23 @@ _FEW_POINTS = 40
 """So many, at most, are marked one by one."""
 
 
-def draw_curves(history: History) -> dict[str, bytes]:
+def draw_curves(history: EpochLog) -> dict[str, bytes]:
     """PNG images by name; a figure that was never logged has none."""
     return {name: _png(figure) for name, figure in _figures(history)}
 
 
-def _figures(history: History) -> Iterator[tuple[str, Figure]]:
+def _figures(history: EpochLog) -> Iterator[tuple[str, Figure]]:
     if history.series("loss")[0]:
         yield "loss", _loss(history)
         yield "kl", _kl(history)
-    if history.series(LIANG_METRICS[0])[0]:
+    if history.series(SELECTION_METRIC)[0]:
         yield "validation", _validation(history)
         yield "throughput", _throughput(history)
     if history.series("loss_scale")[0]:
         yield "loss_scale", _loss_scale(history)
 
 
-def _loss(history: History) -> Figure:
+def _loss(history: EpochLog) -> Figure:
     """The objective, and the likelihood's part of it."""
     figure, (axes,) = _panels(1, "Training loss")
     _line(axes, history, "loss", _COLOURS[0])
@@ -45,7 +45,7 @@ def _loss(history: History) -> Figure:
     return figure
 
 
-def _kl(history: History) -> Figure:
+def _kl(history: EpochLog) -> Figure:
     """The KL term, and its weight below it."""
     figure, (above, below) = _panels(2, "KL divergence and its weight")
     _line(above, history, "kl_divergence", _COLOURS[0])
@@ -56,10 +56,10 @@ def _kl(history: History) -> Figure:
     return figure
 
 
-def _validation(history: History) -> Figure:
+def _validation(history: EpochLog) -> Figure:
     """The metrics with a band of one standard error, and the best validation."""
     figure, (axes,) = _panels(1, "Validation (bands: ± one standard error)")
-    for name, colour in zip(LIANG_METRICS, _COLOURS, strict=True):
+    for name, colour in zip(METRICS, _COLOURS, strict=True):
         _line(axes, history, name, colour)
         epochs, means = history.series(name)
         errors = dict(zip(*history.series(f"{name}_se"), strict=True))
@@ -68,9 +68,9 @@ def _validation(history: History) -> Figure:
             for sign in (-1, 1)
         )
         axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-    epochs, means = history.series(LIANG_METRICS[0])
+    epochs, means = history.series(SELECTION_METRIC)
     best = max(range(len(means)), key=means.__getitem__)
-    label = f"best {LIANG_METRICS[0]}: {means[best]:.4f} at epoch {epochs[best]}"
+    label = f"best {SELECTION_METRIC}: {means[best]:.4f} at epoch {epochs[best]}"
     axes.plot(
         epochs[best], means[best], "o", color=_COLOURS[0], fillstyle="none", ms=11, label=label
     )
@@ -79,7 +79,7 @@ def _validation(history: History) -> Figure:
     return figure
 
 
-def _throughput(history: History) -> Figure:
+def _throughput(history: EpochLog) -> Figure:
     """The speed of training."""
     figure, (axes,) = _panels(1, "Training speed")
     _line(axes, history, "train_throughput", _COLOURS[0])
@@ -89,7 +89,7 @@ def _throughput(history: History) -> Figure:
     return figure
 
 
-def _loss_scale(history: History) -> Figure:
+def _loss_scale(history: EpochLog) -> Figure:
     """The factor that keeps float16 from underflowing."""
     figure, (axes,) = _panels(1, "Loss scale of mixed precision")
     _line(axes, history, "loss_scale", _COLOURS[0])
@@ -111,7 +111,7 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _line(axes: Axes, history: History, name: str, colour: str) -> None:
+def _line(axes: Axes, history: EpochLog, name: str, colour: str) -> None:
     epochs, values = history.series(name)
     marker = "." if len(epochs) <= _FEW_POINTS else ""
     axes.plot(epochs, values, color=colour, marker=marker, label=name.replace("_", " "))

@@ -11,13 +11,13 @@ import scipy
 import tensorflow.compat.v1 as tf
 
 from vae import __version__
-from vae.load import Dataset
+from vae.load.dataset import Dataset
 from vae.utils.distributed import Workers
 
-Facts = dict[str, str]
+Metadata = dict[str, str]
 
 
-def data_facts(dataset: Dataset) -> Facts:
+def dataset_metadata(dataset: Dataset) -> Metadata:
     """Counts of a prepared data set."""
     users, items = dataset.train.shape
     return {
@@ -29,11 +29,11 @@ def data_facts(dataset: Dataset) -> Facts:
         "density": f"{dataset.train.nnz / users / items:.3%}",
         "validation users": f"{len(dataset.validation.user_ids):,}",
         "test users": f"{len(dataset.test.user_ids):,}",
-        "digest of the data": dataset.digest,
+        "dataset fingerprint": dataset.fingerprint,
     }
 
 
-def machine_facts(workers: Workers) -> Facts:
+def hardware_metadata(workers: Workers) -> Metadata:
     """The hardware of rank 0's host."""
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
@@ -50,7 +50,7 @@ def machine_facts(workers: Workers) -> Facts:
     }
 
 
-def version_facts() -> Facts:
+def software_versions() -> Metadata:
     """The programs that the run was made with."""
     return {
         "vae": __version__,

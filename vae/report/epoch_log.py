@@ -21,7 +21,7 @@ _MAX_FIGURE = 2.0**128
 """float32's range, in which all figures of training lie."""
 
 
-class History:
+class EpochLog:
     """One row an epoch, one column a figure; see ``RunLog``.
 
     The first epoch that is added says where a run starts: rows of earlier epochs stay, as those of

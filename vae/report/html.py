@@ -11,8 +11,8 @@ from typing import Any
 
 from vae.cli import as_json
 from vae.config import Config
-from vae.metrics import LIANG_METRICS
-from vae.report.environment import Facts
+from vae.metrics.ranking import METRICS, SELECTION_METRIC
+from vae.report.environment import Metadata
 from vae.utils.run_log import UNITS
 
 _CAPTIONS = {
@@ -69,7 +69,7 @@ def report_page(
     summary: Mapping[str, float],
     curves: Mapping[str, bytes],
     epochs: list[int],
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, Metadata],
 ) -> str:
     """The page, as HTML.
 
@@ -88,7 +88,7 @@ def report_page(
         "<h2>Learning curves</h2>",
         _about_curves(epochs),
         f'<div class="columns">{"".join(_image(*curve) for curve in curves.items())}</div>',
-        "<h2>Facts</h2>",
+        "<h2>Metadata</h2>",
         f'<div class="columns">{"".join(tables)}</div>',
         "<h2>Flags</h2>",
         "<p>Those that differ from their defaults are marked.</p>",
@@ -104,10 +104,10 @@ def report_page(
 
 def _scores(summary: Mapping[str, float]) -> str:
     """The test's metrics beside those of the most popular items."""
-    if f"test_{LIANG_METRICS[0]}" not in summary:
+    if f"test_{SELECTION_METRIC}" not in summary:
         return "<p>This run did not test the model: add --test.</p>"
     rows = []
-    for name in LIANG_METRICS:
+    for name in METRICS:
         model, popular = (_with_error(summary, f"{kind}_{name}") for kind in ("test", "popularity"))
         baseline = summary[f"popularity_{name}"]
         ratio = f"{summary[f'test_{name}'] / baseline:.2f}" if baseline else "-"
@@ -139,9 +139,9 @@ def _image(name: str, png: bytes) -> str:
     )
 
 
-def _closing_figures(summary: Mapping[str, float]) -> Facts:
+def _closing_figures(summary: Mapping[str, float]) -> Metadata:
     """What the table of the test does not show."""
-    shown = tuple(f"{kind}_{name}" for kind in ("test", "popularity") for name in LIANG_METRICS)
+    shown = tuple(f"{kind}_{name}" for kind in ("test", "popularity") for name in METRICS)
     return {
         name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"
         for name, value in summary.items()
@@ -170,7 +170,7 @@ def _value(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _table(title: str, facts: Facts) -> str:
+def _table(title: str, facts: Metadata) -> str:
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()
     )

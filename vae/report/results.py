@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
-from vae.load import Dataset
-from vae.report.environment import data_facts, machine_facts, version_facts
-from vae.report.epoch_log import History
-from vae.utils.atomic import make_folder, write_whole, written
-from vae.utils.distributed import Workers
+from vae.load.dataset import Dataset
+from vae.report.environment import dataset_metadata, hardware_metadata, software_versions
+from vae.report.epoch_log import EpochLog
+from vae.report.tensorboard import TensorBoardWriter
+from vae.utils.atomic import lock_folder, make_folder, write_whole, written
+from vae.utils.distributed import Workers, raise_on_all
+from vae.utils.run_log import Callback, RunLog
 
 
 class Results:
@@ -37,7 +41,7 @@ class Results:
             )
         make_folder(folder, "--results_dir")
         self._folder = folder
-        self.history = History(folder / "epochs.csv")
+        self.history = EpochLog(folder / "epochs.csv")
 
     def write(
         self, config: Config, dataset: Dataset, workers: Workers, summary: Mapping[str, float]
@@ -60,9 +64,9 @@ class Results:
         for name, png in curves.items():
             self._write(f"{name}.png", png)
         facts = {
-            "Data set": data_facts(dataset),
-            "Hardware": machine_facts(workers),
-            "Versions": version_facts(),
+            "Data set": dataset_metadata(dataset),
+            "Hardware": hardware_metadata(workers),
+            "Versions": software_versions(),
         }
         page = report_page(config, summary, curves, self.history.epochs(), facts)
         # A path may hold bytes that are no UTF-8.
@@ -71,3 +75,70 @@ class Results:
     def _write(self, name: str, content: str | bytes) -> None:
         with written("--results_dir", self._folder / name):
             write_whole(self._folder / name, content)
+
+
+@contextmanager
+def open_outputs(
+    config: Config, workers: Workers, trains: bool
+) -> Iterator[tuple[RunLog, Results | None]]:
+    """Lock the folders of a run, and open its log and the folder of its results.
+
+    Rank 0 alone locks and writes. The log is opened last: a run that is refused leaves the log,
+    which it may share with another run, as it is.
+
+    Args:
+        config: names the folders.
+        workers: all call this together.
+        trains: whether checkpoints will be written.
+
+    Raises:
+        UserError: a folder cannot be written, or another run is writing there; on all ranks.
+    """
+    is_first = workers.rank == 0
+    with ExitStack() as locks:
+        folders = _folders(config, trains) if is_first else {}
+        raise_on_all(workers, lambda: _lock(folders, locks))
+        results, callbacks = raise_on_all(
+            workers, lambda: _open_results(config) if is_first else (None, [])
+        )
+        log = raise_on_all(workers, lambda: RunLog(config.log_path, is_first, callbacks))
+        yield log, results
+
+
+def _folders(config: Config, trains: bool) -> dict[str, Path]:
+    """The folders that the run writes to, by the flags that name them."""
+    named = {
+        "--checkpoint_dir": config.checkpoint_dir if trains else None,
+        "--results_dir": config.results_dir,
+    }
+    return {flag: path for flag, path in named.items() if path is not None}
+
+
+def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
+    """Keep other runs from writing into these folders until ``locks`` is closed.
+
+    Raises:
+        UserError: one cannot be written, or another run is writing there.
+    """
+    # One folder may have both roles, and can be locked once.
+    distinct = {path.resolve(): (flag, path) for flag, path in folders.items()}
+    for flag, path in distinct.values():
+        make_folder(path, flag)
+        try:
+            locks.callback(os.close, lock_folder(path))
+        except BlockingIOError:
+            raise UserError(
+                f"{flag} {path}: another run is writing there; wait for its end, or name another "
+                "folder."
+            ) from None
+
+
+def _open_results(config: Config) -> tuple[Results | None, list[Callback]]:
+    """The folder of results, if the flags ask for one, and the callbacks of the log."""
+    callbacks: list[Callback] = []
+    results = Results(config.results_dir) if config.results_dir else None
+    if results:
+        callbacks.append(results.history)
+    if config.tensorboard_dir:
+        callbacks.append(TensorBoardWriter(config.tensorboard_dir))
+    return results, callbacks

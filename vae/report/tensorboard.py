@@ -1,4 +1,4 @@
-"""Summaries for TensorBoard, one point an epoch."""
+"""TensorBoardWriter for TensorBoard, one point an epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VALIDATION = ("ndcg", "recall", "valid_")
 """What the names of a validation's figures begin with."""
 
 
-class Summaries:
+class TensorBoardWriter:
     """Writes each epoch's figures to an event file, when they come: see ``RunLog``.
 
     Args:

@@ -33,9 +33,16 @@ come last. SLURM_NTASKS is not among them: a batch script of one process has it 
 
 
 class Workers(Protocol):
-    """What a worker knows of the others and what they do together.
+    """A rank's view of the job, and the collective operations.
 
-    Whatever talks to the others must be called by all of them, in the same order.
+    All ranks must call the collective operations, in the same order.
+
+    Attributes:
+        rank: 0 to ``size`` - 1.
+        size: ranks of the job.
+        local_rank: the rank among those of this host.
+        local_size: ranks of this host.
+        description: for the log.
     """
 
     rank: int
@@ -45,23 +52,26 @@ class Workers(Protocol):
     description: str
 
     def optimizer(self, optimizer: Any) -> Any:
-        """The optimizer, applying the sum of all workers' gradients."""
+        """Wrap an optimizer so that it applies the sum of all ranks' gradients."""
 
-    def sum_tensor(self, tensor: Any) -> Any:
-        """A tensor of the graph, summed over the workers at each run."""
+    def allreduce_tensor(self, tensor: Any) -> Any:
+        """Return a tensor of the graph that sums a tensor over the ranks at each run."""
+
+    def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
+        """Sum values over the ranks, element by element, in float64."""
+
+    def allgather_object(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in order, on every rank; anything that pickles."""
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Return rank 0's value on every rank; anything that pickles."""
 
     def broadcast_variables(self, session: Any) -> None:
-        """Gives every worker rank 0's variables of the session's graph."""
-
-    def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, in order, on every rank; any objects that pickle."""
-
-    def sum(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Element-wise sum over the workers, in float64."""
+        """Overwrite every rank's variables of the session's graph with rank 0's."""
 
 
 class SingleWorker:
-    """A process alone: nobody to talk to."""
+    """A single process, without Horovod."""
 
     rank = 0
     size = 1
@@ -72,23 +82,27 @@ class SingleWorker:
         self.description = description
 
     def optimizer(self, optimizer: Any) -> Any:
-        """The optimizer itself."""
+        """Return the optimizer as it is."""
         return optimizer
 
-    def sum_tensor(self, tensor: Any) -> Any:
-        """The tensor itself."""
+    def allreduce_tensor(self, tensor: Any) -> Any:
+        """Return the tensor as it is."""
         return tensor
 
-    def broadcast_variables(self, session: Any) -> None:
-        """Nothing to do."""
+    def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
+        """Return the values as they are."""
+        return np.asarray(values, dtype=np.float64)
 
-    def gather(self, value: Any) -> list[Any]:
-        """The value alone."""
+    def allgather_object(self, value: Any) -> list[Any]:
+        """Return the value alone."""
         return [value]
 
-    def sum(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """The values themselves."""
-        return np.asarray(values, dtype=np.float64)
+    def broadcast_object(self, value: Any) -> Any:
+        """Return the value as it is."""
+        return value
+
+    def broadcast_variables(self, session: Any) -> None:
+        """Do nothing."""
 
 
 class HorovodWorkers:
@@ -111,40 +125,46 @@ class HorovodWorkers:
         self.description = f"{self.size} workers (Horovod)"
 
     def optimizer(self, optimizer: Any) -> Any:
-        """Horovod's wrapper; a sum, since each worker divides by the global batch's users."""
+        """Wrap it in Horovod's; a sum, since each rank divides by the global batch's users."""
         return self._hvd.DistributedOptimizer(
             optimizer, op=self._hvd.Sum, compression=self._compression
         )
 
-    def sum_tensor(self, tensor: Any) -> Any:
-        """An allreduce in the graph."""
+    def allreduce_tensor(self, tensor: Any) -> Any:
+        """Add an allreduce to the graph."""
         return self._hvd.allreduce(tensor, op=self._hvd.Sum)
 
-    def broadcast_variables(self, session: Any) -> None:
-        """Overwrites all variables with rank 0's."""
-        session.run(self._hvd.broadcast_global_variables(0))
-
-    def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, pickled on their way."""
-        with self._side_session() as session:
-            # Without a name Horovod takes the value's type, and ranks with values of different
-            # types would wait for each other for ever.
-            return list(self._hvd.allgather_object(value, session=session, name="gather"))
-
-    def sum(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """An allreduce of its own."""
+    def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
+        """Run an allreduce of its own."""
         import tensorflow.compat.v1 as tf
 
         with self._side_session() as session:
             tensor = tf.constant(values, tf.float64)
             total: NDArray[np.float64] = session.run(
-                self._hvd.allreduce(tensor, op=self._hvd.Sum, name="sum")
+                self._hvd.allreduce(tensor, op=self._hvd.Sum, name="allreduce")
             )
             return total
 
+    # The collectives on objects have names of ours: by default Horovod takes the type of the value,
+    # and ranks with values of different types would wait for each other for ever.
+
+    def allgather_object(self, value: Any) -> list[Any]:
+        """Pickle, allgather and unpickle."""
+        with self._side_session() as session:
+            return list(self._hvd.allgather_object(value, session=session, name="allgather"))
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Pickle, broadcast and unpickle."""
+        with self._side_session() as session:
+            return self._hvd.broadcast_object_fn(0, session, name="broadcast")(value)
+
+    def broadcast_variables(self, session: Any) -> None:
+        """Broadcast the global variables."""
+        session.run(self._hvd.broadcast_global_variables(0))
+
     @contextmanager
     def _side_session(self) -> Iterator[Any]:
-        """A small graph on the CPU, beside the model's."""
+        """A session with a small graph on the CPU, beside the model's."""
         import tensorflow.compat.v1 as tf
 
         settings = tf.ConfigProto(device_count={"GPU": 0})
@@ -152,8 +172,8 @@ class HorovodWorkers:
             yield session
 
 
-def connect(fp16_allreduce: bool = False) -> Workers:
-    """Joins the other workers that mpirun, horovodrun or srun started, if any.
+def init(fp16_allreduce: bool = False) -> Workers:
+    """Join the other workers that mpirun, horovodrun or srun started, if any.
 
     Raises:
         UserError: several processes were started and cannot work together: Horovod is missing,
@@ -161,7 +181,7 @@ def connect(fp16_allreduce: bool = False) -> Workers:
     """
     variable, launched = _launched()
     if launched == 1:
-        return SingleWorker("1 worker (started alone, so Horovod is not used)")
+        return SingleWorker("1 worker (single process, no Horovod)")
     if importlib.util.find_spec("horovod") is None:
         raise UserError(
             f"{launched} workers were started but Horovod is not installed, so they could not work "
@@ -211,10 +231,10 @@ def _positive(name: str, value: str) -> int:
     return number
 
 
-def together(workers: Workers, action: Callable[[], Result]) -> Result:
-    """This rank's result of an action that every rank takes, or any rank's ``UserError`` on all.
+def raise_on_all(workers: Workers, action: Callable[[], Result]) -> Result:
+    """Return this rank's result of an action, or raise any rank's ``UserError`` on all ranks.
 
-    So no rank waits for ever for one that has given up.
+    So no rank waits for ever for one that has failed.
 
     Raises:
         UserError: the action raised one on some rank.
@@ -224,7 +244,7 @@ def together(workers: Workers, action: Callable[[], Result]) -> Result:
         result = action()
     except UserError as error:
         problem = (str(error), error.exit_code)
-    for rank, found in enumerate(workers.gather(problem)):
+    for rank, found in enumerate(workers.allgather_object(problem)):
         if found is not None:
             message, exit_code = found
             where = f"rank {rank}: " if workers.size > 1 else ""
@@ -232,23 +252,32 @@ def together(workers: Workers, action: Callable[[], Result]) -> Result:
     return cast(Result, result)
 
 
-def check_agreement(workers: Workers, facts: Mapping[str, Any]) -> None:
-    """Makes sure that all ranks were started alike.
+def on_rank_0(workers: Workers, action: Callable[[], Result]) -> Result:
+    """Return the result of an action that rank 0 alone takes, on all ranks.
 
     Raises:
-        UserError: a fact differs between two ranks; raised on all of them.
+        UserError: the action raised one; raised on all ranks.
     """
-    everyone = workers.gather(dict(facts))
+    result = raise_on_all(workers, lambda: action() if workers.rank == 0 else None)
+    return cast(Result, workers.broadcast_object(result))
+
+
+def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:
+    """Make sure that all ranks were started with the same flags and data.
+
+    Raises:
+        UserError: a value differs between two ranks; raised on all of them.
+    """
+    everyone = workers.allgather_object(dict(values))
     for rank, theirs in enumerate(everyone):
         for name, value in everyone[0].items():
             if theirs[name] != value:
                 raise UserError(
-                    f"The workers were started differently: {name} is {value!r} on rank 0 and "
-                    f"{theirs[name]!r} on rank {rank}; start all of them with the same command "
-                    "and the same data."
+                    f"Workers disagree on {name}: {value!r} on rank 0 and {theirs[name]!r} on rank "
+                    f"{rank}; start all of them with the same command and the same data."
                 )
 
 
-def share(total: int, rank: int, workers: int) -> slice:
-    """The rank's part of ``total`` things in order; parts differ by at most one."""
+def shard(total: int, rank: int, workers: int) -> slice:
+    """Return the rank's range of ``total`` elements; the ranges differ by at most one in length."""
     return slice(rank * total // workers, (rank + 1) * total // workers)

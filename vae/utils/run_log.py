@@ -12,16 +12,19 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from vae.cli import as_json
+from vae.config import Config
 from vae.errors import UserError
-from vae.metrics import LIANG_METRICS
+from vae.metrics.ranking import METRICS
 from vae.utils.atomic import discard, written
+from vae.utils.distributed import Workers
 from vae.utils.dllogger_fallback import Step
 
 try:
@@ -51,13 +54,13 @@ UNITS: dict[str, str | None] = {
 } | {
     f"{prefix}{metric}{suffix}": None
     for prefix in ("", "final_", "best_", "test_", "popularity_")
-    for metric in LIANG_METRICS
+    for metric in METRICS
     for suffix in ("", "_se")
 }
 """Units of what is logged; metrics and their standard errors have none."""
 
 
-class Follower(Protocol):
+class Callback(Protocol):
     """Whoever wants the figures of a run as they come."""
 
     def add(self, epoch: int, figures: Mapping[str, float]) -> None:
@@ -70,18 +73,18 @@ class RunLog:
     Args:
         path: JSON lines are appended here.
         enabled: False on every rank but 0.
-        followers: get every epoch's figures as well.
+        callbacks: get every epoch's figures as well.
 
     Raises:
         UserError: the file cannot be opened.
     """
 
     def __init__(
-        self, path: Path, enabled: bool = True, followers: Sequence[Follower] = ()
+        self, path: Path, enabled: bool = True, callbacks: Sequence[Callback] = ()
     ) -> None:
         self._path = path
         self._logger: Any = None
-        self._followers = followers
+        self._callbacks = callbacks
         if not enabled:
             return
         self._descriptor = _open_to_append(path)
@@ -91,6 +94,20 @@ class RunLog:
         console = dllogger.StdOutBackend(dllogger.Verbosity.VERBOSE)
         self._logger = dllogger.Logger([stream, console])
 
+    def begin(self, workers: Workers, config: Config, descriptions: Iterable[str]) -> None:
+        """Log what a run begins with: its parameters, the units, and what is known of its inputs.
+
+        Args:
+            workers: for the number of workers.
+            config: the flags, logged as the parameters.
+            descriptions: further sentences.
+        """
+        self.say(f"Workers: {workers.description}.")
+        self.log("PARAMETER", as_json(config))
+        self.units(UNITS)
+        for sentence in descriptions:
+            self.say(sentence)
+
     def units(self, units: Mapping[str, str | None]) -> None:
         """Write the metadata lines; people read five digits, JSON holds them all."""
         if self._logger is not None:
@@ -98,10 +115,6 @@ class RunLog:
                 described = {"unit": unit} if unit else {}
                 with self._line() as logger:
                     logger.metadata(metric, described | {"format": ":.5g"})
-
-    def parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Log the run's settings under the step ``PARAMETER``."""
-        self.log("PARAMETER", parameters)
 
     def log(self, step: Step, data: Mapping[str, Any]) -> None:
         """Log one step: ``(epoch,)``, or ``()`` for the run's summary. Nothing is logged for {}.
@@ -114,8 +127,8 @@ class RunLog:
             with self._line() as logger, tqdm.external_write_mode():
                 logger.log(step, plain)
             if isinstance(step, tuple) and step:
-                for follower in self._followers:
-                    follower.add(step[0], plain)
+                for callback in self._callbacks:
+                    callback.add(step[0], plain)
 
     @contextmanager
     def _line(self) -> Iterator[Any]:

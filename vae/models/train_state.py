@@ -23,12 +23,12 @@ _MAX_NDCG = 1 + 1e-9
 
 
 @dataclass(frozen=True)
-class RunState:
+class TrainState:
     """Everything of a run that is not a TensorFlow variable; the same on every rank.
 
     Attributes:
         architecture: fields of the model's ``Architecture``.
-        data_digest: the digest of the prepared data.
+        dataset_fingerprint: that of the prepared data.
         config: the flags of the run, as JSON values.
         epoch: epochs completed.
         batch: batches completed of the epoch after those.
@@ -42,7 +42,7 @@ class RunState:
     """
 
     architecture: dict[str, Any]
-    data_digest: str
+    dataset_fingerprint: str
     config: dict[str, Any]
     epoch: int = 0
     batch: int = 0
@@ -55,12 +55,14 @@ class RunState:
     validation_is_due: bool = False
 
     @classmethod
-    def new(cls, architecture: Architecture, data_digest: str, config: dict[str, Any]) -> RunState:
+    def new(
+        cls, architecture: Architecture, dataset_fingerprint: str, config: dict[str, Any]
+    ) -> TrainState:
         """The state of a run that has not begun."""
-        return cls(dataclasses.asdict(architecture), data_digest, config)
+        return cls(dataclasses.asdict(architecture), dataset_fingerprint, config)
 
     @classmethod
-    def from_json(cls, document: Any) -> RunState:
+    def from_json(cls, document: Any) -> TrainState:
         """The state that a JSON object holds.
 
         Raises:
@@ -90,7 +92,7 @@ class RunState:
                 f"step is {self.step}, more than {self.epoch} epochs of {users} users have"
             )
 
-    def after_step(self, losses: NDArray[np.float32], seconds: float) -> RunState:
+    def after_step(self, losses: NDArray[np.float32], seconds: float) -> TrainState:
         """The state one batch further on.
 
         Args:
@@ -105,13 +107,13 @@ class RunState:
             seconds=self.seconds + seconds,
         )
 
-    def after_epoch(self) -> RunState:
+    def after_epoch(self) -> TrainState:
         """The state at the start of the next epoch."""
         return dataclasses.replace(
             self, epoch=self.epoch + 1, batch=0, losses=[0.0] * _LOSSES, seconds=0.0
         )
 
-    def after_validation(self, ndcg: float) -> RunState:
+    def after_validation(self, ndcg: float) -> TrainState:
         """The state with one more validation counted."""
         validated = dataclasses.replace(self, validation_is_due=False)
         # Not a number, where no validation user has anything to rank, is never the best.
@@ -123,11 +125,11 @@ class RunState:
             validated, validations_since_best=self.validations_since_best + 1
         )
 
-    def before_validation(self) -> RunState:
+    def before_validation(self) -> TrainState:
         """The state of a run that has to make up for a validation."""
         return dataclasses.replace(self, validation_is_due=True)
 
-    def without_best(self) -> RunState:
+    def without_best(self) -> TrainState:
         """The state of a run whose best checkpoint is gone."""
         return dataclasses.replace(self, best_ndcg=None, best_step=None, validations_since_best=0)
 
