@@ -30,6 +30,7 @@ def flag(
     lt: float = math.inf,
     choices: Sequence[str] | None = None,
     bare: bool | None = None,
+    affects: str | None = None,
 ) -> Any:
     """A dataclass field that is a command-line flag of the same name.
 
@@ -43,9 +44,19 @@ def flag(
         choices: the only values allowed.
         bare: value of the flag given without one, which no text on a command line can give; None
             where it must have one.
+        affects: what comes out differently with another value: ``"training"`` (the weights),
+            ``"order"`` (the weights, through the users that a batch holds) or ``"data"`` (what is
+            prepared); None for neither.
     """
     limits = {"ge": ge, "le": le, "lt": lt}
-    metadata = {"group": group, "help": help, "limits": limits, "choices": choices, "bare": bare}
+    metadata = {
+        "group": group,
+        "help": help,
+        "limits": limits,
+        "choices": choices,
+        "bare": bare,
+        "affects": affects,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -140,12 +140,20 @@ class Config:
     activation: str = flag(
         MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
     )
-    dropout: float = flag(MODEL, 0.5, "share of a user's items dropped from the input", ge=0, lt=1)
-    total_anneal_steps: int = flag(
-        MODEL, 15000, "steps in which the KL term's weight would rise from 0 to 1", ge=1
+    dropout: float = flag(
+        MODEL, 0.5, "share of a user's items dropped from the input", ge=0, lt=1, affects="training"
     )
-    anneal_cap: float = flag(MODEL, 0.1, "largest weight of the KL term", ge=0)
-    lam: float = flag(MODEL, 0.0, "weight of the L2 penalty on the kernels", ge=0)
+    total_anneal_steps: int = flag(
+        MODEL,
+        15000,
+        "steps in which the KL term's weight would rise from 0 to 1",
+        ge=1,
+        affects="training",
+    )
+    anneal_cap: float = flag(MODEL, 0.1, "largest weight of the KL term", ge=0, affects="training")
+    lam: float = flag(
+        MODEL, 0.0, "weight of the L2 penalty on the kernels", ge=0, affects="training"
+    )
 
     preset: str | None = flag(
         OPTIMISATION,
@@ -157,12 +165,18 @@ class Config:
     )
     epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)
     batch_size_train: int = flag(
-        OPTIMISATION, 24576, "users in a global training batch (all workers together)", ge=1
+        OPTIMISATION,
+        24576,
+        "users in a global training batch (all workers together)",
+        ge=1,
+        affects="order",
     )
-    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", ge=0)
-    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", ge=0, lt=1)
-    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", ge=0, lt=1)
-    validation_step: int = flag(OPTIMISATION, 50, "epochs between two validations", ge=1)
+    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", ge=0, affects="training")
+    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", ge=0, lt=1, affects="training")
+    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", ge=0, lt=1, affects="training")
+    validation_step: int = flag(
+        OPTIMISATION, 50, "epochs between two validations", ge=1, affects="training"
+    )
     early_stop: int = flag(
         OPTIMISATION,
         0,
@@ -188,13 +202,20 @@ class Config:
     )
 
     amp: bool = flag(
-        EXECUTION, False, "train and benchmark in float16 on GPUs, in bfloat16 on CPUs that have it"
+        EXECUTION,
+        False,
+        "train and benchmark in float16 on GPUs, in bfloat16 on CPUs that have it",
+        affects="training",
     )
-    no_tf32: bool = flag(EXECUTION, False, "keep GPUs from rounding float32 matmuls to TF32")
-    fp16_allreduce: bool = flag(EXECUTION, False, "send gradients between workers as float16")
-    xla: bool = flag(EXECUTION, False, "compile the graph with XLA")
+    no_tf32: bool = flag(
+        EXECUTION, False, "keep GPUs from rounding float32 matmuls to TF32", affects="training"
+    )
+    fp16_allreduce: bool = flag(
+        EXECUTION, False, "send gradients between workers as float16", affects="training"
+    )
+    xla: bool = flag(EXECUTION, False, "compile the graph with XLA", affects="training")
     trace: bool = flag(EXECUTION, False, "save a timeline of one step for chrome://tracing")
-    seed: int = flag(EXECUTION, 0, "seed of everything random", ge=0, le=2**31 - 1)
+    seed: int = flag(EXECUTION, 0, "seed of everything random", ge=0, le=2**31 - 1, affects="order")
 
     @property
     def modes_of_a_model(self) -> list[str]:

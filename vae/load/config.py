@@ -54,33 +54,42 @@ class PrepareConfig:
         "CSV, TSV or Parquet files, or folders of them "
         "(none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)",
     )
-    user_col: str = flag(FILE, "userId", "column of user ids")
-    item_col: str = flag(FILE, "movieId", "column of item ids")
-    rating_col: str = flag(FILE, "rating", "column of ratings; 'none': every row counts")
+    user_col: str = flag(FILE, "userId", "column of user ids", affects="data")
+    item_col: str = flag(FILE, "movieId", "column of item ids", affects="data")
+    rating_col: str = flag(
+        FILE, "rating", "column of ratings; 'none': every row counts", affects="data"
+    )
     sep: str | None = flag(
-        FILE, None, r"column separator, \t for a tab (none: tab for .tsv, else comma)"
+        FILE,
+        None,
+        r"column separator, \t for a tab (none: tab for .tsv, else comma)",
+        affects="data",
     )
     quoting: str = flag(
         FILE,
         "minimal",
         "of text files: minimal: values may be quoted; none: quotes are part of the values",
         choices=("minimal", "none"),
+        affects="data",
     )
-    threshold: float = flag(FILE, 4.0, "keep rows with at least this rating")
+    threshold: float = flag(FILE, 4.0, "keep rows with at least this rating", affects="data")
 
-    min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", ge=1)
-    min_users_per_item: int = flag(SPLIT, 0, "drop items with fewer users", ge=0)
+    min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", ge=1, affects="data")
+    min_users_per_item: int = flag(SPLIT, 0, "drop items with fewer users", ge=0, affects="data")
     heldout_users: float | None = flag(
         SPLIT,
         None,
         f"users of the validation and of the test set each; below 1: a fraction of all users "
         f"(none: {_HELDOUT_USERS}, {_DEMO_HELDOUT_USERS} for the demo)",
         ge=1e-9,
+        affects="data",
     )
     test_proportion: float = flag(
-        SPLIT, 0.2, "share of a held-out user's items to rank", ge=1e-9, lt=1
+        SPLIT, 0.2, "share of a held-out user's items to rank", ge=1e-9, lt=1, affects="data"
     )
-    seed: int = flag(SPLIT, 0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1)
+    seed: int = flag(
+        SPLIT, 0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1, affects="data"
+    )
 
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *self._contradictions()]
