@@ -353,7 +353,7 @@ BAD_FLAGS = [
     (["stray"], "stray"),
     (["--seed"], "--seed"),
     (["--seed", "one"], "--seed"),
-    (["--seed", "-1"], "--seed -1 is out of range, give 0 to 2147483647"),
+    (["--seed", "-1"], "--seed -1 is out of range: 0 to 2147483647"),
     (["--threshold", "nan"], "--threshold nan is out of range"),
     (["--threshold", "high"], "--threshold"),
     (["--test_proportion", "1"], "--test_proportion 1.0 is out of range"),

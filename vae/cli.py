@@ -1,7 +1,7 @@
 """Command lines from frozen dataclasses, one flag per field, and the exit codes of the programs.
 
-Both ``main.py`` and ``prepare_dataset.py`` describe their flags this way, so a default, a range and
-a help text stand in one place.
+``main.py`` and ``prepare_dataset.py`` both define their flags this way: the default, the range and
+the help text of a flag stand in one place.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def flag(
     choices: Sequence[str] | None = None,
     bare: bool | None = None,
     affects: str | None = None,
+    needs: Sequence[str] = (),
 ) -> Any:
-    """A dataclass field that is a command-line flag of the same name.
+    """Define a dataclass field that is a command-line flag of the same name.
 
     Args:
         group: heading in ``--help``.
@@ -41,12 +42,11 @@ def flag(
         ge: values must be greater than or equal to this.
         le: values must be less than or equal to this.
         lt: values must be less than this.
-        choices: the only values allowed.
-        bare: value of the flag given without one, which no text on a command line can give; None
-            where it must have one.
-        affects: what comes out differently with another value: ``"training"`` (the weights),
-            ``"order"`` (the weights, through the users that a batch holds) or ``"data"`` (what is
-            prepared); None for neither.
+        choices: allowed values; None for all of the type.
+        bare: value of the flag without an argument; None if the argument is required.
+        affects: result that depends on the value: ``"training"`` (the weights), ``"order"`` (the
+            weights, through the users of each batch) or ``"data"`` (the prepared data set).
+        needs: other flags; without any of them this one has no effect.
     """
     limits = {"ge": ge, "le": le, "lt": lt}
     metadata = {
@@ -56,6 +56,7 @@ def flag(
         "choices": choices,
         "bare": bare,
         "affects": affects,
+        "needs": needs,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -67,29 +68,32 @@ def parse(
     arguments: Sequence[str] | None,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Options:
-    """The options that a command line gives.
+    """Return the options of a command line.
 
     Args:
-        options: a dataclass of ``flag`` fields.
+        options: dataclass of ``flag`` fields.
         prog: name of the program.
-        description: what it does, for ``--help``.
-        arguments: the command line; None: that of this process.
-        presets: other defaults, by the value of ``--preset`` that asks for them.
+        description: of the program, for ``--help``.
+        arguments: command line; None for that of this process.
+        presets: values of flags that are not given, by the value of ``--preset``.
 
     Raises:
-        UserError: an unknown flag, a value of the wrong type, or whatever ``options`` refuses.
+        UserError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
     """
     parser = build_parser(options, prog, description)
-    values = _values(parser, arguments)
-    if presets and values["preset"]:
-        parser.set_defaults(**presets[values["preset"]])
-        values = _values(parser, arguments)
-    return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    given = _given(parser, options, arguments)
+    preset = presets[given["preset"]] if presets and "preset" in given else {}
+    return options(**{**preset, **given})
 
 
 def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:
-    """The parser behind ``--help``, with one flag for each field of ``options``."""
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    """Return the parser behind ``--help``; its result holds the flags that were given only."""
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     types = get_type_hints(options)
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -102,65 +106,80 @@ def build_parser(options: type, prog: str, description: str) -> argparse.Argumen
         else:
             groups[name].add_argument(
                 f"--{field.name}",
-                # A flag that takes several values may be given several times as well.
+                # A flag with several values can be repeated.
                 action="extend" if types[field.name] in _SEVERAL else "store",
                 type=_converter(types[field.name]),
-                nargs=_count(types[field.name], field.metadata["bare"]),
-                default=field.default,
+                nargs=_nargs(types[field.name], field.metadata["bare"]),
                 choices=field.metadata["choices"],
                 const=field.metadata["bare"],
-                help=text if field.default is None else f"{text} (default: %(default)s)",
+                help=text if field.default is None else f"{text} (default: {field.default})",
             )
     return parser
 
 
 def out_of_range(options: Any) -> Iterator[str]:
-    """A phrase for every number that is outside of its flag's range."""
+    """Yield a phrase for each number that is out of its flag's range."""
     for field in dataclasses.fields(options):
         value, limits = getattr(options, field.name), field.metadata["limits"]
         if isinstance(value, (int, float)) and not _in_range(value, limits):
-            yield f"--{field.name} {value} is out of range, give {_range_text(limits)}"
+            yield f"--{field.name} {value} is out of range: {_range_text(limits)}"
+
+
+def without_effect(options: Any) -> Iterator[str]:
+    """Yield a phrase for each flag that has no effect without another one, none of which is set.
+
+    A flag with its default value passes: it changes nothing.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    is_set = {name for name, default in defaults.items() if getattr(options, name) != default}
+    for field in dataclasses.fields(options):
+        needs = field.metadata["needs"]
+        if needs and field.name in is_set and not is_set.intersection(needs):
+            yield f"--{field.name} has no effect without {_alternatives(needs)}"
 
 
 def as_json(options: Any) -> dict[str, Any]:
-    """The options as values that JSON can hold."""
+    """Return the options as a JSON object."""
     values = dataclasses.asdict(options)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
 _OWN_MODULES = ("vae", "main", "prepare_dataset")
-"""That one of these is missing is a mistake of the program, not of its environment."""
+"""If one of these is missing, the program is at fault, not its environment."""
 
 _SEVERAL = (tuple[Path, ...] | None,)
-"""Types of flags that take several values."""
+"""Types of flags with several values."""
 
 _DASHES = "-\u2013\u2014"
-"""What a flag begins with; word processors make one long dash of two."""
+"""First characters of a flag; word processors replace two hyphens by one long dash."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a bad flag the way every other problem is reported."""
+    """A parser that raises ``UserError`` for an invalid flag."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help.")
 
 
-def _values(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> dict[str, Any]:
-    """The values of all flags by name.
+def _given(
+    parser: argparse.ArgumentParser, options: type, arguments: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the values of the flags that are given, by name.
 
     Raises:
-        UserError: as ``parse`` does; a flag that does not exist is refused with the nearest one.
+        UserError: a flag is unknown, or a value has the wrong type.
     """
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
-        nearest = ", ".join(_nearest(unknown, vars(namespace)))
+        flags = [field.name for field in dataclasses.fields(options)]
+        nearest = ", ".join(_nearest(unknown, flags))
         advice = f" (did you mean {nearest}?)" if nearest else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
-    return vars(namespace)
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(namespace).items()}
 
 
 def _nearest(unknown: Iterable[str], names: Iterable[str]) -> Iterator[str]:
-    """The flag that each misspelt one may stand for."""
+    """Yield the most similar flag of each unknown argument that looks like one."""
     for argument in unknown:
         name = argument.partition("=")[0].lstrip(_DASHES)
         if argument[:1] in _DASHES:
@@ -168,15 +187,15 @@ def _nearest(unknown: Iterable[str], names: Iterable[str]) -> Iterator[str]:
             yield from (f"--{match}" for match in found)
 
 
-def _count(hint: Any, bare: bool | None) -> str | None:
-    """How many values a flag takes, as argparse writes it: None for one."""
+def _nargs(hint: Any, bare: bool | None) -> str | None:
+    """Return argparse's ``nargs`` for a flag: None for one value."""
     if hint in _SEVERAL:
         return "+"
     return None if bare is None else "?"
 
 
 def _converter(hint: Any) -> Any:
-    """What turns a flag's text into a value: ``Path`` for a field of type ``Path | None``."""
+    """Return the function that converts a flag's text to a value of its field's type."""
     if hint in (Path, Path | None, Path | Literal[True] | None, *_SEVERAL):
         return _path
     if hint in (str, str | None):
@@ -184,18 +203,18 @@ def _converter(hint: Any) -> Any:
     for plain in (int, float):
         if hint in (plain, plain | None):
             return plain
-    raise TypeError(f"no flag can have the type {hint}")
+    raise TypeError(f"unsupported type of a flag: {hint}")
 
 
 def _path(text: str) -> Path:
-    """A path; an empty one, as a script with a variable unset gives it, is not this folder."""
+    """Return a path; an empty one, such as an unset shell variable, is not the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 
 def _text(text: str) -> str:
-    """A text; an empty one is refused as an empty path is."""
+    """Return the text unless it is empty."""
     if not text:
         raise argparse.ArgumentTypeError("the value is empty")
     return text
@@ -207,24 +226,31 @@ def _in_range(value: float, limits: Mapping[str, float]) -> bool:
 
 def _range_text(limits: Mapping[str, float]) -> str:
     if math.isfinite(limits["lt"]):
-        return f"{limits['ge']} to below {limits['lt']}"
+        return f"at least {limits['ge']} and below {limits['lt']}"
     if math.isfinite(limits["le"]):
         return f"{limits['ge']} to {limits['le']}"
     return f"at least {limits['ge']}"
 
 
+def _alternatives(flags: Sequence[str]) -> str:
+    """Return ``--a, --b or --c``."""
+    *others, last = (f"--{flag}" for flag in flags)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def exit_code_of(
     program: str, run: Callable[[], None], out_of_memory: str = "out of memory."
 ) -> int:
-    """Run a program and return its exit code; bad input or a full disk is a sentence, not a trace.
+    """Run a program and return its exit code; an expected error is printed without a stack trace.
 
     Args:
-        program: its name, for the sentence.
-        run: does its work.
-        out_of_memory: what to say when it needs more than there is.
+        program: name, for the message.
+        run: the program.
+        out_of_memory: message for a ``MemoryError``.
 
     Returns:
-        0, the error's own exit code, 1 for a failed system call or 130 for Ctrl-C.
+        0 for success, ``UserError.exit_code``, 2 for a missing package, 1 for a failed system call
+        or a lack of memory, 130 for Ctrl-C.
     """
     try:
         run()
@@ -233,8 +259,8 @@ def exit_code_of(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in _OWN_MODULES:
             raise
-        return _report(program, _without_environment(program, error.name), 2)
-    except OSError as error:  # a full disk, say, wherever it strikes
+        return _report(program, _missing_package(program, error.name), 2)
+    except OSError as error:  # such as a full disk
         return _report(program, f"{error}.", 1)
     except MemoryError:
         return _report(program, out_of_memory, 1)
@@ -243,13 +269,13 @@ def exit_code_of(
     return 0
 
 
-def _without_environment(program: str, module: str) -> str:
+def _missing_package(program: str, module: str) -> str:
     return (
         f"the module {module!r} is not installed in this Python ({sys.executable}); "
         f"run 'make env' once, then .venv/bin/python {program} ..."
     )
 
 
-def _report(program: str, sentence: str, exit_code: int) -> int:
-    print(f"{program}: error: {sentence}", file=sys.stderr)
+def _report(program: str, message: str, exit_code: int) -> int:
+    print(f"{program}: error: {message}", file=sys.stderr)
     return exit_code

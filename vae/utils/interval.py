@@ -1,40 +1,40 @@
-"""How often something happens in training: after so many epochs, or after so much time."""
+"""Intervals of training, in epochs or in minutes."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-_PATTERN = re.compile(r"(?P<minutes>\d+(\.\d+)?)m|(?P<epochs>\d+)e?", re.ASCII)
+_PATTERN = re.compile(r"(?P<minutes>\d{1,9}(\.\d+)?)m|(?P<epochs>\d{1,9})e?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval in epochs or in minutes; the other one is None."""
+    """An interval in epochs or in minutes; the other attribute is None."""
 
     epochs: int | None = None
     minutes: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """The interval that ``10m``, ``5e`` or ``5`` stands for.
+        """Parse minutes (``10m``) or epochs (``5e`` or ``5``).
 
         Raises:
-            ValueError: the text stands for none, or for one of no length.
+            ValueError: the text is not an interval, or the interval is zero.
         """
         match = _PATTERN.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is no interval")
-        if match["epochs"] and int(match["epochs"]):
+        if match and match["epochs"] and int(match["epochs"]):
             return cls(epochs=int(match["epochs"]))
-        if match["minutes"] and float(match["minutes"]):
+        if match and match["minutes"] and float(match["minutes"]):
             return cls(minutes=float(match["minutes"]))
-        raise ValueError(f"{text!r} is an interval of no length")
+        raise ValueError(
+            f"{text!r} is not a positive interval in minutes (10m) or epochs (5e or 5)"
+        )
 
     def epochs_are_over(self, epoch: int) -> bool:
-        """Whether such an interval ends with the ``epoch``-th epoch."""
+        """Return whether an interval ends after this epoch, counted from 1."""
         return self.epochs is not None and epoch % self.epochs == 0
 
     def minutes_are_over(self, seconds: float) -> bool:
-        """Whether as much time has passed."""
+        """Return whether so many seconds are an interval or more."""
         return self.minutes is not None and seconds >= 60 * self.minutes
