@@ -1,4 +1,4 @@
-"""The exception whose message is for the user."""
+"""The exception for errors that the user can fix."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from __future__ import annotations
 class UserError(Exception):
     """Bad input, a bad flag or an unusable file.
 
-    The message is one sentence that names the file, row or flag and the fix. Entry points print it
-    to standard error without a stack trace and exit with ``exit_code``.
+    The message is one sentence: where (flag, file, row), what is wrong, how to fix it. The programs
+    print it to standard error without a stack trace and exit with ``exit_code``.
 
     Attributes:
-        exit_code: 2 for bad input or flags (the default), 1 for a run that failed by itself.
+        exit_code: 2 for bad input or flags (the default), 1 for a failed run.
     """
 
     def __init__(self, message: str, exit_code: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, reach the disk, and are what they were."""
+"""Atomic writes of files and folders, fsync, locks and digests."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from vae.errors import UserError
 
 _TEMPORARY_PREFIX = ".writing-"
 _MAX_NAME = 59
-"""Characters, of up to four bytes, of a name that its temporary file repeats: 255 bytes are all
-that a name may have."""
+"""Characters of a file's name that are repeated in that of its temporary file: a name has at most
+255 bytes, a character up to four."""
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
     """Yield an empty file beside ``path``, to be filled and renamed to it.
 
-    Where it was not renamed it is removed in the end. As long as it is in use it is locked: what a
-    killed process left is not, and the next one to write ``path`` removes that.
+    The file is removed at the end unless it was renamed. It is locked while it is in use: that of a
+    killed process is not, and is removed by the next process that writes ``path``.
 
     Raises:
-        OSError: it cannot be created.
+        OSError: the file cannot be created.
     """
-    # Exclusive: whatever lies under this name already, a link say, is neither opened nor followed.
+    # Exclusive: an existing file of this name, such as a link, is neither opened nor followed.
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     with _temporary(path, lambda name: os.open(name, flags, 0o666)) as temporary:
         yield temporary
@@ -42,10 +42,10 @@ def temporary_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path``; otherwise as :func:`temporary_file`.
+    """Yield an empty folder beside ``path``; otherwise like :func:`temporary_file`.
 
     Raises:
-        OSError: it cannot be created.
+        OSError: the folder cannot be created.
     """
 
     def create(name: Path) -> int:
@@ -57,15 +57,15 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes, durable: bool = False) -> None:
-    """Write a file beside its place and rename it.
+    """Write a file atomically: a temporary file is renamed to it.
 
     Args:
-        path: of the file.
+        path: file to create or replace.
         content: text is encoded as UTF-8.
-        durable: whether it has to have reached the disk when this returns.
+        durable: whether to flush the file to the disk before this returns.
 
     Raises:
-        OSError: it cannot be written; what was there before is as it was.
+        OSError: the file cannot be written; an existing one is unchanged.
     """
     with temporary_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -77,11 +77,11 @@ def write_whole(path: Path, content: str | bytes, durable: bool = False) -> None
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary files and folders of killed processes, as far as they may be removed.
+    """Remove the temporary files and folders of killed processes; ignore errors.
 
     Args:
-        folder: where they lie; those in use stay.
-        name: only those that would have become this file or folder.
+        folder: folder of the temporary files; those in use stay.
+        name: file or folder that they belong to; None for any.
     """
     ending = "*" if name is None else f"*-{glob.escape(name[-_MAX_NAME:])}"
     for path in folder.glob(f"{_TEMPORARY_PREFIX}{ending}"):
@@ -91,10 +91,10 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that it holds; a link, not what it names.
+    """Remove a file or a folder with its content; of a link, the link itself.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: the path cannot be removed.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -102,35 +102,46 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def make_folder(path: Path, flag: str) -> None:
-    """Make sure, before a long run, that its results can be written.
+def unwritable(where: str, error: OSError | str, fix: str = "", exit_code: int = 1) -> UserError:
+    """Return the error for a file or folder that cannot be written.
 
     Args:
-        path: the folder, made with its parents where it is missing.
-        flag: what named it.
+        where: path, after the flag that names it.
+        error: reason.
+        fix: rest of the sentence.
+        exit_code: 1 for a run that failed, 2 for a wrong flag.
+    """
+    reason = error if isinstance(error, str) else error.strerror or error
+    return UserError(f"{where}: cannot be written ({reason}){fix}.", exit_code)
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Create a folder with its parents and check, before a long run, that it can be written to.
+
+    Args:
+        path: folder, which may exist.
+        flag: flag that names the folder.
 
     Raises:
-        UserError: there is no such folder and none can be made, or it cannot be written to.
+        UserError: the folder cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(
-            f"{flag} {path}: cannot be written ({error.strerror}); name another folder."
-        ) from None
+        raise unwritable(f"{flag} {path}", error, "; name another folder", exit_code=2) from None
 
 
 def check_file(path: Path, flag: str) -> None:
-    """Make sure, before a long run, that a file can be written at its end; writes nothing.
+    """Check, before a long run, that a file can be written; write nothing.
 
     Args:
-        path: the file, which may be there already.
-        flag: what named it.
+        path: file, which may exist.
+        flag: flag that names the file.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     check_creatable(path, flag)
     if path.is_dir():
@@ -138,46 +149,40 @@ def check_file(path: Path, flag: str) -> None:
 
 
 def check_creatable(path: Path, flag: str) -> None:
-    """Make sure, before a long run, that a file or folder can be created; leaves nothing behind.
+    """Check, before a long run, that a file or folder can be created; leave nothing behind.
 
     Args:
-        path: what is to be created, with the folders above it that are missing; it ends in a name.
-        flag: what named it.
+        path: file or folder to create, with missing parents; ends in a name.
+        flag: flag that names the path.
 
     Raises:
-        UserError: it cannot be created.
+        UserError: the path cannot be created.
     """
     try:
-        folder = next(above for above in path.absolute().parents if _is_there(above))
+        folder = next(above for above in path.absolute().parents if os.path.lexists(above))
         target = folder / path.name
         with temporary_file(target), suppress(FileNotFoundError):
             target.lstat()  # fails where the name is too long for the disk
     except OSError as error:
-        raise UserError(
-            f"{flag} {path}: cannot be written ({error.strerror}); name another place."
-        ) from None
-
-
-def _is_there(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
+        raise unwritable(f"{flag} {path}", error, "; name another path", exit_code=2) from None
 
 
 def lock_folder(folder: Path, wait: bool = False) -> int:
-    """Take a folder for this process; the lock goes with the process, however it ends.
+    """Lock a folder for this process; the lock ends with the process, however that ends.
 
-    The folder itself is locked, so no file of a fixed name has to be opened in it. Some network
-    file systems have no such locks: there, every process gets the folder.
+    The folder itself is locked, without a lock file. Some network file systems do not support such
+    locks: there, no process is excluded.
 
     Args:
-        folder: exists.
-        wait: whether to wait until another process gives it up.
+        folder: existing folder.
+        wait: whether to wait until another process releases the lock.
 
     Returns:
-        A descriptor; closing it gives the folder up.
+        A descriptor; closing it releases the lock.
 
     Raises:
-        BlockingIOError: another process has it.
-        OSError: it cannot be opened.
+        BlockingIOError: another process holds the lock.
+        OSError: the folder cannot be opened.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -191,25 +196,22 @@ def lock_folder(folder: Path, wait: bool = False) -> int:
 
 
 def require_regular_file(path: Path) -> None:
-    """Refuses, before it is opened, what might keep a reader waiting or never come to an end.
+    """Check, before a file is opened, that reading it can neither block nor go on for ever.
 
     Raises:
         UserError: the path names a folder, a FIFO, a socket or a device.
-        OSError: it cannot be looked at; FileNotFoundError where there is nothing.
+        OSError: the path cannot be inspected; FileNotFoundError if it does not exist.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise UserError(
-            f"{path}: is not a regular file; save what it should be read from in a file, and name "
-            "that."
-        )
+        raise UserError(f"{path}: is not a regular file; save the data in a file, and name that.")
 
 
 @contextmanager
 def written(flag: str, path: Path) -> Iterator[None]:
-    """Turn a failed write in the middle of a run, on a full disk for example, into a sentence.
+    """Convert a failed write during a run, such as on a full disk, to a ``UserError``.
 
     Args:
-        flag: what named the file or folder that the block writes to.
+        flag: flag that names the file or folder that the block writes to.
         path: the file or folder.
 
     Raises:
@@ -218,15 +220,12 @@ def written(flag: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{flag} {path}: cannot be written ({error.strerror}); fix this or name another path, "
-            "and rerun the same command.",
-            exit_code=1,
-        ) from None
+        fix = "; fix this or name another path, and rerun the same command"
+        raise unwritable(f"{flag} {path}", error, fix) from None
 
 
 def discard(descriptor: int) -> None:
-    """Send what is yet to be written to a descriptor to ``/dev/null``."""
+    """Redirect a descriptor to ``/dev/null``."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)
@@ -236,7 +235,7 @@ def sync(path: Path) -> None:
     """Flush a file or folder to the disk.
 
     Raises:
-        OSError: it cannot be.
+        OSError: the path cannot be opened or flushed.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -246,10 +245,10 @@ def sync(path: Path) -> None:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file of a fixed name for reading; where a pipe or a device lies, nothing hangs.
+    """Open a file for reading; a pipe or a device in its place is an error and does not block.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
+        OSError: the file cannot be read or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     mode = os.fstat(descriptor).st_mode
@@ -260,21 +259,21 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a file of a fixed name, decoded from UTF-8.
+    """Return the content of a regular file in UTF-8.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
-        UnicodeDecodeError: it is not UTF-8.
+        OSError: the file cannot be read or is not a regular file.
+        UnicodeDecodeError: the file is not valid UTF-8.
     """
     with open_regular(path) as file:
         return file.read().decode()
 
 
 def sha256(path: Path) -> str:
-    """Return the hexadecimal digest of a file.
+    """Return the hexadecimal SHA-256 digest of a file.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
+        OSError: the file cannot be read or is not a regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
@@ -292,30 +291,30 @@ def _temporary(path: Path, create: Callable[[Path], int]) -> Iterator[Path]:
     finally:
         os.close(descriptor)
         if os.path.lexists(temporary):
-            with suppress(OSError):  # what went wrong before matters more
+            with suppress(OSError):  # must not hide an error of the block
                 remove(temporary)
 
 
 def _locked(path: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
-    """A temporary file or folder and a descriptor that holds its lock."""
+    """Create a temporary file or folder; return it and the descriptor that holds its lock."""
     while True:
         name = f"{_TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name[-_MAX_NAME:]}"
         temporary = path.with_name(name)
         descriptor = create(temporary)
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Between its creation and its lock another process may have taken it for a leftover.
+        # Before it was locked, another process may have removed it as a leftover.
         if temporary.exists() and temporary.samefile(f"/proc/self/fd/{descriptor}"):
             return temporary, descriptor
         os.close(descriptor)
 
 
 def _is_in_use(path: Path) -> bool:
-    """Whether a process holds the lock of a temporary file, or that cannot be told."""
+    """Return whether a process holds, or may hold, the lock of a temporary file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
-        return error.errno != errno.ELOOP  # a link was never made by this program
+        return error.errno != errno.ELOOP  # this program creates no links
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,6 +1,6 @@
-"""The workers of a run: Horovod's ranks, or this process alone.
+"""The workers of a run: Horovod ranks, or a single process.
 
-The rest of the program talks to ``Workers`` and never imports Horovod itself.
+Other modules use ``Workers`` and never import Horovod.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LAUNCHER_SIZES = (
     "PMI_SIZE",
     "SLURM_STEP_NUM_TASKS",
 )
-"""Environment variables in which launchers tell the number of processes: the first that is set.
+"""Environment variables of launchers with the number of processes; the first that is set counts.
 
 mpirun within Slurm starts its daemons with srun, whose variables its processes inherit, so srun's
 come last. SLURM_NTASKS is not among them: a batch script of one process has it too.
@@ -42,7 +42,7 @@ class Workers(Protocol):
         size: ranks of the job.
         local_rank: the rank among those of this host.
         local_size: ranks of this host.
-        description: for the log.
+        description: number of workers, for the log.
     """
 
     rank: int
@@ -145,8 +145,8 @@ class HorovodWorkers:
             )
             return total
 
-    # The collectives on objects have names of ours: by default Horovod takes the type of the value,
-    # and ranks with values of different types would wait for each other for ever.
+    # The names are explicit: by default Horovod names an operation after the type of the value, and
+    # ranks with values of different types would wait for each other for ever.
 
     def allgather_object(self, value: Any) -> list[Any]:
         """Pickle, allgather and unpickle."""
@@ -164,7 +164,7 @@ class HorovodWorkers:
 
     @contextmanager
     def _side_session(self) -> Iterator[Any]:
-        """A session with a small graph on the CPU, beside the model's."""
+        """Yield a session with an empty graph on the CPU, separate from the model's."""
         import tensorflow.compat.v1 as tf
 
         settings = tf.ConfigProto(device_count={"GPU": 0})
@@ -206,10 +206,10 @@ def init(fp16_allreduce: bool = False) -> Workers:
 
 
 def _launched() -> tuple[str, int]:
-    """The variable that tells how many processes were started, and how many; 1 where none does.
+    """Return the launcher's variable and its number of processes; 1 if none is set.
 
     Raises:
-        UserError: its value is no positive integer.
+        UserError: the value is not a positive integer.
     """
     for name in _LAUNCHER_SIZES:
         value = os.environ.get(name, "")
@@ -234,7 +234,7 @@ def _positive(name: str, value: str) -> int:
 def raise_on_all(workers: Workers, action: Callable[[], Result]) -> Result:
     """Return this rank's result of an action, or raise any rank's ``UserError`` on all ranks.
 
-    So no rank waits for ever for one that has failed.
+    Otherwise the other ranks would wait for ever for the one that failed.
 
     Raises:
         UserError: the action raised one on some rank.
@@ -253,20 +253,20 @@ def raise_on_all(workers: Workers, action: Callable[[], Result]) -> Result:
 
 
 def on_rank_0(workers: Workers, action: Callable[[], Result]) -> Result:
-    """Return the result of an action that rank 0 alone takes, on all ranks.
+    """Run an action on rank 0 and return its result on all ranks.
 
     Raises:
-        UserError: the action raised one; raised on all ranks.
+        UserError: the action raised one; on all ranks.
     """
     result = raise_on_all(workers, lambda: action() if workers.rank == 0 else None)
     return cast(Result, workers.broadcast_object(result))
 
 
 def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:
-    """Make sure that all ranks were started with the same flags and data.
+    """Check that all ranks have the same flags and data.
 
     Raises:
-        UserError: a value differs between two ranks; raised on all of them.
+        UserError: a value differs between ranks; on all ranks.
     """
     everyone = workers.allgather_object(dict(values))
     for rank, theirs in enumerate(everyone):

@@ -1,7 +1,7 @@
-"""Stand-in for NVIDIA's dllogger, for machines where it cannot be installed.
+"""Replacement for NVIDIA's dllogger, which is not on PyPI.
 
-dllogger is not on PyPI. This module offers the part of its interface that the recipe uses and
-writes the same lines, key for key; ``vae.utils.run_log`` prefers the real one.
+It implements the part of the interface that the recipe uses and writes the same lines with the same
+keys; ``vae.utils.run_log`` prefers dllogger if it is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Step = str | tuple[int, ...]
 
 
 class Verbosity:
-    """How much a backend prints."""
+    """Verbosity levels."""
 
     OFF = -1
     DEFAULT = 0
@@ -25,24 +25,24 @@ class Verbosity:
 
 
 class Backend(Protocol):
-    """Where lines go."""
+    """An output of the log."""
 
     verbosity: int
 
     def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
-        """Write one step's values."""
+        """Write the values of one step."""
 
     def metadata(
         self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
     ) -> None:
-        """Write or remember what is known of a metric (its unit)."""
+        """Write or store the metadata of a metric, such as its unit."""
 
     def flush(self) -> None:
-        """Hand everything written so far to the operating system."""
+        """Pass buffered lines to the operating system."""
 
 
 class StdOutBackend:
-    """Lines for people: ``DLL <time> - <step> name : value unit ...``."""
+    """Human-readable lines: ``DLL <time> - <step> name : value unit ...``."""
 
     def __init__(self, verbosity: int) -> None:
         self.verbosity = verbosity
@@ -51,7 +51,7 @@ class StdOutBackend:
     def metadata(
         self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
     ) -> None:
-        """Remember the metric's unit and format for the lines to come."""
+        """Store the unit and format of a metric for the following lines."""
         self._metadata[metric] = metadata
 
     def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ class StdOutBackend:
         print(f"DLL {now} - {step} {' '.join(self._text(*item) for item in data.items())}")
 
     def flush(self) -> None:
-        """Standard output flushes by itself."""
+        """Do nothing: standard output is line-buffered."""
 
     def _text(self, name: str, value: Any) -> str:
         metadata = self._metadata.get(name, {})
@@ -68,11 +68,17 @@ class StdOutBackend:
 
 
 class JSONStreamBackend:
-    """Lines for programs: ``DLLL`` and a JSON object; as ``open``, it takes a descriptor too."""
+    """Machine-readable lines: ``DLLL`` and a JSON object.
+
+    Args:
+        verbosity: level of the backend.
+        filename: path, or a descriptor as for ``open``.
+        append: whether to keep the existing lines.
+    """
 
     def __init__(self, verbosity: int, filename: str | Path | int, append: bool = False) -> None:
         self.verbosity = verbosity
-        # Open for the whole run: the process's end closes it.
+        # Stays open until the process ends.
         self._file = open(filename, "a" if append else "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
     def metadata(
@@ -100,14 +106,14 @@ class JSONStreamBackend:
 
 
 class Logger:
-    """Sends each line to every backend that is verbose enough."""
+    """Sends each line to all backends with sufficient verbosity."""
 
     def __init__(self, backends: Sequence[Backend]) -> None:
         self.backends = backends
         self._start = datetime.now()
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
-        """Describe a metric, usually ``{"unit": ...}``."""
+        """Set the metadata of a metric, usually ``{"unit": ...}``."""
         now = datetime.now()
         for backend in self.backends:
             backend.metadata(now, self._elapsed(now), metric, metadata)

@@ -1,10 +1,7 @@
-"""The run's log: dllogger lines on standard output and in a JSON file, from rank 0 alone.
+"""The run's log: dllogger lines on standard output and in a JSON file, on rank 0 only.
 
-The file is only ever appended to, and each line is one write: so runs that share a log, one after
-another or at the same time, keep each other's lines whole.
-
-All figures of a run pass here, so this is also where others follow them, and where the terminal is
-shared out between lines and the progress bar.
+The file is opened for appending, and each line is one write: runs can share a log, one after
+another or at the same time. Callbacks receive the logged values of each epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
 from vae.metrics.ranking import METRICS
-from vae.utils.atomic import discard, written
+from vae.utils.atomic import discard, unwritable, written
 from vae.utils.distributed import Workers
 from vae.utils.dllogger_fallback import Step
 
@@ -57,23 +54,23 @@ UNITS: dict[str, str | None] = {
     for metric in METRICS
     for suffix in ("", "_se")
 }
-"""Units of what is logged; metrics and their standard errors have none."""
+"""Unit of each logged value; metrics and their standard errors have none."""
 
 
 class Callback(Protocol):
-    """Whoever wants the figures of a run as they come."""
+    """Receiver of the logged values of each epoch."""
 
     def add(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Take figures of an epoch; those of its validation come after those of its training."""
+        """Receive values of an epoch: first those of training, then those of validation."""
 
 
 class RunLog:
-    """Logs plain numbers; what is not finite is left out, since JSON has no NaN.
+    """The log of a run; values that are not finite are omitted, since JSON has no NaN.
 
     Args:
-        path: JSON lines are appended here.
-        enabled: False on every rank but 0.
-        callbacks: get every epoch's figures as well.
+        path: file to append JSON lines to.
+        enabled: whether to log; False on all ranks but 0.
+        callbacks: receivers of the values of each epoch.
 
     Raises:
         UserError: the file cannot be opened.
@@ -95,12 +92,15 @@ class RunLog:
         self._logger = dllogger.Logger([stream, console])
 
     def begin(self, workers: Workers, config: Config, descriptions: Iterable[str]) -> None:
-        """Log what a run begins with: its parameters, the units, and what is known of its inputs.
+        """Log the number of workers, the parameters and the units.
 
         Args:
-            workers: for the number of workers.
-            config: the flags, logged as the parameters.
-            descriptions: further sentences.
+            workers: workers of the run.
+            config: flags, logged as parameters.
+            descriptions: further sentences, such as on the inputs.
+
+        Raises:
+            UserError: the file cannot be written.
         """
         self.say(f"Workers: {workers.description}.")
         self.log("PARAMETER", as_json(config))
@@ -109,7 +109,11 @@ class RunLog:
             self.say(sentence)
 
     def units(self, units: Mapping[str, str | None]) -> None:
-        """Write the metadata lines; people read five digits, JSON holds them all."""
+        """Log the unit of each value; the console shows five digits, the file all.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         if self._logger is not None:
             for metric, unit in units.items():
                 described = {"unit": unit} if unit else {}
@@ -117,10 +121,14 @@ class RunLog:
                     logger.metadata(metric, described | {"format": ":.5g"})
 
     def log(self, step: Step, data: Mapping[str, Any]) -> None:
-        """Log one step: ``(epoch,)``, or ``()`` for the run's summary. Nothing is logged for {}.
+        """Log the values of one step, if there are any.
+
+        Args:
+            step: ``"PARAMETER"``, ``(epoch,)``, or ``()`` for the run's summary.
+            data: values by name; NumPy scalars are converted to Python numbers.
 
         Raises:
-            UserError: the file cannot be written any more.
+            UserError: the file cannot be written.
         """
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
         if self._logger is not None and plain:
@@ -132,27 +140,28 @@ class RunLog:
 
     @contextmanager
     def _line(self) -> Iterator[Any]:
-        """The logger for one line, which is flushed: dllogger's full buffer would cut a line."""
+        """Yield the logger for one line and flush it, so that the line is a single write."""
         try:
             with written("--log_path", self._path):
                 yield self._logger
                 self._logger.flush()
         except UserError:
-            # At the end of the process dllogger tries once more, and shows a stack trace.
+            # dllogger flushes again at the end of the process; a failure would print a stack trace.
             discard(self._descriptor)
             raise
 
     def say(self, sentence: str) -> None:
-        """Tell the person at the terminal something that is not a measurement."""
+        """Print a sentence on standard output; it is not written to the file."""
         if self._logger is not None:
             with tqdm.external_write_mode():
                 print(sentence, flush=True)
 
     def progress(self, steps: int, done: int) -> tqdm[None]:
-        """A bar over the steps of training, ``done`` of them by an earlier run.
+        """Return a progress bar of training, shown if standard error is a terminal.
 
-        It is drawn on standard error where that is a terminal, below the lines, and leaves nothing
-        behind when it is closed.
+        Args:
+            steps: total optimizer steps.
+            done: steps of earlier runs.
         """
         return tqdm(
             desc="Training",
@@ -166,29 +175,27 @@ class RunLog:
 
 
 def _open_to_append(path: Path) -> int:
-    """A descriptor that appends to a log; where its last line was cut, a new one is begun.
+    """Return a descriptor that appends to a log; an incomplete last line is ended first.
 
     Raises:
         UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opening a FIFO that nobody reads fails this way, instead of waiting for a reader.
+        # O_NONBLOCK: opening a FIFO without a reader fails instead of waiting for one.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
         os.set_blocking(descriptor, True)
         if _is_cut(path):
             os.write(descriptor, b"\n")
     except OSError as error:
         unread = "a FIFO or a socket that no program reads"
-        reason = unread if error.errno == errno.ENXIO else error.strerror
-        raise UserError(
-            f"--log_path {path}: cannot be written ({reason}); name another file."
-        ) from None
+        reason = unread if error.errno == errno.ENXIO else error
+        raise unwritable(f"--log_path {path}", reason, "; name another file", exit_code=2) from None
     return descriptor
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether a file ends in the middle of a line, as a kill or a full disk leaves it."""
+    """Return whether a file ends within a line, as after a kill or on a full disk."""
     if not path.is_file() or path.stat().st_size == 0:
         return False
     with path.open("rb") as file:
@@ -201,7 +208,7 @@ def _is_defined(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar as the Python number it holds; a path as a string."""
+    """Convert a NumPy scalar to a Python number and a path to a string."""
     if isinstance(value, Path):
         return str(value)
     return value.item() if hasattr(value, "item") else value
