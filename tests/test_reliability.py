@@ -609,7 +609,7 @@ def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(
         ("--restart", "--resume", "must"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_flags_name(arguments):
+def test_an_invalid_value_is_refused_with_the_flags_name(arguments):
     with pytest.raises(UserError, match=arguments[0]):
         parse_flags(["--train", "--checkpoint_dir", "x", *arguments])
 

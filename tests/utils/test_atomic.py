@@ -15,7 +15,7 @@ from vae.utils.atomic import (
 )
 
 
-def test_a_file_is_there_whole_with_the_mode_that_the_user_s_mask_gives(tmp_path):
+def test_a_file_is_written_as_a_whole_with_the_mode_of_the_umask(tmp_path):
     path = tmp_path / "results.json"
     path.write_text("old")
     write_whole(path, "new", durable=True)
@@ -26,7 +26,7 @@ def test_a_file_is_there_whole_with_the_mode_that_the_user_s_mask_gives(tmp_path
 
 
 @pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
-def test_what_fails_leaves_nothing(tmp_path, temporary):
+def test_a_failed_write_leaves_nothing(tmp_path, temporary):
     def fail():
         with temporary(tmp_path / "x") as path:
             assert path.exists()

@@ -36,7 +36,7 @@ def connected(monkeypatch):
 @pytest.mark.parametrize(
     "value", ["abc", "0", "-2", "2.5", "nan", pytest.param("9" * 5000, id="huge")]
 )
-def test_a_launchers_variable_that_is_no_positive_whole_number_is_named(connected, name, value):
+def test_a_launchers_variable_that_is_not_a_positive_integer_is_refused(connected, name, value):
     with pytest.raises(UserError, match=rf"^{name}: .* is not a positive integer"):
         connected({name: value})
 

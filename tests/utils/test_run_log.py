@@ -45,7 +45,7 @@ def test_a_line_has_dlloggers_keys(tmp_path):
     float(line["elapsedtime"])
 
 
-def test_people_read_names_rounded_values_and_units(tmp_path, capsys):
+def test_the_console_shows_names_rounded_values_and_units(tmp_path, capsys):
     log = RunLog(tmp_path / "log")
     log.units(UNITS)
     log.log((1,), {"train_throughput": 1234.56789, "kl_weight": 0.1, "other": "text"})

@@ -11,7 +11,7 @@ from conftest import ROOT
 from vae.utils.signals import StopSignals, exit_code
 
 
-def test_a_signal_is_noted_and_the_handlers_come_back():
+def test_a_signal_is_recorded_and_the_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopSignals() as signals:
         assert signals.received is None

@@ -203,7 +203,9 @@ def require_regular_file(path: Path) -> None:
         OSError: the path cannot be inspected; FileNotFoundError if it does not exist.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise UserError(f"{path}: is not a regular file; save the data in a file, and name that.")
+        raise UserError(
+            f"{path}: is not a regular file; save the data in a regular file and name that."
+        )
 
 
 @contextmanager
