@@ -17,6 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vae.config import Config
+from vae.load.config import PrepareConfig
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- flags:(\S+) -->\n).*?(<!-- /flags -->)", re.DOTALL)
@@ -24,10 +27,6 @@ TABLE = re.compile(r"(<!-- flags:(\S+) -->\n).*?(<!-- /flags -->)", re.DOTALL)
 
 def main() -> int:
     """Rewrites or checks the tables; returns the exit code."""
-    sys.path.insert(0, str(ROOT))
-    from vae.config import Config
-    from vae.load.config import PrepareConfig
-
     programs = {"main.py": Config, "prepare_dataset.py": PrepareConfig}
     old = README.read_text(encoding="utf-8")
     new = TABLE.sub(lambda found: found[1] + table(programs[found[2]]) + found[3], old)

@@ -8,8 +8,8 @@ A trial is a run of main.py with flags out of ``SPACE``; its value is its best v
 A run that falls behind the median of those before it is stopped. Flags that this script does not
 know go to main.py, and one of ``SPACE`` that is given is not searched for. --work_dir keeps
 everything: the study (SQLite), the log and the errors of each trial, and trials.csv. The same
-command goes on with an interrupted search; the trial that was running starts over. ``make dev``
-installs Optuna.
+command goes on with an interrupted search; the trial that was running starts over. Optuna is in
+requirements-test-all.txt.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import FrozenTrial, TrialState
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from vae.utils.atomic import write_whole
 

@@ -15,6 +15,9 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]
+# Scripts and benchmarks import the package of this checkout, whichever is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
 SMALL = ("--hidden_dim", 64, "--latent_dim", 16, "--batch_size_train", 200, "--lr", 0.005)
 QUICK = (*SMALL, "--epochs", 6, "--validation_step", 2, "--warm_up_epochs", 1)
 

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import socket
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,16 @@ from vae.errors import UserError
 from vae.utils import dllogger_fallback, run_log
 from vae.utils.run_log import UNITS, RunLog
 
+LOGGERS = {"fallback": dllogger_fallback}
+if find_spec("dllogger"):  # `make dllogger` installs NVIDIA's
+    LOGGERS["dllogger"] = import_module("dllogger")
 
-@pytest.fixture(autouse=True)
-def ours(monkeypatch):
-    """Tests the stand-in, wherever dllogger may be installed."""
-    monkeypatch.setattr(run_log, "dllogger", dllogger_fallback)
+
+@pytest.fixture(autouse=True, params=LOGGERS)
+def logger(request, monkeypatch):
+    """The module that writes the lines: the fallback, and NVIDIA's where it is installed."""
+    monkeypatch.setattr(run_log, "dllogger", LOGGERS[request.param])
+    return LOGGERS[request.param]
 
 
 def lines(path):
@@ -120,17 +127,17 @@ def test_a_log_may_be_a_pipe_that_is_read_as_standard_output_often_is():
         assert json.loads(read.readline().removeprefix("DLLL "))["data"] == {"x": 1}
 
 
-def test_a_line_that_could_not_be_written_is_not_tried_again_at_the_end(monkeypatch):
+def test_a_line_that_could_not_be_written_is_not_tried_again_at_the_end(logger, monkeypatch):
     ends = []
 
-    class Logger(dllogger_fallback.Logger):
+    class Logger(logger.Logger):
         """Does at the end of the process what NVIDIA's does."""
 
         def __init__(self, backends):
             super().__init__(backends)
             ends.append(self.flush)
 
-    monkeypatch.setattr(dllogger_fallback, "Logger", Logger)
+    monkeypatch.setattr(logger, "Logger", Logger)
     log = RunLog(Path("/dev/full"))
     with pytest.raises(UserError, match="No space left on device") as raised:
         log.log("PARAMETER", {"x": 1})
