@@ -14,8 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Two tests at a time; those of one group, such as the MPI jobs, one after another.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Two files of tests at a time: the fixtures of a file are made once, and its MPI jobs run in turn.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 RUN_DEMO := $(BIN)/python main.py --dataset synthetic --data_dir $(DEMO) \
 	--checkpoint_dir $(DEMO)/checkpoints --results_dir $(DEMO)/results --log_path $(DEMO)/vae_cf.log
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 BLOCK = re.compile(r"^ *```bash\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 NOT_HERE = {
     r"make |source ": "makes the environment that the tests run in",
@@ -23,7 +25,7 @@ NOT_HERE = {
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
 def test_the_commands_of_a_document_run_in_order(document, tmp_path):
-    for name in ("main.py", "prepare_dataset.py", "scripts"):
+    for name in ("main.py", "prepare_dataset.py", "scripts", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
     give_files(tmp_path)
     commands = [command for command in commands_of(ROOT / document) if is_for_here(command)]

@@ -18,6 +18,8 @@ from vae.models import checkpoint
 from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("VAE_CF_FUZZ_EXAMPLES", "300"))
 FUZZ = settings(
     max_examples=EXAMPLES,

@@ -60,7 +60,13 @@ def train_flags(data, folder):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session", params=LAUNCHERS)
+SLOW = {"mpirun-3", "gloo-2-hosts"}
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in LAUNCHERS],
+)
 def job(request, demo_data, tmp_path_factory):
     """The folder of a finished job of 20 steps; its test ran in the same job."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -95,6 +101,7 @@ def test_any_number_of_workers_trains_the_same_weights(job, alone):
         np.testing.assert_allclose(weights[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow  # three workers
 @pytest.mark.parametrize("last_batch", [1, 2, 4])
 def test_a_last_batch_with_few_users_trains_the_same_weights(last_batch, demo_data, tmp_path):
     train = np.load(demo_data / "synthetic/preprocessed/train_user_ids.npy")

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from conftest import run_script
+
+pytestmark = pytest.mark.slow
 
 SMALL = ("--dataset", "synthetic", "--hidden_dim", 16, "--latent_dim", 8)
 
