@@ -138,6 +138,12 @@ def without_effect(options: Any) -> Iterator[str]:
             yield f"--{field.name} has no effect without {_alternatives(needs)}"
 
 
+def flags_that_affect(options: type, *results: str) -> tuple[str, ...]:
+    """Return the names of the flags whose ``affects`` is one of ``results``."""
+    fields = dataclasses.fields(options)
+    return tuple(field.name for field in fields if field.metadata["affects"] in results)
+
+
 def as_json(options: Any) -> dict[str, Any]:
     """Return the options as a JSON object."""
     values = dataclasses.asdict(options)

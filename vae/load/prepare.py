@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from vae.cli import flags_that_affect
 from vae.errors import UserError
 from vae.load.columns import Columns
 from vae.load.config import PrepareConfig
@@ -128,21 +129,11 @@ def _identified(files: list[Path]) -> Sources:
     return sources
 
 
-def _parameters(options: PrepareConfig) -> dict[str, Any]:
+def _parameters(config: PrepareConfig) -> dict[str, Any]:
     """Everything but the sources that the prepared data depend on."""
-    return {
-        "user_col": options.user_col,
-        "item_col": options.item_col,
-        "rating_col": options.rating_col,
-        "separator": options.separator,
-        "quoting": options.quoting,
-        "threshold": options.threshold,
-        "min_items_per_user": options.min_items_per_user,
-        "min_users_per_item": options.min_users_per_item,
-        "heldout_users": options.heldout,
-        "test_proportion": options.test_proportion,
-        "seed": options.seed,
-    }
+    flags = {name: getattr(config, name) for name in flags_that_affect(PrepareConfig, "data")}
+    del flags["sep"]  # as it was typed
+    return flags | {"separator": config.separator, "heldout_users": config.heldout}
 
 
 def _is_prepared(folder: Path, options: PrepareConfig, sources: Future[Sources], say: Say) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
-from vae.cli import as_json
+from vae.cli import as_json, flags_that_affect
 from vae.config import Config
 from vae.errors import UserError
 from vae.load.batches import TrainingBatches
@@ -30,25 +30,11 @@ from vae.utils.distributed import Workers, on_rank_0
 _REMOVED_PREFIX = ".removing-"
 _MEGABYTE = 1 << 20
 
-_ORDER_FLAGS = ("batch_size_train", "seed")
+_ORDER_FLAGS = flags_that_affect(Config, "order")
 """What decides which users a batch holds: it cannot change in the middle of an epoch."""
 
-_TRAINING_FLAGS = (
-    *_ORDER_FLAGS,
-    "lr",
-    "beta1",
-    "beta2",
-    "dropout",
-    "total_anneal_steps",
-    "anneal_cap",
-    "lam",
-    "validation_step",
-    "amp",
-    "no_tf32",
-    "fp16_allreduce",
-    "xla",
-)
-"""What changes the weights that come out, the model's shape and the data aside."""
+_TRAINING_FLAGS = (*_ORDER_FLAGS, *flags_that_affect(Config, "training"))
+"""What changes the resulting weights, apart from the model's shape and the data."""
 
 
 class CheckpointManager:
