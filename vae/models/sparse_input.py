@@ -1,4 +1,4 @@
-"""SparseBatch: the items of each user of a batch, as tensors (CSR without its values)."""
+"""Sparse batches: the items of each user of a batch, as tensors (CSR without its values)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SparseBatch(NamedTuple):
 
     @classmethod
     def of(cls, items: tf.Tensor, counts: tf.Tensor) -> SparseBatch:
-        """SparseBatch from the items and the number of items of each user."""
+        """Return a batch from the items and the number of items of each user."""
         with uncompiled():
             users = tf.range(tf.size(counts, out_type=tf.int64))
             return cls(items, counts, tf.repeat(users, counts))
@@ -37,7 +37,7 @@ class SparseBatch(NamedTuple):
         return tf.size(self.counts)
 
     def slice(self, first: tf.Tensor, last: tf.Tensor) -> SparseBatch:
-        """SparseBatch of the users from row ``first`` up to, not including, row ``last``."""
+        """Return the users from row ``first`` up to, not including, row ``last``."""
         with uncompiled():
             starts = tf.concat([[0], tf.cumsum(self.counts)], axis=0)
             return SparseBatch.of(self.items[starts[first] : starts[last]], self.counts[first:last])
@@ -95,7 +95,7 @@ class SparseBatch(NamedTuple):
 
 
 class PortableSparseBatch(SparseBatch):
-    """SparseBatch for exported graphs: operations that GPUs have, and converters to other formats.
+    """A batch for exported graphs: operations that GPUs have, and converters to other formats.
 
     A batch of a server is small, so their speed matters little.
     """
@@ -106,7 +106,7 @@ class PortableSparseBatch(SparseBatch):
 
 
 def placeholders() -> SparseBatch:
-    """SparseBatch to be fed with :func:`feed`."""
+    """Return placeholders to be fed with :func:`feed`."""
     return SparseBatch.of(
         tf.placeholder(tf.int64, [None], "items"),
         tf.placeholder(tf.int32, [None], "counts"),

@@ -12,7 +12,7 @@ from vae.models.trained_model import TrainedModel
 from vae.report.environment import dataset_metadata, software_versions
 
 _TEXT = """\
-# TrainedModel card: recommendations for {dataset}
+# Model card: recommendations for {dataset}
 
 A variational autoencoder for collaborative filtering (Mult-VAE, Liang et al. 2018,
 arXiv:1802.05814). From the items that a user knows it ranks all others. It knows nothing but

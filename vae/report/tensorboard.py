@@ -1,4 +1,4 @@
-"""TensorBoardWriter for TensorBoard, one point an epoch."""
+"""Summaries for TensorBoard, one point per epoch."""
 
 from __future__ import annotations
 
