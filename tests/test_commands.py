@@ -1,4 +1,4 @@
-"""Every command of README.md and of the tutorial runs as it is written, one after another."""
+"""The commands of README.md, its pages and the tutorial run as written, one after another."""
 
 import os
 import re
@@ -20,15 +20,25 @@ NOT_HERE = {
     r".* -np (8|16) ": "needs as many GPUs",
 }
 """Commands that are not run, by their beginning, and why."""
+DOCUMENTS = (
+    ("README.md", "docs/training.md", "docs/recommending.md", "docs/many-workers.md"),
+    ("docs/tutorial.md",),
+)
+"""Documents whose commands are run; those of a group continue from each other."""
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
-def test_the_commands_of_a_document_run_in_order(document, tmp_path):
+@pytest.mark.parametrize("documents", DOCUMENTS, ids=" ".join)
+def test_the_commands_of_documents_run_in_order(documents, tmp_path):
     for name in ("main.py", "prepare_dataset.py", "scripts", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
     give_files(tmp_path)
-    commands = [command for command in commands_of(ROOT / document) if is_for_here(command)]
+    commands = [
+        command
+        for document in documents
+        for command in commands_of(ROOT / document)
+        if is_for_here(command)
+    ]
     assert any("--train" in command for command in commands)
     done = subprocess.run(
         ["bash", "-euxo", "pipefail"],

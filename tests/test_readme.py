@@ -19,9 +19,9 @@ LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
 
 def rows(program):
     """The rows of a program's table of flags: name -> (default, meaning)."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(rf"<!-- flags:{program} -->\n(.*?)<!-- /flags -->", readme, re.DOTALL)
-    assert found, f"README.md has no table for {program}"
+    document = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- flags:{program} -->\n(.*?)<!-- /flags -->", document, re.DOTALL)
+    assert found, f"docs/command-line.md has no table for {program}"
     cells = (re.split(r"(?<!\\)\|", line)[1:-1] for line in found[1].splitlines())
     flags = ([cell.strip() for cell in row] for row in cells)
     return {
