@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from load.test_store import FILES, make_split, written
 
-from vae.models import checkpoint
 from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
+from vae.utils.atomic import seal
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +136,7 @@ STATE = dataclasses.replace(
     losses=[0.1, 1e-300, 1 / 3], best_ndcg=0.1 + 0.2, best_step=5, step=7,
 )  # fmt: skip
 FILE_DIGESTS = {f"variables.{part}": "0" * 64 for part in ("index", "data-00000-of-00001")}
-SEALED = checkpoint._seal({"format": 1, "files": FILE_DIGESTS, **dataclasses.asdict(STATE)})
+SEALED = seal({"format": 1, "files": FILE_DIGESTS, **dataclasses.asdict(STATE)})
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),

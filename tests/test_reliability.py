@@ -19,8 +19,8 @@ from test_horovod import ONE_THREAD, mpirun
 
 from vae.config import parse_flags
 from vae.errors import UserError
-from vae.models.checkpoint import _seal, _unseal, verify
-from vae.utils.atomic import lock_folder
+from vae.models.checkpoint import verify
+from vae.utils.atomic import lock_folder, seal, unseal
 
 EPOCHS = 40
 WHOLE = ("--epochs", EPOCHS)
@@ -502,7 +502,7 @@ def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data,
 def reseal(checkpoint, **changes):
     """Gives a checkpoint a state of other values, with the right checksum."""
     path = checkpoint / "state.json"
-    path.write_text(_seal(_unseal(path.read_text()) | changes))
+    path.write_text(seal(unseal(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize("wrong", [{"epoch": "2"}, {"batch": 10**9}, {"losses": []}])

@@ -1,7 +1,6 @@
 """Prepared data on the disk: they come back equal and mapped, whole or not at all."""
 
 import fcntl
-import json
 import math
 import os
 import shutil
@@ -20,6 +19,7 @@ from vae.load.columns import Columns
 from vae.load.dataset import HeldOut, Split
 from vae.load.npz import save_npz
 from vae.load.store import open_dataset, prepared_folder, read_manifest, sha256, write_split
+from vae.utils.atomic import seal
 
 MATRICES = ("train", "validation_fold_in", "validation_targets", "test_fold_in", "test_targets")
 IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
@@ -340,7 +340,7 @@ def test_a_damaged_file_is_named_wherever_it_is_damaged(
 
 @settings(max_examples=200, deadline=None)
 @given(st.booleans(), st.data())
-def test_a_damaged_manifest_is_named_unless_it_says_the_same(original, truncate, data):
+def test_a_manifest_with_any_byte_changed_is_named(original, truncate, data):
     path = prepared_folder(original, "set") / "manifest.json"
     sound = path.read_bytes()
     place = data.draw(st.integers(0, len(sound) - 1))
@@ -349,21 +349,14 @@ def test_a_damaged_manifest_is_named_unless_it_says_the_same(original, truncate,
         del damaged[place:]
     else:
         damaged[place] ^= data.draw(st.integers(1, 255))
-    try:
-        same = json.loads(damaged) == json.loads(sound)
-    except ValueError:
-        same = False
     path.write_bytes(damaged)
     try:
-        if same:
-            assert_same(open_dataset(original, "set"), make_split())
-        else:
-            assert refusal(original).startswith(f"{path}: ")
+        assert refusal(original).startswith(f"{path}: ")
     finally:
         path.write_bytes(sound)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"text"', "{}", '{"format_version": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"text"', "{}", '{"format_version": 4}'])
 def test_a_manifest_that_is_none_is_named(copy, text):
     path = prepared_folder(copy, "set") / "manifest.json"
     path.write_text(text)
@@ -412,7 +405,7 @@ WRONG = {
         listing({"bytes": 7, "sha256": "0" * 64}, [*FILES[1:], "../train.npz"]),
         listing({"bytes": 7, "sha256": "0" * 64}, [*FILES, "/etc/passwd"]),
     ),
-    "format_version": (3.0,),
+    "format_version": (4.0,),
 }
 
 
@@ -423,8 +416,7 @@ def test_a_manifest_of_wrong_types_or_impossible_values_is_damaged(original, tmp
     folder.mkdir(parents=True)
     for value in WRONG[name]:
         manifest = {n: v for n, v in (sound | {name: value}).items() if v is not GONE}
-        manifest["checksum"] = store._checksum(manifest)
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "manifest.json").write_text(seal(manifest))
         sentence = refusal(tmp_path)
         assert sentence.startswith(f"{folder / 'manifest.json'}: is damaged ("), value
         assert len(sentence) < 300 + 2 * len(str(folder))
@@ -444,16 +436,15 @@ def rewrite_manifest(folder, **facts):
     for name in manifest["files"]:
         path = folder / name
         manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    manifest["checksum"] = store._checksum(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(seal(manifest))
 
 
-@pytest.mark.parametrize("version", [0, 2, 999, "3", None])
+@pytest.mark.parametrize("version", [0, 3, 999, "3", None])
 def test_the_format_of_another_program_is_refused(copy, version):
     folder = prepared_folder(copy, "set")
     rewrite_manifest(folder, format_version=version)
     assert refusal(copy) == (
-        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 3; "
+        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 4; "
         "remove it and run prepare_dataset.py again."
     )
 

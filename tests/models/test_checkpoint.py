@@ -15,7 +15,7 @@ from vae.models import checkpoint, checkpoint_manager
 from vae.models.checkpoint_manager import CheckpointManager
 from vae.models.train_state import TrainState
 from vae.models.vae import VAE, Architecture
-from vae.utils.atomic import temporary_file
+from vae.utils.atomic import seal, temporary_file
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
 NEW = TrainState.new(ARCHITECTURE, "digest", {"lr": 0.1})
@@ -215,7 +215,7 @@ def test_a_state_that_is_none_is_an_error(tmp_path, text):
 
 def test_another_format_version_is_named(tmp_path):
     document = {"format": checkpoint.FORMAT_VERSION + 1, "files": {}}
-    (tmp_path / "state.json").write_text(checkpoint._seal(document))
+    (tmp_path / "state.json").write_text(seal(document))
     with pytest.raises(UserError, match="checkpoint format 3, this program reads 2"):
         checkpoint.read_state(tmp_path)
 

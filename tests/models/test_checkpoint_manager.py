@@ -15,7 +15,7 @@ from vae.models import checkpoint
 from vae.models.checkpoint_manager import find_start
 from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
-from vae.utils.atomic import sha256
+from vae.utils.atomic import seal, sha256
 from vae.utils.distributed import SingleWorker
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
@@ -112,7 +112,7 @@ def write(folder, **changes):
         **dataclasses.asdict(STATE),
         **changes,
     }
-    sealed = checkpoint._seal({n: value for n, value in document.items() if value is not GONE})
+    sealed = seal({n: value for n, value in document.items() if value is not GONE})
     (folder / checkpoint.STATE_FILE).write_text(sealed)
 
 

@@ -61,7 +61,7 @@ def test_loss_weights_and_adam_follow_the_float64_reference(lam, anneal_steps):
                     [
                         items[kept]
                         for items, kept in zip(
-                            lists(batch, batch.items), lists(batch, batch.kept), strict=True
+                            lists(batch, batch.items), lists(batch, batch.keep_mask), strict=True
                         )
                     ],
                     1 - config.dropout,

@@ -1,8 +1,9 @@
-"""Training batches: each worker's share of each global batch, as functions of (seed, epoch) alone.
+"""Training batches: each worker's shard of each global batch, as functions of (seed, epoch) alone.
 
 Neither the number of workers nor the batch that an epoch starts with changes a user's place in the
-order or the items that he loses to dropout: invariants that exact resumption and equal results for
-any number of workers rest on.
+order or the items that dropout removes from the user's input: exact resumption and equal results
+for any number of workers depend on it. The random numbers are those of Philox, a counter-based
+generator (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3").
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ _ORDER, _DROPOUT = range(2)
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's share of one global batch: B users with N items in all.
+    """One worker's shard of one global batch: B users with N items in all.
 
     Attributes:
-        items: (N,) int64 columns, user by user, before dropout.
+        items: (N,) int64 item indices, user by user, before dropout.
         counts: (B,) int32 items of each user, before dropout.
-        kept: (N,) bool, the items that survive dropout.
-        first_user: place of the share's first user in the global batch.
+        keep_mask: (N,) bool, the items that survive dropout.
+        first_user: position of the shard's first user in the global batch.
         global_users: users of the global batch.
         step: steps of the run before this one.
     """
 
     items: NDArray[np.int64]
     counts: NDArray[np.int32]
-    kept: NDArray[np.bool_]
+    keep_mask: NDArray[np.bool_]
     first_user: int
     global_users: int
     step: int
@@ -54,9 +55,9 @@ class TrainingBatches:
         train: (users, items) training matrix.
         batch_size: users in a global batch.
         seed: of order and dropout.
-        dropout: share of the items to drop.
+        dropout: fraction of the items to drop.
         rank: this worker's.
-        workers: how many share a batch; their shares differ by one user at most.
+        workers: how many a batch is divided among; their shards differ by one user at most.
     """
 
     def __init__(
@@ -78,57 +79,57 @@ class TrainingBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches in an epoch."""
+        """Return the number of global batches in an epoch."""
         return math.ceil(self._users / self._batch_size)
 
     @property
     def max_shard_users(self) -> int:
-        """Users in this worker's share at most."""
+        """Return the number of users in this worker's shard at most."""
         return math.ceil(self._batch_size / self._workers)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from ``first_batch`` on.
+        """Yield the batches of an epoch, from ``first_batch`` on.
 
-        A share without users, where a last batch has fewer of them than there are workers, is
+        A shard without users, where a last batch has fewer of them than there are workers, is
         still yielded: all workers see the same number of batches.
         """
         order = self._generator(epoch, _ORDER).permutation(self._users)
-        # With the mask as the matrix's values, one slicing of rows yields items and mask alike.
-        kept = csr_matrix(
-            (self._kept(epoch), self._train.indices, self._train.indptr), self._train.shape
+        # With the mask as the matrix's values, one selection of rows yields both items and mask.
+        masked = csr_matrix(
+            (self._keep_mask(epoch), self._train.indices, self._train.indptr), self._train.shape
         )
         for batch in range(first_batch, self.steps_per_epoch):
             users = order[batch * self._batch_size : (batch + 1) * self._batch_size]
             part = shard(len(users), self._rank, self._workers)
-            rows = kept[users[part]]
+            rows = masked[users[part]]
             yield Batch(
                 items=rows.indices.astype(np.int64),
                 counts=np.diff(rows.indptr).astype(np.int32),
-                kept=rows.data,
+                keep_mask=rows.data,
                 first_user=part.start,
                 global_users=len(users),
                 step=epoch * self.steps_per_epoch + batch,
             )
 
-    def _kept(self, epoch: int) -> NDArray[np.bool_]:
-        """(nonzeros,) which items of the training matrix survive dropout in this epoch.
+    def _keep_mask(self, epoch: int) -> NDArray[np.bool_]:
+        """Return a (nonzeros,) bool: the items of the training matrix that survive dropout.
 
-        Drawn for all users at once, which takes a thousandth of the time of an epoch, so that no
-        number of workers and no batch size changes what a user loses.
+        Drawn for all users at once, which takes a thousandth of an epoch's time, so that neither
+        the number of workers nor the batch size changes which items a user keeps.
         """
         uniform = self._generator(epoch, _DROPOUT).random(self._train.nnz, dtype=np.float32)
-        kept: NDArray[np.bool_] = uniform >= self._dropout
-        return kept
+        keep_mask: NDArray[np.bool_] = uniform >= self._dropout
+        return keep_mask
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox([self._seed, epoch, stream]))
 
 
 def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
-    """The same elements, made in a background thread up to ``depth`` ahead of their use.
+    """Yield the same elements, computed in a background thread up to ``depth`` ahead of their use.
 
-    What the thread raises is raised where the element would have been used. The thread ends with
-    this generator, be it used up, closed or thrown into.
+    An exception of the thread is raised where the element would have been used. The thread ends
+    with this generator, whether that is exhausted, closed or thrown into.
     """
     end = object()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")

@@ -26,10 +26,19 @@ from vae.load.columns import Columns
 from vae.load.config import SEPARATOR
 from vae.load.dataset import Dataset, HeldOut, Split
 from vae.load.npz import map_npz, save_npz
-from vae.utils.atomic import lock_folder, read_text, remove_leftovers, sha256, sync, temporary_file
+from vae.utils.atomic import (
+    lock_folder,
+    read_text,
+    remove_leftovers,
+    seal,
+    sha256,
+    sync,
+    temporary_file,
+    unseal,
+)
 from vae.utils.json_types import check_types, from_json, has_type, shown
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 
 _MATRICES = (
@@ -136,9 +145,7 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
                     for target, path in written.items()
                 },
             }
-            manifest["checksum"] = _checksum(manifest)
-            text = json.dumps(manifest, indent=2) + "\n"
-            temporary(MANIFEST).write_text(text, encoding="utf-8")
+            temporary(MANIFEST).write_text(seal(manifest), encoding="utf-8")
             for path in written.values():
                 sync(path)
             (folder / MANIFEST).unlink(missing_ok=True)
@@ -156,11 +163,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(read_text(path))
+        text = read_text(path)
+        manifest = json.loads(text)
         version = manifest["format_version"]
         if version == FORMAT_VERSION:
-            if manifest.pop("checksum") != _checksum(manifest):
-                raise ValueError("it differs from what was written")
+            manifest = unseal(text)
             _check_manifest(manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -255,10 +262,6 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     if read_manifest(folder) != manifest:
         raise UserError(f"{folder}: was prepared again while it was opened; start once more.")
     return dataset
-
-
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _check_file(path: Path, facts: Mapping[str, Any]) -> None:

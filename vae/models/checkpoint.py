@@ -7,8 +7,6 @@ the digests of all files, its own text's included.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from vae.errors import UserError
 from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
-from vae.utils.atomic import read_text, sha256, sync, write_whole
+from vae.utils.atomic import read_text, seal, sha256, sync, unseal, write_whole
 from vae.utils.json_types import has_type
 
 FORMAT_VERSION = 2
@@ -168,7 +166,7 @@ def _read_document(checkpoint: Path) -> tuple[TrainState, dict[str, str]]:
     """The state and the files' digests."""
     path = checkpoint / STATE_FILE
     try:
-        document = _unseal(read_text(path))
+        document = unseal(read_text(path))
         version = document.pop("format")
         if not has_type(version, int):
             raise ValueError("its format is not a number")
@@ -219,28 +217,7 @@ def _check_name(name: str, step: int) -> None:
 
 def _write_document(path: Path, state: TrainState, digests: dict[str, str]) -> None:
     document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
-    write_whole(path, _seal(document), durable=True)
-
-
-def _seal(document: dict[str, Any]) -> str:
-    """The document as JSON, with a checksum of itself."""
-    checksum = hashlib.sha256(json.dumps(document).encode()).hexdigest()
-    return json.dumps({**document, "sha256": checksum}, indent=2) + "\n"
-
-
-def _unseal(text: str) -> dict[str, Any]:
-    """The document that was sealed.
-
-    Raises:
-        ValueError: the text is not what ``_seal`` wrote, to the byte.
-    """
-    document = json.loads(text)
-    if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")
-    document.pop("sha256", None)
-    if _seal(document) != text:
-        raise ValueError("its checksum differs from the one written with it")
-    return document
+    write_whole(path, seal(document), durable=True)
 
 
 def _damaged(path: Path, cause: object) -> UserError:

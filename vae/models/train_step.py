@@ -45,7 +45,7 @@ class TrainingStep:
         precision: Precision = FLOAT32,
     ) -> None:
         self._items = tf.placeholder(tf.int64, [None], "items")
-        self._kept = tf.placeholder(tf.bool, [None], "kept")
+        self._keep_mask = tf.placeholder(tf.bool, [None], "keep_mask")
         self._counts = tf.placeholder(tf.int32, [None], "counts")
         self._first_user = tf.placeholder(tf.int32, [], "first_user")
         self._global_users = tf.placeholder(tf.int32, [], "global_users")
@@ -55,7 +55,9 @@ class TrainingStep:
         self.precision = precision
         scaling = LossScaling() if precision.rewritten else None
         users = SparseBatch.of(self._items, self._counts)
-        mean, log_variance = vae.encode(users.keep(self._kept), keep_probability=1 - config.dropout)
+        mean, log_variance = vae.encode(
+            users.keep(self._keep_mask), keep_probability=1 - config.dropout
+        )
         latent = sample(mean, log_variance, self._noise(config))
         kernel, bias = vae.item_layer
         global_users = tf.cast(self._global_users, tf.float32)
@@ -108,7 +110,7 @@ class TrainingStep:
         """Feeds the step with one worker's share of a batch, and what it asks of all workers."""
         return {
             self._items: batch.items,
-            self._kept: batch.kept,
+            self._keep_mask: batch.keep_mask,
             self._counts: batch.counts,
             self._first_user: batch.first_user,
             self._global_users: batch.global_users,
