@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_script
+from helpers import ROOT, run_main
 
 from vae.config import PRESETS, Config, parse_flags
 from vae.errors import UserError
@@ -23,7 +23,7 @@ SEED_FLAGS = (
 
 
 def test_help_lists_every_flag_of_the_original_with_its_default():
-    done = run_script("main.py", "--help")
+    done = run_main("--help")
     assert done.returncode == 0
     for flag in SEED_FLAGS:
         assert f"--{flag}" in done.stdout
@@ -200,7 +200,7 @@ def test_all_problems_are_reported_at_once():
 
 
 def test_a_bad_flag_exits_2_without_a_trace():
-    done = run_script("main.py", "--train", "--epochs", "0")
+    done = run_main("--train", "--epochs", "0")
     assert done.returncode == 2
     assert done.stderr.startswith("main.py: error: --epochs 0")
     assert len(done.stderr.splitlines()) == 1
@@ -221,7 +221,7 @@ def test_a_given_flag_wins_over_the_preset_even_with_its_default_value():
 
 
 def test_help_says_what_each_preset_sets():
-    text = " ".join(run_script("main.py", "--help").stdout.split())
+    text = " ".join(run_main("--help").stdout.split())
     for settings in PRESETS.values():
         assert " ".join(f"--{name} {value}" for name, value in settings.items()) in text
 

@@ -2,7 +2,7 @@
 
 import re
 
-from conftest import ROOT
+from helpers import ROOT
 
 
 def test_every_test_that_the_table_of_faults_names_exists():

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from vae.cli import exit_code_of
 from vae.errors import UserError

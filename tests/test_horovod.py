@@ -2,53 +2,42 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
-from conftest import ROOT, log_lines, run_script
+from helpers import (
+    ONE_THREAD,
+    ROOT,
+    assert_close_weights,
+    checkpoints,
+    horovodrun,
+    log_lines,
+    mpirun,
+    run_main,
+    run_script,
+    variables,
+)
 
-BIN = Path(sys.executable).parent
 SMALL = ("--hidden_dim", 32, "--latent_dim", 8, "--batch_size_train", 1001, "--lr", 0.01)
 
-
-def mpirun(workers):
-    path = shutil.which("mpirun", path=BIN) or shutil.which("mpirun")
-    assert path, "Horovod is installed with an MPI: run 'make horovod'"
-    return (
-        path,
-        "--allow-run-as-root",
-        "--oversubscribe",
-        "--bind-to",
-        "none",
-        "-np",
-        str(workers),
-    )
-
-
-def horovodrun(workers):
-    return (str(BIN / "horovodrun"), "--gloo", "-np", str(workers), "-H", f"localhost:{workers}")
+# Two jobs at the same time would fight for the cores.
+pytestmark = pytest.mark.xdist_group("mpi")
 
 
 LAUNCHERS = {
-    "alone": (),
     "mpirun-2": mpirun(2),
     "mpirun-3": mpirun(3),
     "gloo-2": horovodrun(2),
     # Two hosts as far as Horovod can tell: two addresses of this machine, each with one worker.
     "gloo-2-hosts": (
-        str(BIN / "horovodrun"), "--gloo", "--network-interfaces", "lo",
+        horovodrun(2)[0], "--gloo", "--network-interfaces", "lo",
         "-np", "2", "-H", "127.0.0.1:1,127.0.0.2:1",
     ),
 }  # fmt: skip
-# One core a worker, so that three of them on two cores do not fight for it.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 LOCAL_SSH = {"PATH": f"{ROOT / 'tests/ssh'}:{os.environ['PATH']}"}
 
 
@@ -60,66 +49,72 @@ def train_flags(data, folder):
     )  # fmt: skip
 
 
-SLOW = {"mpirun-3", "gloo-2-hosts"}
-
-
 @pytest.fixture(
     scope="session",
-    params=[pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in LAUNCHERS],
+    params=[
+        "mpirun-2",
+        "gloo-2",
+        pytest.param("mpirun-3", marks=pytest.mark.slow),
+        pytest.param("gloo-2-hosts", marks=pytest.mark.slow),
+    ],
 )
-def job(request, demo_data, tmp_path_factory):
+def job(request, demo_data, build_once):
     """The folder of a finished job of 20 steps; its test ran in the same job."""
-    folder = tmp_path_factory.mktemp(request.param)
-    done = run_script(
-        "main.py", "--train", "--test", *train_flags(demo_data, folder), "--epochs", 4,
-        launcher=LAUNCHERS[request.param], env=ONE_THREAD | LOCAL_SSH,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def train(folder):
+        done = run_script(
+            "main.py", "--train", "--test", *train_flags(demo_data, folder), "--epochs", 4,
+            launcher=LAUNCHERS[request.param], env=ONE_THREAD | LOCAL_SSH,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return build_once(request.param, train)[0]
 
 
 @pytest.fixture(scope="session")
-def alone(demo_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reference")
-    flags = train_flags(demo_data, folder)
-    done = run_script("main.py", "--train", "--test", *flags, "--epochs", 4, env=ONE_THREAD)
-    assert done.returncode == 0, done.stderr
-    return folder
+def alone(demo_data, build_once):
+    """The folder of the same run of one process."""
 
+    def train(folder):
+        done = run_main("--train", "--test", *train_flags(demo_data, folder), "--epochs", 4)
+        assert done.returncode == 0, done.stderr
 
-def variables(folder):
-    (checkpoint,) = (folder / "ckpt").glob("step-*")
-    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    return build_once("alone", train)[0]
 
 
 def test_any_number_of_workers_trains_the_same_weights(job, alone):
-    weights, expected = variables(job), variables(alone)
-    assert expected["global_step"] == 20
-    assert set(weights) == set(expected)
-    for name, value in expected.items():
-        np.testing.assert_allclose(weights[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    assert variables(*checkpoints(alone))["global_step"] == 20
+    assert_close_weights(job, alone)
 
 
-@pytest.mark.slow  # three workers
-@pytest.mark.parametrize("last_batch", [1, 2, 4])
-def test_a_last_batch_with_few_users_trains_the_same_weights(last_batch, demo_data, tmp_path):
+@pytest.mark.parametrize(
+    ("last_batch", "launcher"),
+    [
+        (1, "mpirun-2"),
+        *(
+            pytest.param(users, launcher, marks=pytest.mark.slow)
+            for users in (1, 2, 4)
+            for launcher in ("mpirun-2", "mpirun-3")
+            if (users, launcher) != (1, "mpirun-2")
+        ),
+    ],
+)
+def test_a_last_batch_with_few_users_trains_the_same_weights(
+    last_batch, launcher, demo_data, tmp_path
+):
     train = np.load(demo_data / "synthetic/preprocessed/train_user_ids.npy")
     batch = len(train) - last_batch  # two steps per epoch, of very unequal size
-    found = {}
-    for launcher in ("alone", "mpirun-2", "mpirun-3"):
-        folder = tmp_path / launcher
-        done = run_script(
-            "main.py", "--train", *train_flags(demo_data, folder), "--epochs", 3,
-            "--batch_size_train", batch, launcher=LAUNCHERS[launcher], env=ONE_THREAD,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found[launcher] = variables(folder)
-    expected = found.pop("alone")
-    assert expected["global_step"] == 6
-    for weights in found.values():
-        for name, value in expected.items():
-            np.testing.assert_allclose(weights[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    more = ("--epochs", 3, "--batch_size_train", batch)
+    alone, job = tmp_path / "alone", tmp_path / launcher
+    done = run_main("--train", *train_flags(demo_data, alone), *more)
+    assert done.returncode == 0, done.stderr
+    done = run_script(
+        "main.py", "--train", *train_flags(demo_data, job), *more,
+        launcher=LAUNCHERS[launcher], env=ONE_THREAD,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert variables(*checkpoints(alone))["global_step"] == 6
+    assert_close_weights(job, alone)
 
 
 def test_any_number_of_workers_reports_the_same_test_metrics(job, alone):
@@ -137,7 +132,7 @@ def test_rank_0_alone_writes_the_log_and_the_summaries(job):
     assert len(list((job / "summaries").iterdir())) == 1
 
 
-@pytest.mark.parametrize("launcher", ["mpirun-2", "gloo-2"])
+@pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
 def test_a_killed_rank_ends_the_job_and_leaves_a_usable_checkpoint(launcher, demo_data, tmp_path):
     flags = train_flags(demo_data, tmp_path)
     command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train", *map(str, flags)]
@@ -156,7 +151,7 @@ def test_a_killed_rank_ends_the_job_and_leaves_a_usable_checkpoint(launcher, dem
         )  # fmt: skip
         subprocess.run(["kill", f"-{signal.SIGKILL.value}", victim.stdout.split()[0]], check=True)
         assert job.wait(timeout=60) != 0
-    done = run_script("main.py", "--test", *flags)
+    done = run_main("--test", *flags)
     assert done.returncode == 0, done.stderr
 
 

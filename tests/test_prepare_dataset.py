@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, run_script
+from helpers import ROOT, run_prepare, run_script
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -51,14 +51,14 @@ def flags(tmp_path, ratings):
 
 def prepare(*flags):
     """What a successful run says, line by line."""
-    done = run_script("prepare_dataset.py", *flags)
+    done = run_prepare(*flags)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
 
 def refusal(*flags):
     """The sentence of a run that fails because of its input or flags."""
-    done = run_script("prepare_dataset.py", *flags)
+    done = run_prepare(*flags)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("prepare_dataset.py: error: ")
     assert done.stderr.endswith(".\n")
@@ -216,11 +216,11 @@ def test_without_ratings_and_without_the_file_both_ways_to_get_it_are_named(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_paths_may_be_relative_and_hold_spaces(tmp_path, ratings):
+def test_paths_may_be_relative_and_hold_spaces(tmp_path, ratings, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     ratings.rename(tmp_path / "my ratings.csv")
     flags = ("--data_dir", "my data", "--dataset", "mine", "--ratings", "my ratings.csv")
-    done = run_script("prepare_dataset.py", *flags, *HELD_OUT, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    prepare(*flags, *HELD_OUT)
     open_dataset(tmp_path / "my data", "mine")
 
 
@@ -427,7 +427,7 @@ def test_flags_arrive_as_they_were_given(values):
 
 
 def test_help_lists_every_flag_with_its_default():
-    done = run_script("prepare_dataset.py", "--help")
+    done = run_prepare("--help")
     assert (done.returncode, done.stderr) == (0, "")
     text = " ".join(done.stdout.split())
     for field in dataclasses.fields(PrepareConfig):

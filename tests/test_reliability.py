@@ -1,7 +1,6 @@
 """Whatever happens to a run, its last good checkpoint goes on: docs/reliability.md is the table."""
 
 import itertools
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,9 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
-from conftest import ROOT, log_lines, run_script
-from test_horovod import ONE_THREAD, mpirun
+from helpers import (
+    ONE_THREAD,
+    ROOT,
+    Forked,
+    assert_close_weights,
+    checkpoints,
+    log_lines,
+    mpirun,
+    run_main,
+    run_prepare,
+    run_script,
+    variables,
+)
 
 from vae.config import parse_flags
 from vae.errors import UserError
@@ -30,6 +39,7 @@ QUICK = (
     "--validation_step", 3,
 )  # fmt: skip
 SAVE_EACH_STEP = ("--save_every", "0.0000001m", "--keep_checkpoints", 3)
+MPI = pytest.mark.xdist_group("mpi")
 
 
 def flags(data, folder, *more):
@@ -42,18 +52,8 @@ def flags(data, folder, *more):
     ]  # fmt: skip
 
 
-def checkpoints(folder):
-    return sorted((folder / "ckpt").glob("step-*"))
-
-
 def newest_step(folder):
     return max((int(path.name[5:]) for path in checkpoints(folder)), default=0)
-
-
-def variables(checkpoint):
-    """Weights, Adam's slots and the global step."""
-    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def losses(folder):
@@ -102,30 +102,26 @@ def copy(reference, folder, keep=None):
     return folder
 
 
-def run_main(arguments):
-    """Runs the command line in this process, as main.py does."""
-    from main import main
-
-    sys.argv = ["main.py", *arguments]
-    sys.exit(main())
-
-
 @pytest.fixture(scope="session")
-def reference(demo_data, tmp_path_factory):
+def reference(demo_data, build_once):
     """The folder of a run that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    done = run_script("main.py", *flags(demo_data, folder, *WHOLE), env=ONE_THREAD)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def train(folder):
+        done = Forked(flags(demo_data, folder, *WHOLE)).wait()
+        assert done.returncode == 0, done.stderr
+
+    return build_once("uninterrupted", train)[0]
 
 
 @pytest.fixture(scope="session")
-def short(demo_data, tmp_path_factory):
+def short(demo_data, build_once):
     """The folder of a finished run of two epochs, with a checkpoint of each of its last steps."""
-    folder = tmp_path_factory.mktemp("short")
-    arguments = flags(demo_data, folder, "--epochs", 2, *SAVE_EACH_STEP)
-    done = run_script("main.py", *arguments)
-    assert done.returncode == 0, done.stderr
+
+    def train(folder):
+        done = run_main(*flags(demo_data, folder, "--epochs", 2, *SAVE_EACH_STEP))
+        assert done.returncode == 0, done.stderr
+
+    folder, _ = build_once("short", train)
     assert [int(path.name[5:]) for path in checkpoints(folder)] == [8, 9, 10]
     return folder
 
@@ -135,38 +131,40 @@ def being_written(folder):
     return list((folder / "ckpt").glob(".writing-*"))
 
 
-@pytest.mark.slow
-def test_killed_twenty_times_a_run_ends_like_the_uninterrupted_one(
-    reference, demo_data, tmp_path, monkeypatch
-):
-    # A server that has imported TensorFlow forks each run, which saves the seconds of 20 imports.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["test_reliability", "vae.models.train"])
-    for name, value in ONE_THREAD.items():
-        monkeypatch.setenv(name, value)
-    arguments = flags(demo_data, tmp_path, *WHOLE, *SAVE_EACH_STEP)
+def end_after_kills(kills, demo_data, folder):
+    """Start a run again after each of so many kills, then let it end; count cut checkpoints."""
+    arguments = flags(demo_data, folder, *WHOLE, *SAVE_EACH_STEP)
     moments = random.Random(7)
     drafts = 0
-    for kill in range(20):
-        target = newest_step(tmp_path) + moments.randrange(12)
-        run = processes.Process(target=run_main, args=(arguments,))
-        run.start()
-        while run.is_alive() and newest_step(tmp_path) < target:
+    for kill in range(kills):
+        target = newest_step(folder) + moments.randrange(12)
+        run = Forked(arguments)
+        while run.poll() is None and newest_step(folder) < target:
             time.sleep(0.001)
         if kill % 2:  # somewhere in a step
             time.sleep(moments.uniform(0, 0.03))
         else:  # in a checkpoint
-            while run.is_alive() and not being_written(tmp_path):
+            while run.poll() is None and not being_written(folder):
                 time.sleep(0.0002)
-        run.kill()
-        run.join()
-        assert run.exitcode == -signal.SIGKILL, "it must not end by itself"
-        drafts += len(being_written(tmp_path))
-    assert drafts > 0, "no kill hit a checkpoint while it was written"
-    assert newest_step(tmp_path) > 40
-    done = run_script("main.py", *arguments, env=ONE_THREAD)
+        run.process.kill()
+        assert run.wait().returncode == -signal.SIGKILL, "it must not end by itself"
+        drafts += len(being_written(folder))
+    assert newest_step(folder) > 2 * kills
+    done = Forked(arguments).wait()
     assert done.returncode == 0, done.stderr
-    assert not list((tmp_path / "ckpt").glob(".*")), "what killed runs left is still there"
+    assert not list((folder / "ckpt").glob(".*")), "what killed runs left is still there"
+    return drafts
+
+
+def test_killed_three_times_a_run_ends_like_the_uninterrupted_one(reference, demo_data, tmp_path):
+    end_after_kills(3, demo_data, tmp_path)
+    assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_a_run_ends_like_the_uninterrupted_one(reference, demo_data, tmp_path):
+    drafts = end_after_kills(20, demo_data, tmp_path)
+    assert drafts > 0, "no kill hit a checkpoint while it was written"
     assert_same_run(tmp_path, reference)
 
 
@@ -175,45 +173,51 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
     number, code, reference, demo_data, tmp_path
 ):
     arguments = flags(demo_data, tmp_path, *WHOLE)
-    with start((), arguments) as run:
-        # The first validation's checkpoint is of step 15; then the next one may come.
-        wait_for(lambda: newest_step(tmp_path) >= 3 * STEPS, run)
-        run.send_signal(number)
-        _, stderr = run.communicate(timeout=120)
-    assert run.returncode == code
-    assert f"Stopped by {number.name} at step {newest_step(tmp_path)}" in stderr
-    assert "Traceback" not in stderr
-    done = run_script("main.py", *arguments, "--resume", "must", env=ONE_THREAD)
+    run = Forked(arguments)
+    # The first validation's checkpoint is of step 15; then the next one may come.
+    wait_for(lambda: newest_step(tmp_path) >= 3 * STEPS, run)
+    os.kill(run.process.pid, number)
+    done = run.wait(timeout=120)
+    assert done.returncode == code
+    assert f"Stopped by {number.name} at step {newest_step(tmp_path)}" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = Forked([*arguments, "--resume", "must"]).wait()
     assert done.returncode == 0, done.stderr
     assert f"(step {newest_step(tmp_path)}" not in done.stdout
     assert_same_run(tmp_path, reference)
 
 
 @pytest.fixture(scope="session")
-def interrupted(demo_data, tmp_path_factory):
+def interrupted(demo_data, build_once):
     """The folder of a run of two workers that SIGTERM ended, and its exit code."""
-    folder = tmp_path_factory.mktemp("interrupted")
-    with start(mpirun(2), flags(demo_data, folder, *WHOLE, *SAVE_EACH_STEP)) as job:
-        wait_for(lambda: newest_step(folder) >= 7, job)
-        job.send_signal(signal.SIGTERM)
-        try:
-            _, stderr = job.communicate(timeout=120)
-        finally:
-            job.kill()
-    assert "Traceback" not in stderr
-    return folder, job.returncode
+
+    def train(folder):
+        with start(mpirun(2), flags(demo_data, folder, *WHOLE, *SAVE_EACH_STEP)) as job:
+            wait_for(lambda: newest_step(folder) >= 7, job)
+            job.send_signal(signal.SIGTERM)
+            try:
+                _, stderr = job.communicate(timeout=120)
+            finally:
+                job.kill()
+        assert "Traceback" not in stderr
+        return job.returncode
+
+    return build_once("interrupted", train)
 
 
 @pytest.fixture(scope="session")
-def reference_of_two(demo_data, tmp_path_factory):
+def reference_of_two(demo_data, build_once):
     """The folder of a run of two workers that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("uninterrupted-two")
-    arguments = flags(demo_data, folder, *WHOLE)
-    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def train(folder):
+        arguments = flags(demo_data, folder, *WHOLE)
+        done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+        assert done.returncode == 0, done.stderr
+
+    return build_once("uninterrupted-two", train)[0]
 
 
+@MPI
 def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(
     interrupted, reference_of_two, demo_data, tmp_path
 ):
@@ -231,27 +235,26 @@ def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(
     assert f"Nothing to do: {EPOCHS} epochs completed" in done.stdout
 
 
+@MPI
 def test_one_worker_goes_on_with_what_two_began(interrupted, reference, demo_data, tmp_path):
     folder = copy(interrupted[0], tmp_path)
-    done = run_script("main.py", *flags(demo_data, folder, *WHOLE), env=ONE_THREAD)
+    done = Forked(flags(demo_data, folder, *WHOLE)).wait()
     assert done.returncode == 0, done.stderr
-    final, expected = (variables(checkpoints(where)[-1]) for where in (folder, reference))
-    for name, value in expected.items():
-        np.testing.assert_allclose(final[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    assert_close_weights(folder, reference)
 
 
+@MPI
 def test_two_workers_go_on_with_what_one_began(short, demo_data, tmp_path):
     folder = copy(short, tmp_path, keep=8)
     arguments = flags(demo_data, folder, "--epochs", 2)
     done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     assert "(step 8, after 1 epochs and 3 batches of the next)" in done.stdout
-    final, expected = (variables(checkpoints(where)[-1]) for where in (folder, short))
-    assert final["global_step"] == expected["global_step"] == 10
-    for name, value in expected.items():
-        np.testing.assert_allclose(final[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    assert newest_step(folder) == newest_step(short) == 10
+    assert_close_weights(folder, short)
 
 
+@MPI
 @pytest.mark.parametrize(
     ("fault", "steps"),
     [("signal_in_step", (7, 8)), ("signal_in_validation", (3 * STEPS,))],
@@ -270,6 +273,7 @@ def test_a_signal_to_one_rank_stops_all_and_they_go_on_bit_for_bit(
     assert_same_run(tmp_path, reference_of_two)
 
 
+@MPI
 def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, *WHOLE, "--save_every", "1e")
     done = run_script("tests/faulty_main.py", "crash", *arguments, launcher=mpirun(2), timeout=120)
@@ -279,6 +283,7 @@ def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005"]
 
 
+@MPI
 def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, *WHOLE, "--amp")
     done = run_script("tests/faulty_main.py", "overflow", *arguments, launcher=mpirun(2))
@@ -291,6 +296,7 @@ def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path
     assert "Traceback" not in done.stderr
 
 
+@MPI
 def test_a_loss_that_is_not_finite_ends_all_ranks_and_spares_the_checkpoints(
     short, demo_data, tmp_path
 ):
@@ -328,66 +334,60 @@ def mounted(tmp_path):
         subprocess.run(["umount", "--lazy", point], check=True)
 
 
-def test_on_a_full_disk_the_run_ends_with_a_sentence_and_keeps_what_it_had(
-    mounted, demo_data, here
-):
+def test_on_a_full_disk_the_run_ends_with_a_sentence_and_keeps_what_it_had(mounted, demo_data):
     disk = mounted("size=1200k")  # room for two checkpoints
     arguments = flags(demo_data, disk, "--epochs", 9, *SAVE_EACH_STEP)
-    code, _, err = here(arguments)
+    code, _, err = run_main(*arguments)
     assert code == 1
     assert "step-00000003: the checkpoint cannot be written (No space left on device)" in err
     assert sorted(path.name[5:] for path in (disk / "ckpt").iterdir()) == ["00000001", "00000002"]
     # A run that knows beforehand that there is no room does not begin.
-    code, _, err = here(arguments)
+    code, _, err = run_main(*arguments)
     assert code == 1
     assert "MiB are free" in err
     arguments[0] = "--test"
-    code, out, err = here(arguments)
+    code, out, err = run_main(*arguments)
     assert code == 0, err
     assert "step-00000002 (step 2, after 0 epochs and 2 batches of the next)" in out
 
 
-def test_a_folder_that_cannot_be_written_is_named_before_training(
-    mounted, demo_data, tmp_path, here
-):
+def test_a_folder_that_cannot_be_written_is_named_before_training(mounted, demo_data, tmp_path):
     (tmp_path / "file").touch()
     for folder in (mounted("ro"), tmp_path / "file"):
         arguments = [*flags(demo_data, tmp_path), "--checkpoint_dir", str(folder / "ckpt")]
-        code, out, err = here(arguments)
+        code, out, err = run_main(*arguments)
         assert code == 2
         assert f"--checkpoint_dir {folder / 'ckpt'}: cannot be written (" in err
         assert "train_epoch_time" not in out
 
 
 @pytest.mark.parametrize("name", ["run[1]", "lr=*?", "back\\slash"])
-def test_a_folder_whose_name_is_a_pattern_holds_a_run_like_any_other(
-    name, demo_data, tmp_path, here
-):
+def test_a_folder_whose_name_is_a_pattern_holds_a_run_like_any_other(name, demo_data, tmp_path):
     folder = tmp_path / name
     everything = ("--results_dir", folder / "results", "--tensorboard_dir", folder / "board")
     for epochs in (1, 2):  # the second run resumes the first
-        code, out, err = here([*flags(demo_data, folder, "--epochs", epochs), *everything])
+        code, out, err = run_main(*flags(demo_data, folder, "--epochs", epochs), *everything)
         assert code == 0, err
     assert f"Resuming {folder / 'ckpt/step-00000005'}" in out
-    code, out, err = here(["--test", *flags(demo_data, folder)[1:]])
+    code, out, err = run_main("--test", *flags(demo_data, folder)[1:])
     assert code == 0, err
     assert newest_step(folder) == 10
 
 
-def test_results_that_cannot_be_written_are_named_before_training(demo_data, tmp_path, here):
+def test_results_that_cannot_be_written_are_named_before_training(demo_data, tmp_path):
     (tmp_path / "file").touch()
     results = tmp_path / "file/results"
-    code, out, err = here([*flags(demo_data, tmp_path), "--results_dir", results])
+    code, out, err = run_main(*flags(demo_data, tmp_path), "--results_dir", results)
     assert code == 2
     assert f"--results_dir {results}: cannot be written (Not a directory)" in err
     assert "train_epoch_time" not in out
 
 
 def test_an_export_that_cannot_take_the_place_of_its_folder_is_refused_before_training(
-    mounted, demo_data, tmp_path, here
+    mounted, demo_data, tmp_path
 ):
     for folder in (mounted("size=1m"), mounted("ro") / "model"):
-        code, out, err = here([*flags(demo_data, tmp_path), "--export", folder])
+        code, out, err = run_main(*flags(demo_data, tmp_path), "--export", folder)
         assert code == 2
         assert f"--export {folder}: " in err
         assert "train_epoch_time" not in out
@@ -404,14 +404,14 @@ def test_an_export_that_cannot_take_the_place_of_its_folder_is_refused_before_tr
     ids=["log", "tensorboard", "epochs", "trace"],
 )
 def test_what_is_written_in_training_names_its_flag_on_a_full_disk_and_spares_the_checkpoints(
-    more, named, mounted, short, demo_data, tmp_path, here, monkeypatch
+    more, named, mounted, short, demo_data, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     Path("disk").symlink_to(mounted("size=4k"))
     Path("disk/all there is").write_bytes(bytes(4096))
     folder = copy(short, tmp_path)
     before = [verify(path) for path in checkpoints(folder)]
-    code, _, err = here([*flags(demo_data, folder, "--epochs", 3), *more])
+    code, _, err = run_main(*flags(demo_data, folder, "--epochs", 3), *more)
     assert code == 1
     assert f"{named}: cannot be written (No space left on device); fix this or name an" in err
     assert len(err.splitlines()) == 1
@@ -419,21 +419,20 @@ def test_what_is_written_in_training_names_its_flag_on_a_full_disk_and_spares_th
     assert not [path for path in Path("disk").rglob("*") if path.name.endswith((".json", ".csv"))]
 
 
-def test_results_on_a_full_disk_name_their_flag(mounted, short, demo_data, tmp_path, here):
+def test_results_on_a_full_disk_name_their_flag(mounted, short, demo_data, tmp_path):
     disk = mounted("size=4k")
     (disk / "all there is").write_bytes(bytes(4096))
     arguments = [*flags(demo_data, short), "--log_path", os.devnull, "--results_dir", disk]
     arguments[0] = "--test"
-    code, _, err = here(arguments)
+    code, _, err = run_main(*arguments)
     assert code == 1
     assert f"--results_dir {disk}/args.json: cannot be written (No space left on device)" in err
 
 
-def test_results_and_summaries_may_lie_under_a_name_that_is_no_utf_8(demo_data, tmp_path, here):
-    sys.stdout.reconfigure(errors="backslashreplace")  # as it is in a process of its own
+def test_results_and_summaries_may_lie_under_a_name_that_is_no_utf_8(demo_data, tmp_path):
     name = tmp_path / os.fsdecode(b"donn\xe9es")
     arguments = flags(demo_data, tmp_path, "--epochs", 1)
-    code, _, err = here([*arguments, "--results_dir", name, "--tensorboard_dir", name])
+    code, _, err = run_main(*arguments, "--results_dir", name, "--tensorboard_dir", name)
     assert code == 0, err
     assert r"donn\udce9es" in (name / "report.html").read_text()
     assert [*name.glob("events.out.tfevents.*")]
@@ -441,12 +440,12 @@ def test_results_and_summaries_may_lie_under_a_name_that_is_no_utf_8(demo_data, 
 
 @pytest.mark.parametrize("flag", ["--checkpoint_dir", "--results_dir"])
 def test_a_run_into_a_folder_in_use_is_refused_and_leaves_the_log_of_the_other_as_it_is(
-    flag, demo_data, tmp_path, here
+    flag, demo_data, tmp_path
 ):
     (tmp_path / "run.log").write_text("DLLL of the run that writes there\n")
     lock = lock_folder(tmp_path)
-    code, _, err = here([*flags(demo_data, tmp_path / "other"), "--log_path", tmp_path / "run.log",
-                         flag, tmp_path])  # fmt: skip
+    arguments = (*flags(demo_data, tmp_path / "other"), "--log_path", tmp_path / "run.log")
+    code, _, err = run_main(*arguments, flag, tmp_path)
     os.close(lock)
     assert code == 2
     assert f"{flag} {tmp_path}: another run is writing there; wait for its end, or name" in err
@@ -455,11 +454,11 @@ def test_a_run_into_a_folder_in_use_is_refused_and_leaves_the_log_of_the_other_a
 
 
 def test_a_log_keeps_all_runs_each_from_its_parameters_on_and_one_folder_may_hold_everything(
-    demo_data, tmp_path, here
+    demo_data, tmp_path
 ):
     arguments = flags(demo_data, tmp_path, "--epochs", 1, "--results_dir", tmp_path / "ckpt")
     for more in ([], ["--restart"], []):
-        code, _, err = here([*arguments, *more])
+        code, _, err = run_main(*arguments, *more)
         assert code == 0, err
     steps = [line.get("step", "unit") for line in log_lines(tmp_path / "run.log")]
     of_a_run = ["PARAMETER", "unit", [1], []]
@@ -477,7 +476,7 @@ def damage(path, places):
     path.write_bytes(content)
 
 
-def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data, tmp_path, here):
+def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data, tmp_path):
     folder = copy(short, tmp_path)
     newest = checkpoints(folder)[-1]
     places = random.Random(3)
@@ -487,12 +486,12 @@ def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data,
         shutil.copytree(checkpoints(short)[-1], newest)
         path = sorted(newest.iterdir())[turn % 3]
         damage(path, places)
-        code, out, err = here(["--test", *arguments[1:]] if turn % 2 else arguments)
+        code, out, err = run_main(*(["--test", *arguments[1:]] if turn % 2 else arguments))
         assert code == 2, f"turn {turn}: {path}"
         assert f"{path}: " in err
         assert "train_epoch_time" not in out
     assert f"train on from an older one with --resume {checkpoints(folder)[-2]}" in err
-    code, out, err = here([*arguments, "--resume", checkpoints(folder)[-2]])
+    code, out, err = run_main(*arguments, "--resume", checkpoints(folder)[-2])
     assert code == 0, err
     assert f"replaces to {folder / 'ckpt/replaced-1'}" in out
     assert (folder / "ckpt/replaced-1" / newest.name).is_dir()
@@ -507,91 +506,88 @@ def reseal(checkpoint, **changes):
 
 @pytest.mark.parametrize("wrong", [{"epoch": "2"}, {"batch": 10**9}, {"losses": []}])
 def test_a_state_that_makes_no_sense_is_damaged_and_an_older_one_goes_on(
-    short, demo_data, tmp_path, here, wrong
+    short, demo_data, tmp_path, wrong
 ):
     older, newest = checkpoints(copy(short, tmp_path))[-2:]
     reseal(newest, **wrong)
     whole = flags(demo_data, tmp_path, "--epochs", 3)
-    code, _, error = here(whole)
+    code, _, error = run_main(*whole)
     assert code == 2
     assert f"{newest}/state.json: the checkpoint is damaged (" in error
     assert f"train on from an older one with --resume {older}" in error
-    assert here([*whole, "--resume", older])[0] == 0
+    assert run_main(*whole, "--resume", older)[0] == 0
     assert newest_step(tmp_path) == 3 * STEPS
 
 
-def test_training_on_with_another_model_or_other_data_is_refused(short, demo_data, tmp_path, here):
-    code, _, err = here([*flags(demo_data, short, "--epochs", 3), "--latent_dim", 8])
+def test_training_on_with_another_model_or_other_data_is_refused(short, demo_data, tmp_path):
+    folder = copy(short, tmp_path)
+    code, _, err = run_main(*flags(demo_data, folder, "--epochs", 3), "--latent_dim", 8)
     assert code == 2
     assert "latent_dim is 4 there and 8 here" in err
-    done = run_script(
-        "prepare_dataset.py", "--dataset", "synthetic", "--data_dir", tmp_path, "--seed", 1
-    )
+    done = run_prepare("--dataset", "synthetic", "--data_dir", tmp_path, "--seed", 1)
     assert done.returncode == 0, done.stderr
-    code, _, err = here([*flags(tmp_path, short, "--epochs", 3)])
+    code, _, err = run_main(*flags(tmp_path, folder, "--epochs", 3))
     assert code == 2
     assert "the dataset fingerprint is" in err
 
 
-def test_resume_never_refuses_a_folder_in_use_and_must_an_empty_one(
-    short, demo_data, tmp_path, here
-):
-    code, _, err = here([*flags(demo_data, short), "--resume", "never"])
+def test_resume_never_refuses_a_folder_in_use_and_must_an_empty_one(short, demo_data, tmp_path):
+    folder = copy(short, tmp_path)
+    code, _, err = run_main(*flags(demo_data, folder), "--resume", "never")
     assert code == 2
     assert "is in use, it holds step-00000010" in err
-    code, _, err = here([*flags(demo_data, tmp_path), "--resume", "must"])
+    code, _, err = run_main(*flags(demo_data, tmp_path / "empty"), "--resume", "must")
     assert code == 2
     assert "holds no checkpoint" in err
-    code, _, err = here([*flags(demo_data, tmp_path), "--resume", short])
+    code, _, err = run_main(*flags(demo_data, tmp_path / "empty"), "--resume", folder)
     assert code == 2
     assert "there is no such checkpoint" in err
 
 
-def test_what_rank_0_alone_finds_wrong_ends_all_ranks(short, demo_data):
-    arguments = [*flags(demo_data, short), "--resume", "never"]
+@MPI
+def test_what_rank_0_alone_finds_wrong_ends_all_ranks(short, demo_data, tmp_path):
+    arguments = [*flags(demo_data, copy(short, tmp_path)), "--resume", "never"]
     done = run_script("main.py", *arguments, launcher=mpirun(2), timeout=120)
     assert done.returncode == 2
     assert "rank 0: --resume never" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_restart_starts_over_and_sets_the_old_run_aside(short, demo_data, tmp_path, here):
+def test_restart_starts_over_and_sets_the_old_run_aside(short, demo_data, tmp_path):
     folder = copy(short, tmp_path)
     arguments = [*flags(demo_data, folder, "--epochs", 1), "--restart"]
-    code, out, err = here(arguments)
+    code, out, err = run_main(*arguments)
     assert code == 0, err
     assert "Training a new model." in out
     assert [path.name for path in checkpoints(folder)] == ["step-00000005"]
     assert len(list((folder / "ckpt/replaced-1").glob("step-*"))) == 3
-    here(arguments)
+    run_main(*arguments)
     assert [p.name for p in (folder / "ckpt/replaced-2").iterdir()] == ["step-00000005"]
 
 
 def test_a_flag_that_would_break_the_epoch_is_refused_and_another_one_said(
-    short, demo_data, tmp_path, here
+    short, demo_data, tmp_path
 ):
     folder = copy(short, tmp_path, keep=9)
-    code, _, err = here([*flags(demo_data, folder, "--epochs", 2), "--seed", "5"])
+    code, _, err = run_main(*flags(demo_data, folder, "--epochs", 2), "--seed", "5")
     assert code == 2
     assert "in the middle of an epoch with --seed 0" in err
-    code, out, err = here([*flags(demo_data, folder, "--epochs", 2), "--lr", "0.02"])
+    code, out, err = run_main(*flags(demo_data, folder, "--epochs", 2), "--lr", "0.02")
     assert code == 0, err
     assert "(step 9, after 1 epochs and 4 batches of the next), from here on with --lr 0.02" in out
 
 
-def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(
-    demo_data, tmp_path, here
-):
+def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(demo_data, tmp_path):
     arguments = flags(
         demo_data, tmp_path, "--epochs", 9, "--validation_step", 1, "--lr", 0, "--early_stop", 3,
         "--save_every", "1e", "--keep_checkpoints", 1, "--test",
     )  # fmt: skip
-    code, out, err = here(arguments)
+    code, out, err = run_main(*arguments)
     assert code == 0, err
     assert "Training finished: early stopping: no improvement in NDCG@100 for 3 validations." in out
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005", "step-00000020"]
     assert f"Loaded checkpoint {tmp_path / 'ckpt/step-00000005'}" in out
-    code, out, err = here([*arguments, "--checkpoint", "latest"])
+    code, out, err = run_main(*arguments, "--checkpoint", "latest")
     assert code == 0, err
     assert "Nothing to do: early stopping: no improvement in NDCG@100 for 3 validations." in out
     assert f"Loaded checkpoint {tmp_path / 'ckpt/step-00000020'}" in out

@@ -11,8 +11,11 @@ import sys
 import termios
 
 import pytest
-from conftest import ROOT, SMALL, run_script
+from helpers import ROOT, SMALL, run_main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# Two runs are watched by all.
+pytestmark = pytest.mark.xdist_group("watching")
 
 
 def flags(data, folder, *more):
@@ -60,7 +63,7 @@ def visible(written):
 def watched(demo_data, tmp_path_factory):
     """A run of 3 epochs into a pipe, resumed to 5 on a terminal: folder, and output of both."""
     folder = tmp_path_factory.mktemp("watched")
-    piped = run_script("main.py", *flags(demo_data, folder, "--epochs", 3))
+    piped = run_main(*flags(demo_data, folder, "--epochs", 3))
     assert piped.returncode == 0, piped.stderr
     return folder, piped, run_on_terminal(flags(demo_data, folder, "--epochs", 5, "--test"))
 
@@ -117,7 +120,7 @@ def test_a_folder_of_results_that_cannot_be_written_ends_the_run_before_training
 ):
     (tmp_path / "file").touch()
     folder = tmp_path / "file/results"
-    done = run_script("main.py", *flags(demo_data, tmp_path, "--results_dir", folder))
+    done = run_main(*flags(demo_data, tmp_path, "--results_dir", folder))
     assert done.returncode == 2
     assert f"--results_dir {folder}: cannot be written" in done.stderr
     assert "train_epoch_time" not in done.stdout

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 
 import pytest
-from conftest import run_script
+from helpers import run_script
 
 from vae.errors import UserError
 from vae.load import movielens as module

@@ -8,9 +8,12 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
-from conftest import run_script
+from helpers import run_main, run_prepare
 
 from vae.load.store import open_dataset
+
+# One model is exported for all.
+pytestmark = pytest.mark.xdist_group("export")
 
 ASK = """
 import importlib.util, json, sys
@@ -108,6 +111,7 @@ def test_the_signature_of_columns_answers_in_columns(exported, histories, datase
     assert_same(([ids[row].tolist() for row in answer[0]], *answer[1:]), rows, [0, 7])
 
 
+@pytest.mark.slow
 def test_the_signature_of_columns_converts_to_onnx_and_answers_the_same(
     exported, dataset, tmp_path
 ):
@@ -144,13 +148,13 @@ def test_text_ids_and_bfloat16_are_exported_too(tmp_path):
     rows = [(f"u{user}", f"film {item}") for user in range(60) for item in rng.choice(30, 8, False)]
     pd.DataFrame(rows, columns=["who", "what"]).to_csv(tmp_path / "plays.csv", index=False)
     data = ("--data_dir", tmp_path, "--dataset", "plays")
-    done = run_script(
-        "prepare_dataset.py", *data, "--ratings", tmp_path / "plays.csv", "--user_col", "who",
+    done = run_prepare(
+        *data, "--ratings", tmp_path / "plays.csv", "--user_col", "who",
         "--item_col", "what", "--rating_col", "none", "--heldout_users", 10,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    done = run_script(
-        "main.py", "--train", *data, "--epochs", 2, "--hidden_dim", 8, "--latent_dim", 4,
+    done = run_main(
+        "--train", *data, "--epochs", 2, "--hidden_dim", 8, "--latent_dim", 4,
         "--export", tmp_path / "model", "--export_dtype", "bfloat16",
         "--log_path", tmp_path / "log",
     )  # fmt: skip

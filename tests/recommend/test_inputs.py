@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import run_main
 
 from main import run
 from vae.config import parse_flags
@@ -39,13 +40,13 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(here, data, tmp_path, monkeypatch):
+def tiny(data, tmp_path, monkeypatch):
     """Runs main.py on the tiny data set in an empty folder, the log beside it."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
     flags = ("--data_dir", data, "--log_path", tmp_path / "run.log", *TINY)
-    return lambda *more: here([*flags, "--dataset", "tiny", *more])
+    return lambda *more: run_main(*flags, "--dataset", "tiny", *more)
 
 
 def files_here():

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 FILES = sorted(ROOT.glob("requirements*.txt"))
 

@@ -9,7 +9,7 @@ import time
 
 import optuna
 import pytest
-from conftest import ROOT, log_lines, run_script
+from helpers import ROOT, log_lines, run_script
 from optuna.trial import TrialState
 
 pytestmark = pytest.mark.slow

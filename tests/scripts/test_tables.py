@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import run_script
+from helpers import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +59,7 @@ def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_ref
     assert "give another --work_dir" in refused.stderr
 
 
+@pytest.mark.xdist_group("mpi")
 def test_scaling_splits_the_batch_and_compares_with_the_smallest_job(demo_data, tmp_path):
     done = run_script(
         "benchmarks/scaling.py", "--data_dir", demo_data, *SMALL, "--workers", "1,2", "--precision",
