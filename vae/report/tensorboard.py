@@ -1,4 +1,4 @@
-"""TensorBoardWriter for TensorBoard, one point an epoch."""
+"""Event files for TensorBoard, one point per epoch and metric."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import tensorflow.compat.v1 as tf
 from vae.utils.atomic import make_folder, written
 
 _VALIDATION = ("ndcg", "recall", "valid_")
-"""What the names of a validation's figures begin with."""
+"""Prefixes of the names that a validation logs."""
 
 
 class TensorBoardWriter:
-    """Writes each epoch's figures to an event file, when they come: see ``RunLog``.
+    """Write each epoch's metrics to an event file as they are logged; a callback of ``RunLog``.
 
     Args:
         folder: of event files; those of the run that is resumed belong there too.
@@ -32,29 +32,29 @@ class TensorBoardWriter:
         self._folder = folder
         self._writer: tf.io.TFRecordWriter | None = None
 
-    def add(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Write figures under the names ``train/loss``, ``validation/ndcg@100`` and so on.
+    def add(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Write values under the names ``train/loss``, ``validation/ndcg@100`` and so on.
 
         Raises:
             UserError: they cannot be written.
         """
-        values = [tf.Summary.Value(tag=_tag(k), simple_value=v) for k, v in figures.items()]
+        points = [tf.Summary.Value(tag=_tag(k), simple_value=v) for k, v in values.items()]
         with written("--tensorboard_dir", self._folder):
             try:
                 if self._writer is None:
                     self._writer = self._open(epoch)
-                self._write(self._writer, step=epoch, summary=tf.Summary(value=values))
+                self._write(self._writer, step=epoch, summary=tf.Summary(value=points))
             except tf.errors.OpError as error:
                 raise OSError(0, error.message.rpartition("; ")[2]) from None
 
     def _open(self, epoch: int) -> tf.io.TFRecordWriter:
         """An event file of this run alone.
 
-        The mark of a start makes TensorBoard forget what earlier files hold of this epoch and of
-        later ones: a killed run's, after its last checkpoint, or all of a run that starts over.
+        Its START entry makes TensorBoard drop the points of earlier files from this epoch on: those
+        that a killed run logged after its last checkpoint, or all of a run that was restarted.
         """
         # TensorBoard reads files in the order of their names. TensorFlow's own FileWriter writes in
-        # a thread, whose stack trace would be all that is seen of a full disk.
+        # a thread, where a full disk shows as nothing but a stack trace.
         name = f"events.out.tfevents.{time.time():.6f}.{platform.node()}.epoch-{epoch}"
         writer = tf.io.TFRecordWriter(os.fsencode(self._folder / name))
         self._write(writer, file_version="brain.Event:2")
