@@ -43,7 +43,7 @@ def run_on_terminal(arguments):
         try:
             while block := os.read(terminal, 4096):
                 written += block
-        except OSError:  # how Linux tells that the program has left the terminal
+        except OSError:  # how Linux reports that the program has closed the terminal
             pass
     os.close(terminal)
     assert run.returncode == 0, written.decode()
@@ -112,7 +112,7 @@ def test_the_report_shows_the_test_and_the_curves_of_both_runs(watched):
         assert f"{summary[name]:.5f} ± {summary[f'{name}_se']:.5f}" in html
     assert "Epochs 1 to 5." in html
     assert html.count("data:image/png;base64,") == len([*results.glob("*.png")]) == 4
-    assert not [*results.glob(".*")], "a draft was left"
+    assert not [*results.glob(".*")], "a temporary file was left"
 
 
 def test_a_folder_of_results_that_cannot_be_written_ends_the_run_before_training(

@@ -120,11 +120,12 @@ def test_the_same_is_told_before_a_checkpoint_is_read(tiny):
     assert "--similar_items terminator: tiny has no such item" in err
 
 
-def test_curves_without_matplotlib_are_refused_before_training(tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_report_without_its_packages_is_refused_before_training(tiny, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     code, out, err = tiny("--train", "--results_dir", "results")
     assert code == 2
-    assert "--results_dir: the curves need matplotlib, which is not installed" in err
+    assert f"--results_dir: the report needs {package}, which is not installed" in err
     assert "train_epoch_time" not in out
 
 

@@ -1,4 +1,4 @@
-"""epochs.csv: one row an epoch, whatever interrupts a run."""
+"""epochs.csv: one row per epoch, across interruptions."""
 
 import csv
 import os
@@ -16,12 +16,12 @@ def path(tmp_path):
 
 def train(path, epochs, loss):
     """Adds epochs with this loss, every second one with a validation."""
-    history = EpochLog(path)
+    epoch_log = EpochLog(path)
     for epoch in epochs:
-        history.add(epoch, {"loss": loss})
+        epoch_log.add(epoch, {"loss": loss})
         if epoch % 2 == 0:
-            history.add(epoch, {"ndcg@100": loss / 16})
-    return history
+            epoch_log.add(epoch, {"ndcg@100": loss / 16})
+    return epoch_log
 
 
 def test_a_row_holds_an_epochs_training_and_its_validation(path):
@@ -36,13 +36,13 @@ def test_a_row_holds_an_epochs_training_and_its_validation(path):
 
 def test_a_resumed_run_keeps_earlier_epochs_and_replaces_those_trained_again(path):
     train(path, range(1, 6), 8.0)
-    history = train(path, range(4, 7), 4.0)
-    assert history.series("loss") == ([1, 2, 3, 4, 5, 6], [8, 8, 8, 4, 4, 4])
-    assert history.series("ndcg@100") == ([2, 4, 6], [0.5, 0.25, 0.25])
-    assert EpochLog(path).series("loss") == history.series("loss")
+    epoch_log = train(path, range(4, 7), 4.0)
+    assert epoch_log.series("loss") == ([1, 2, 3, 4, 5, 6], [8, 8, 8, 4, 4, 4])
+    assert epoch_log.series("ndcg@100") == ([2, 4, 6], [0.5, 0.25, 0.25])
+    assert EpochLog(path).series("loss") == epoch_log.series("loss")
 
 
-def test_a_run_that_starts_over_forgets_the_one_before(path):
+def test_a_restarted_run_discards_the_rows_of_the_one_before(path):
     train(path, range(1, 6), 8.0)
     assert train(path, [1], 4.0).series("loss") == ([1], [4.0])
 
@@ -75,13 +75,13 @@ def test_a_run_that_trains_nothing_reads_and_leaves_the_file(path):
     ],
     ids=range(15),
 )
-def test_a_file_that_is_no_table_of_epochs_is_named(path, text):
+def test_a_file_that_is_not_a_table_of_epochs_is_named(path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"epochs.csv: cannot be read .* remove it"):
         EpochLog(path)
 
 
-def test_a_pipe_in_place_of_the_table_is_named_and_no_hang(path):
+def test_a_pipe_in_place_of_the_table_is_refused_without_a_hang(path):
     os.mkfifo(path)
     with pytest.raises(UserError, match=r"epochs.csv: cannot be read .*not a regular file"):
         EpochLog(path)

@@ -52,7 +52,7 @@ def test_without_a_test_the_page_says_how_to_get_one():
     assert "add --test" in text(page({"final_ndcg@100": 0.25}))
 
 
-def test_figures_have_their_units():
+def test_statistics_have_their_units():
     assert "mean_training_throughput 123,457 users/s" in text(page())
 
 

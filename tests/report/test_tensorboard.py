@@ -14,7 +14,7 @@ def points(folder, tag):
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def test_each_figure_is_a_point_of_its_epoch(tmp_path):
+def test_each_metric_is_a_point_of_its_epoch(tmp_path):
     summaries = TensorBoardWriter(tmp_path)
     for epoch in (1, 2):
         summaries.add(epoch, {"loss": epoch / 4, "learning_rate": 0.5})
@@ -25,7 +25,7 @@ def test_each_figure_is_a_point_of_its_epoch(tmp_path):
     assert points(tmp_path, "validation/valid_users") == [(1, 7), (2, 7)]
 
 
-def test_a_resumed_run_goes_on_and_epochs_trained_again_replace_the_old_ones(tmp_path):
+def test_a_resumed_run_adds_points_and_replaces_those_of_epochs_trained_again(tmp_path):
     for epochs, loss in ((range(1, 6), 8.0), (range(4, 7), 4.0)):
         summaries = TensorBoardWriter(tmp_path)
         for epoch in epochs:
@@ -35,7 +35,7 @@ def test_a_resumed_run_goes_on_and_epochs_trained_again_replace_the_old_ones(tmp
     assert losses.tolist() == [8, 8, 8, 4, 4, 4]
 
 
-def test_a_run_that_starts_over_leaves_nothing_of_the_one_before(tmp_path):
+def test_a_restarted_run_replaces_the_points_of_the_one_before(tmp_path):
     for loss in (8.0, 4.0):
         TensorBoardWriter(tmp_path).add(1, {"loss": loss})
     assert points(tmp_path, "train/loss") == [(1, 4.0)]

@@ -1,4 +1,4 @@
-"""What reports and model cards say of the data, the machine and the programs."""
+"""Metadata of the data, hardware and software for reports and model cards."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Metadata = dict[str, str]
 
 
 def dataset_metadata(dataset: Dataset) -> Metadata:
-    """Counts of a prepared data set."""
+    """Return the counts of a prepared data set."""
     users, items = dataset.train.shape
     return {
         "data set": dataset.name,
         "items": f"{items:,}",
         "training users": f"{users:,}",
-        "training pairs": f"{dataset.train.nnz:,}",
-        "pairs per training user": f"{dataset.train.nnz / users:.1f}",
+        "training interactions": f"{dataset.train.nnz:,}",
+        "interactions per training user": f"{dataset.train.nnz / users:.1f}",
         "density": f"{dataset.train.nnz / users / items:.3%}",
         "validation users": f"{len(dataset.validation.user_ids):,}",
         "test users": f"{len(dataset.test.user_ids):,}",
@@ -34,7 +34,7 @@ def dataset_metadata(dataset: Dataset) -> Metadata:
 
 
 def hardware_metadata(workers: Workers) -> Metadata:
-    """The hardware of rank 0's host."""
+    """Describe the hardware of rank 0's host."""
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.list_physical_devices("GPU")
@@ -51,7 +51,7 @@ def hardware_metadata(workers: Workers) -> Metadata:
 
 
 def software_versions() -> Metadata:
-    """The programs that the run was made with."""
+    """Return the versions of this program and of the libraries that compute."""
     return {
         "vae": __version__,
         "Python": platform.python_version(),
@@ -62,7 +62,7 @@ def software_versions() -> Metadata:
 
 
 def _processor() -> str:
-    """The name of the first processor, as Linux tells it."""
+    """Return the model name of the first processor, from Linux's ``/proc/cpuinfo``."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""The figures of each epoch in ``epochs.csv``, those of earlier, resumed runs included."""
+"""Metrics and statistics of each epoch in ``epochs.csv``, across interruptions of a run."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from vae.utils.atomic import read_text, write_whole, written
 from vae.utils.json_types import shown
 
 Series = tuple[list[int], list[float]]
-"""Epochs, and a figure's value at each of them."""
+"""Epochs, and a metric's value at each of them."""
 
 _MAX_EPOCH = 2**53
 """Beyond it, an axis of float64 cannot tell two epochs apart."""
 
-_MAX_FIGURE = 2.0**128
-"""float32's range, in which all figures of training lie."""
+_MAX_VALUE = 2.0**128
+"""float32's range, in which all values of training lie."""
 
 
 class EpochLog:
-    """One row an epoch, one column a figure; see ``RunLog``.
+    """One row per epoch, one column per metric; a callback of ``RunLog``.
 
-    The first epoch that is added says where a run starts: rows of earlier epochs stay, as those of
-    the run that is resumed, and later ones, which are trained again, go.
+    The first epoch that is added is where a run starts: rows of earlier epochs stay, since they
+    belong to the resumed run; later ones are removed, since those epochs are trained again.
 
     Args:
         path: of the file; read at once and written with each addition.
 
     Raises:
-        UserError: the file cannot be understood.
+        UserError: the file cannot be read as a table of epochs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,8 +39,8 @@ class EpochLog:
         self._rows = _read(path)
         self._added = False
 
-    def add(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Add figures to an epoch's row.
+    def add(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Add values to the row of an epoch.
 
         Raises:
             UserError: the file cannot be written.
@@ -48,17 +48,17 @@ class EpochLog:
         if not self._added:
             self._rows = {n: row for n, row in self._rows.items() if n < epoch}
             self._added = True
-        self._rows.setdefault(epoch, {}).update(figures)
+        self._rows.setdefault(epoch, {}).update(values)
         with written("--results_dir", self._path):
             write_whole(self._path, self._text())
 
     def series(self, name: str) -> Series:
-        """A figure over the epochs that have it."""
+        """Return the epochs that have a metric, and its values."""
         points = [(epoch, row[name]) for epoch, row in self._rows.items() if name in row]
         return [epoch for epoch, _ in points], [value for _, value in points]
 
     def epochs(self) -> list[int]:
-        """The epochs that there are rows of, in ascending order."""
+        """Return the recorded epochs, ascending."""
         return list(self._rows)
 
     def _text(self) -> str:
@@ -71,7 +71,7 @@ class EpochLog:
 
 
 def _read(path: Path) -> dict[int, dict[str, float]]:
-    """The rows of the file by epoch; none if there is no file."""
+    """Return the rows of the file by epoch; none if there is no file."""
     try:
         rows: dict[int, dict[str, float]] = {}
         last = 0
@@ -79,7 +79,7 @@ def _read(path: Path) -> dict[int, dict[str, float]]:
             epoch = int(row.pop("epoch"))
             if not last < epoch <= _MAX_EPOCH:
                 raise ValueError(f"epoch {shown(epoch)} after epoch {last}")
-            rows[epoch] = {name: _figure(value) for name, value in row.items() if value}
+            rows[epoch] = {name: _parse(value) for name, value in row.items() if value}
             last = epoch
         return rows
     except FileNotFoundError:
@@ -91,8 +91,8 @@ def _read(path: Path) -> dict[int, dict[str, float]]:
         ) from None
 
 
-def _figure(text: str) -> float:
+def _parse(text: str) -> float:
     value = float(text)
-    if not abs(value) < _MAX_FIGURE:
+    if not abs(value) < _MAX_VALUE:
         raise ValueError(f"{shown(text)} is out of range")
     return value

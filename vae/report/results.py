@@ -1,4 +1,4 @@
-"""What goes into ``--results_dir``."""
+"""The files of ``--results_dir``, and the outputs that a run opens before it starts."""
 
 from __future__ import annotations
 
@@ -23,53 +23,54 @@ from vae.utils.run_log import Callback, RunLog
 
 
 class Results:
-    """The files of one run, each there whole or not at all.
+    """The files of one run, each written whole or not at all.
 
     Attributes:
-        history: follows the run's epochs.
+        epoch_log: callback that records each epoch.
 
     Raises:
         UserError: the folder cannot be written, or holds a table of epochs that cannot be read, or
-            matplotlib is missing.
+            a package that the report needs is missing.
     """
 
     def __init__(self, folder: Path) -> None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UserError(
-                "--results_dir: the curves need matplotlib, which is not installed in this "
-                "Python; run 'make env'."
-            )
+        for package in ("matplotlib", "jinja2"):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"--results_dir: the report needs {package}, which is not installed in this "
+                    "Python; run 'make env'."
+                )
         make_folder(folder, "--results_dir")
         self._folder = folder
-        self.history = EpochLog(folder / "epochs.csv")
+        self.epoch_log = EpochLog(folder / "epochs.csv")
 
     def write(
         self, config: Config, dataset: Dataset, workers: Workers, summary: Mapping[str, float]
     ) -> None:
-        """Writes ``args.json``, ``results.json``, the curves and ``report.html``.
+        """Write ``args.json``, ``results.json``, the curves and ``report.html``.
 
         JSON has no NaN: what is undefined is left out there.
 
         Raises:
             UserError: a file cannot be written.
         """
-        # matplotlib takes a second to import: only those who asked for curves wait for it.
+        # matplotlib takes a second to import, which only a run with --results_dir pays for.
         from vae.report.curves import draw_curves
         from vae.report.html import report_page
 
         self._write("args.json", json.dumps(as_json(config), indent=2) + "\n")
         defined = {name: value for name, value in summary.items() if math.isfinite(value)}
         self._write("results.json", json.dumps(defined, indent=2) + "\n")
-        curves = draw_curves(self.history)
+        curves = draw_curves(self.epoch_log)
         for name, png in curves.items():
             self._write(f"{name}.png", png)
-        facts = {
+        metadata = {
             "Data set": dataset_metadata(dataset),
             "Hardware": hardware_metadata(workers),
             "Versions": software_versions(),
         }
-        page = report_page(config, summary, curves, self.history.epochs(), facts)
-        # A path may hold bytes that are no UTF-8.
+        page = report_page(config, summary, curves, self.epoch_log.epochs(), metadata)
+        # A path may hold bytes that are not UTF-8.
         self._write("report.html", page.encode(errors="backslashreplace"))
 
     def _write(self, name: str, content: str | bytes) -> None:
@@ -138,7 +139,7 @@ def _open_results(config: Config) -> tuple[Results | None, list[Callback]]:
     callbacks: list[Callback] = []
     results = Results(config.results_dir) if config.results_dir else None
     if results:
-        callbacks.append(results.history)
+        callbacks.append(results.epoch_log)
     if config.tensorboard_dir:
         callbacks.append(TensorBoardWriter(config.tensorboard_dir))
     return results, callbacks
