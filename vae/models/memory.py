@@ -7,6 +7,9 @@ Only what has to be there is counted: weights, Adam's two slots and the largest 
 activations, which grow with the batch, the data, TensorFlow itself, what other programs use and a
 GPU's memory are not, so a model that passes may still run out of memory; one that does not pass
 cannot run.
+
+TensorFlow does not always say that memory has run out: where the zeros of Adam's slots cannot be
+allocated it writes to address 0, a segmentation fault.
 """
 
 from __future__ import annotations
