@@ -14,8 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Two files of tests at a time: the fixtures of a file are made once, and its MPI jobs run in turn.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two tests at a time; those of a group (MPI jobs, the exported model) run in turn in one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 RUN_DEMO := $(BIN)/python main.py --dataset synthetic --data_dir $(DEMO) \
 	--checkpoint_dir $(DEMO)/checkpoints --results_dir $(DEMO)/results --log_path $(DEMO)/vae_cf.log
 
