@@ -66,7 +66,7 @@ def run(config: Config) -> None:
         if start is not None:
             log.say(start.description)
         if start is not None and trains:
-            model, statistics = train(config, dataset, workers, log, start)
+            model, statistics = train(config, dataset, architecture, workers, log, start)
             summary |= statistics
         if config.loads_a_model:
             model = load_model(config, dataset, architecture, workers, log)

@@ -97,7 +97,7 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
     config = Config(train=True, batch_size_train=batch_size, amp=amp)
     workers, precision = init(), choose_precision(amp)
     batches = TrainingBatches(dataset.train, batch_size, 0, config.dropout)
-    with tf.Graph().as_default(), open_session(config, workers, precision) as session:
+    with tf.Graph().as_default(), open_session(workers, precision) as session:
         vae = VAE(Architecture(len(dataset.item_ids)), 0)
         step = TrainingStep(vae, config, workers, batches.max_shard_users, precision)
         floor = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
@@ -121,7 +121,6 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
     """Users a second of ranking and scoring the validation users."""
     import tensorflow.compat.v1 as tf
 
-    from vae.config import Config
     from vae.load.store import open_dataset
     from vae.models.evaluate import evaluate, min_ranking_depth
     from vae.models.inference_graph import build_inference_graph
@@ -130,9 +129,9 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
     from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
-    config, workers = Config(train=True), init()
+    workers = init()
     users = dataset.validation.fold_in.shape[0]
-    with tf.Graph().as_default(), open_session(config, workers) as session:
+    with tf.Graph().as_default(), open_session(workers) as session:
         vae = VAE(Architecture(len(dataset.item_ids)), 0)
         ranking = build_inference_graph(vae, min_ranking_depth(vae.architecture.items), users)
         floor = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
@@ -168,7 +167,7 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(dir=data_dir) as folder,
         tf.Graph().as_default(),
-        open_session(Config(train=True), workers) as session,
+        open_session(workers) as session,
     ):
         config = Config(train=True, recommend=True, output=Path(folder) / "recommended.csv")
         floor = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
@@ -211,7 +210,7 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
         benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]
         for _ in range(3)
     ]
-    with tf.Graph().as_default(), open_session(config, workers) as session:
+    with tf.Graph().as_default(), open_session(workers) as session:
         dtype = choose_precision(amp).dtype
         # As many bytes as the last kernel has, in float32: its largest element is quick to compute,
         # so that reading is what takes the time.

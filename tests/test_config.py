@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_main
 
-from vae.config import PRESETS, Config, parse_flags
+from vae.config import PRESETS, Config, Interval, parse_flags
 from vae.errors import UserError
 from vae.load.config import PrepareConfig
 from vae.load.config import parse_flags as parse_options
@@ -234,3 +234,30 @@ def test_a_model_trained_with_a_preset_needs_no_preset_to_be_used():
 def test_benchmark_batch_sizes_are_numbers():
     config = parse_flags(["--inference_benchmark", "--inference_batch_sizes", "1,64"])
     assert config.benchmark_batch_sizes == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("10m", Interval(minutes=10)),
+        ("0.5m", Interval(minutes=0.5)),
+        ("5e", Interval(epochs=5)),
+        ("5", Interval(epochs=5)),
+    ],
+)
+def test_an_interval_is_in_minutes_or_epochs(text, interval):
+    assert Interval.parse(text) == interval
+
+
+@pytest.mark.parametrize("text", ["", "0", "0e", "0m", "0.0m", "1.5e", "m", "1h", "-1m", "infm"])
+def test_other_texts_are_no_interval(text):
+    with pytest.raises(ValueError, match="interval"):
+        Interval.parse(text)
+
+
+def test_an_interval_ends_at_multiples_of_epochs_or_after_its_minutes():
+    assert [n for n in range(1, 10) if Interval(epochs=4).epochs_are_over(n)] == [4, 8]
+    assert not Interval(epochs=4).minutes_are_over(1e9)
+    assert Interval(minutes=2).minutes_are_over(120)
+    assert not Interval(minutes=2).minutes_are_over(119)
+    assert not Interval(minutes=2).epochs_are_over(2)

@@ -144,7 +144,7 @@ def test_unprepared_data_are_an_error_that_says_what_to_run(tmp_path, monkeypatc
     assert "prepare_dataset.py" in done.stderr
 
 
-def test_every_activation_xla_and_l2_train_on_a_batch_larger_than_the_data(demo_data, tmp_path):
+def test_relu_xla_and_l2_train_on_a_batch_larger_than_the_data(demo_data, tmp_path):
     flags = ("--train", "--dataset", "synthetic", "--data_dir", demo_data, "--epochs", 1)
     log = tmp_path / "x.log"
     done = run_main(

@@ -249,7 +249,7 @@ def test_two_workers_go_on_with_what_one_began(short, demo_data, tmp_path):
     arguments = flags(demo_data, folder, "--epochs", 2)
     done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
-    assert "(step 8, after 1 epochs and 3 batches of the next)" in done.stdout
+    assert "at step 8 (1 epoch completed, batch 3 of the next)" in done.stdout
     assert newest_step(folder) == newest_step(short) == 10
     assert_close_weights(folder, short)
 
@@ -289,8 +289,8 @@ def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path
     done = run_script("tests/faulty_main.py", "overflow", *arguments, launcher=mpirun(2))
     assert done.returncode == 1
     sentence = (
-        "Not finite: the gradients of 64 steps in a row (the loss scale of --amp is 1) before "
-        "step 65, epoch 13 (last finite loss: 1"
+        "Training diverged: non-finite gradients in 64 consecutive steps before step 65, epoch 13 "
+        "(the loss scale of --amp is 1); last finite loss: 1"
     )
     assert done.stderr.count(sentence) == 2
     assert "Traceback" not in done.stderr
@@ -305,11 +305,11 @@ def test_a_loss_that_is_not_finite_ends_all_ranks_and_spares_the_checkpoints(
     arguments = flags(demo_data, folder, "--epochs", 9, "--save_every", "1e", "--lr", "1e30")
     done = run_script("main.py", *arguments, launcher=mpirun(2))
     assert done.returncode == 1
-    assert "Not finite: " in done.stderr
+    assert "Training diverged: the loss of " in done.stderr
     assert "step 1" in done.stderr
     assert "epoch 3" in done.stderr
     assert "last finite loss: 1" in done.stderr
-    assert "smaller --lr than 1e+30" in done.stderr
+    assert "lower --lr than 1e+30" in done.stderr
     assert "Traceback" not in done.stderr
     for path, content in zip(checkpoints(folder), before, strict=True):
         assert all((variables(path)[name] == content[name]).all() for name in content)
@@ -339,7 +339,7 @@ def test_on_a_full_disk_the_run_ends_with_a_sentence_and_keeps_what_it_had(mount
     arguments = flags(demo_data, disk, "--epochs", 9, *SAVE_EACH_STEP)
     code, _, err = run_main(*arguments)
     assert code == 1
-    assert "step-00000003: the checkpoint cannot be written (No space left on device)" in err
+    assert "step-00000003: cannot be written (No space left on device); earlier " in err
     assert sorted(path.name[5:] for path in (disk / "ckpt").iterdir()) == ["00000001", "00000002"]
     # A run that knows beforehand that there is no room does not begin.
     code, _, err = run_main(*arguments)
@@ -348,7 +348,7 @@ def test_on_a_full_disk_the_run_ends_with_a_sentence_and_keeps_what_it_had(mount
     arguments[0] = "--test"
     code, out, err = run_main(*arguments)
     assert code == 0, err
-    assert "step-00000002 (step 2, after 0 epochs and 2 batches of the next)" in out
+    assert "step-00000002: step 2 (0 epochs completed, batch 2 of the next)" in out
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(mounted, demo_data, tmp_path):
@@ -490,7 +490,7 @@ def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data,
         assert code == 2, f"turn {turn}: {path}"
         assert f"{path}: " in err
         assert "train_epoch_time" not in out
-    assert f"train on from an older one with --resume {checkpoints(folder)[-2]}" in err
+    assert f"resume from an older one with --resume {checkpoints(folder)[-2]}" in err
     code, out, err = run_main(*arguments, "--resume", checkpoints(folder)[-2])
     assert code == 0, err
     assert f"replaces to {folder / 'ckpt/replaced-1'}" in out
@@ -514,7 +514,7 @@ def test_a_state_that_makes_no_sense_is_damaged_and_an_older_one_goes_on(
     code, _, error = run_main(*whole)
     assert code == 2
     assert f"{newest}/state.json: the checkpoint is damaged (" in error
-    assert f"train on from an older one with --resume {older}" in error
+    assert f"resume from an older one with --resume {older}" in error
     assert run_main(*whole, "--resume", older)[0] == 0
     assert newest_step(tmp_path) == 3 * STEPS
 
@@ -535,13 +535,13 @@ def test_resume_never_refuses_a_folder_in_use_and_must_an_empty_one(short, demo_
     folder = copy(short, tmp_path)
     code, _, err = run_main(*flags(demo_data, folder), "--resume", "never")
     assert code == 2
-    assert "is in use, it holds step-00000010" in err
+    assert "already holds step-00000010" in err
     code, _, err = run_main(*flags(demo_data, tmp_path / "empty"), "--resume", "must")
     assert code == 2
     assert "holds no checkpoint" in err
     code, _, err = run_main(*flags(demo_data, tmp_path / "empty"), "--resume", folder)
     assert code == 2
-    assert "there is no such checkpoint" in err
+    assert "checkpoint not found" in err
 
 
 @MPI
@@ -571,10 +571,10 @@ def test_a_flag_that_would_break_the_epoch_is_refused_and_another_one_said(
     folder = copy(short, tmp_path, keep=9)
     code, _, err = run_main(*flags(demo_data, folder, "--epochs", 2), "--seed", "5")
     assert code == 2
-    assert "in the middle of an epoch with --seed 0" in err
+    assert "saved within an epoch with --seed 0" in err
     code, out, err = run_main(*flags(demo_data, folder, "--epochs", 2), "--lr", "0.02")
     assert code == 0, err
-    assert "(step 9, after 1 epochs and 4 batches of the next), from here on with --lr 0.02" in out
+    assert "at step 9 (1 epoch completed, batch 4 of the next); --lr changed from 0.01 to" in out
 
 
 def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(demo_data, tmp_path):

@@ -29,7 +29,7 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
     k = 10
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
-        ranking = build_inference_graph(vae, k, max_users=7, chunks_at_once=at_once)
+        ranking = build_inference_graph(vae, k, max_users=7, parallel_chunks=at_once)
         session.run(tf.global_variables_initializer())
         weights = session.run({v.op.name: v for v in vae.variables})
         items, scores = session.run(

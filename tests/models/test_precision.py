@@ -211,12 +211,12 @@ def test_overflows_in_a_row_are_counted_and_a_good_step_ends_them():
     counts = []
     for global_step_before in (7, 8, 8, 8, 9, 10, 10):
         overflows.add(global_step_before)
-        counts.append(overflows.in_a_row)
+        counts.append(overflows.length)
     assert counts == [0, 0, 1, 2, 0, 0, 1]
 
 
 def test_a_processor_without_bfloat16_is_told_and_stays_in_float32(monkeypatch):
-    monkeypatch.setattr("vae.models.precision._cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr("vae.models.precision.cpu_info", lambda *names: "sse4_2 avx2")
     precision = choose_precision(amp=True)
     assert precision.dtype == tf.float32
     assert "no bfloat16 instructions" in precision.description

@@ -8,9 +8,9 @@ from scipy.sparse import csr_matrix
 
 from vae.config import Config
 from vae.load.batches import TrainingBatches
+from vae.models.session import compiled
 from vae.models.train_step import TrainingStep
 from vae.models.vae import VAE, Architecture
-from vae.models.xla import compiled
 from vae.utils.distributed import SingleWorker
 
 ITEMS, HIDDEN, LATENT, USERS, BATCH = 21, 8, 3, 14, 6

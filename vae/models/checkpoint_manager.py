@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which to load or resume, writing a new one, pruning old ones."""
+"""The checkpoints of a run: which one to load or resume from, saving and pruning."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tensorflow.compat.v1 as tf
 
@@ -19,11 +20,12 @@ from vae.models import checkpoint
 from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
 from vae.utils.atomic import (
+    make_folder,
     remove,
     remove_leftovers,
     sync,
-    temporary_file,
     temporary_folder,
+    unwritable,
 )
 from vae.utils.distributed import Workers, on_rank_0
 
@@ -31,36 +33,42 @@ _REMOVED_PREFIX = ".removing-"
 _MEGABYTE = 1 << 20
 
 _ORDER_FLAGS = flags_that_affect(Config, "order")
-"""What decides which users a batch holds: it cannot change in the middle of an epoch."""
+"""Flags that select the users of each batch; they cannot change within an epoch."""
 
 _TRAINING_FLAGS = (*_ORDER_FLAGS, *flags_that_affect(Config, "training"))
-"""What changes the resulting weights, apart from the model's shape and the data."""
+"""Flags that change the resulting weights, apart from the architecture and the data."""
 
 
 class CheckpointManager:
-    """The checkpoints of one run."""
+    """The folder of a run's checkpoints.
+
+    Args:
+        path: folder; it need not exist before :meth:`prepare`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def at(self, step: int) -> Path:
-        """The checkpoint of a step."""
+        """Return the path of the checkpoint of a step."""
         return checkpoint.path_of(self.path, step)
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, oldest first."""
+        """Return the steps of the complete checkpoints, oldest first."""
         return checkpoint.steps_in(self.path)
 
     def latest(self) -> Path | None:
-        """The newest checkpoint, if there is any."""
+        """Return the latest checkpoint, if there is any."""
         steps = self.steps()
         return self.at(steps[-1]) if steps else None
 
     def best(self) -> Path | None:
-        """The checkpoint with the best validation NDCG@100, or the newest before any validation.
+        """Return the checkpoint with the best validation NDCG@100.
+
+        Before the first validation that is the latest one; None if there is none.
 
         Raises:
-            UserError: it is gone, or the newest, which tells its name, is damaged.
+            UserError: the best checkpoint is missing, or the latest, which names it, is damaged.
         """
         latest = self.latest()
         best_step = checkpoint.read_state(latest).best_step if latest else None
@@ -69,75 +77,104 @@ class CheckpointManager:
         if best_step not in self.steps():
             raise UserError(
                 f"{self.at(best_step)}: the best checkpoint is missing; "
-                "take the newest with --checkpoint latest."
+                "use the latest with --checkpoint latest."
             )
         return self.at(best_step)
 
-    def prepare(self, checkpoint_bytes: int) -> None:
-        """Makes sure, before training, that checkpoints can be written.
+    def load_checkpoint(
+        self, which: Literal["best", "latest"] | Path, architecture: Architecture, dataset: Dataset
+    ) -> tuple[Path, TrainState] | None:
+        """Find a checkpoint to resume from or to use, and verify it.
 
-        Removes what killed runs left: the folder has to be locked, see ``lock_folder``.
+        Args:
+            which: the best or the latest of this folder, or the path of any checkpoint.
+            architecture: of the model to load it into.
+            dataset: prepared data that it must have been trained on.
+
+        Returns:
+            Its path and its state; None if the folder holds no checkpoint.
 
         Raises:
-            UserError: the folder cannot be written, or has no room for a checkpoint.
+            UserError: the checkpoint is missing, damaged, or of another model or other data.
         """
+        if isinstance(which, Path):
+            path: Path | None = which
+        else:
+            path = self.best() if which == "best" else self.latest()
+        if path is None:
+            return None
+        state = checkpoint.verify(path)
+        checkpoint.check_match(path, state, architecture, dataset.fingerprint)
+        return path, state
+
+    def prepare(self, checkpoint_bytes: int) -> None:
+        """Check, before training, that checkpoints can be written.
+
+        Leftovers of killed runs are removed, so the folder must be locked: see ``lock_folder``.
+
+        Args:
+            checkpoint_bytes: size of one checkpoint.
+
+        Raises:
+            UserError: the folder cannot be written, or has no space for a checkpoint.
+        """
+        make_folder(self.path, "--checkpoint_dir")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
             for leftover in self.path.glob(f"{_REMOVED_PREFIX}*"):
                 remove(leftover)
-            with temporary_file(self.path / "probe") as probe:
-                probe.write_text("Can a file be written here?", encoding="utf-8")
             free = shutil.disk_usage(self.path).free
         except OSError as error:
-            raise UserError(
-                f"--checkpoint_dir {self.path}: cannot be written ({error.strerror}); "
-                "name another folder."
+            raise unwritable(
+                f"--checkpoint_dir {self.path}", error, "; name another folder", exit_code=2
             ) from None
         if free < checkpoint_bytes:
             raise UserError(
                 f"--checkpoint_dir {self.path}: {free / _MEGABYTE:.1f} MiB are free and a "
-                f"checkpoint takes {checkpoint_bytes / _MEGABYTE:.1f} MiB; make room or name "
+                f"checkpoint takes {checkpoint_bytes / _MEGABYTE:.1f} MiB; free some space or name "
                 "another folder.",
                 exit_code=1,
             )
 
     def save(
-        self, session: tf.Session, saver: tf.train.Saver, state: TrainState, newest: int
+        self, session: tf.Session, saver: tf.train.Saver, state: TrainState, keep: int
     ) -> None:
-        """Writes a checkpoint whole, then removes all but the newest ones and the best.
+        """Write a checkpoint atomically, then remove all but the latest ones and the best.
+
+        Args:
+            session: holds the variables.
+            saver: of all variables.
+            state: of the run.
+            keep: number of latest checkpoints to keep.
 
         Raises:
-            UserError: it cannot be written; those before it are as they were.
+            UserError: the checkpoint cannot be written; earlier ones are intact.
         """
         target = self.at(state.step)
         try:
-            if target.exists():  # written before a validation, whose result the state now holds
+            if target.exists():  # saved before a validation, whose result the state now holds
                 checkpoint.replace_state(target, state)
             else:
                 with temporary_folder(target) as temporary:
                     checkpoint.write(temporary, session, saver, state)
                     temporary.rename(target)
                 sync(self.path)
-            self._remove_old(newest, state.best_step)
+            self._remove_old(keep, state.best_step)
         except (OSError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{target}: the checkpoint cannot be written ({_cause(error)}); "
-                "earlier ones are intact: mend that, and the same command goes on from the newest.",
-                exit_code=1,
-            ) from None
+            fix = "; earlier checkpoints are intact: fix this and rerun the same command to resume"
+            raise unwritable(str(target), _cause(error), fix) from None
 
     def set_aside(self, after: int) -> Path | None:
-        """Moves the checkpoints of later steps into a folder of their own.
+        """Move the checkpoints of later steps to a new subfolder ``replaced-N``.
 
-        So a run that starts over, or from an older checkpoint, cannot mix with the one before it,
-        and nothing is lost.
+        A run that starts over, or resumes from an earlier checkpoint, cannot mix with the previous
+        run, whose checkpoints are not lost.
 
         Args:
-            after: the last step to leave where it is; -1 moves all.
+            after: the last step that stays; -1 moves all.
 
         Returns:
-            The folder, or None where there was nothing to move.
+            The subfolder; None if there was nothing to move.
         """
         later = [step for step in self.steps() if step > after]
         if not later:
@@ -146,22 +183,22 @@ class CheckpointManager:
             path for n in itertools.count(1) if not (path := self.path / f"replaced-{n}").exists()
         )
         target.mkdir()
-        # Newest first: wherever this is cut off, the newest of those left is a state of the run.
+        # Latest first: wherever this is interrupted, the latest of those left is a valid state.
         for step in reversed(later):
             self.at(step).rename(target / self.at(step).name)
         return target
 
-    def _remove_old(self, newest: int, best_step: int | None) -> None:
-        for step in self.steps()[:-newest]:
+    def _remove_old(self, keep: int, best_step: int | None) -> None:
+        for step in self.steps()[:-keep]:
             if step != best_step:
-                # Under this name, half a checkpoint is never taken for a whole one.
+                # Under this name, a partly removed checkpoint is never taken for a complete one.
                 removed = self.path / f"{_REMOVED_PREFIX}{step}"
                 self.at(step).rename(removed)
                 shutil.rmtree(removed)
 
 
 def _cause(error: OSError | tf.errors.OpError) -> str:
-    """Why a file could not be written; TensorFlow says it at the end of one of many lines."""
+    """Return why a file could not be written; TensorFlow says it at the end of one of its lines."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     lines = [line for line in error.message.splitlines() if "; " in line]
@@ -173,10 +210,10 @@ class Start:
     """Where a run starts.
 
     Attributes:
-        state: how far it has come.
-        checkpoint: holds the variables of that state; None for a new run.
+        state: state of the run.
+        checkpoint: checkpoint with the variables of that state; None for a new run.
         description: human-readable.
-        finished: why nothing is left to train; None if something is.
+        finished: why there is nothing left to train; None if there is.
     """
 
     state: TrainState
@@ -200,13 +237,13 @@ def find_start(
 def _find_start(config: Config, architecture: Architecture, dataset: Dataset) -> Start:
     new = TrainState.new(architecture, dataset.fingerprint, as_json(config))
     if config.checkpoint_dir is None:
-        return Start(new, None, "No --checkpoint_dir is given: the trained model will not be kept.")
+        return Start(new, None, "No --checkpoint_dir: the trained model is discarded at the end.")
     folder = CheckpointManager(config.checkpoint_dir)
-    path = None if config.restart else _checkpoint_to_resume(config.resume, folder)
-    if path is None:
+    which = None if config.restart else _checkpoint_to_resume(config.resume, folder)
+    found = folder.load_checkpoint(which, architecture, dataset) if which else None
+    if found is None:
         return Start(new, None, "Training a new model.")
-    state = checkpoint.verify(path)
-    checkpoint.check_match(path, state, architecture, dataset.fingerprint)
+    path, state = found
     changes = _changes(path, state, config)
     batches = TrainingBatches(dataset.train, config.batch_size_train, config.seed, config.dropout)
     checkpoint.check_progress(path, state, dataset.train.shape[0], batches.steps_per_epoch)
@@ -214,14 +251,14 @@ def _find_start(config: Config, architecture: Architecture, dataset: Dataset) ->
         state = state.without_best()
     state = dataclasses.replace(state, config=new.config)
     finished = nothing_left(config, state)
-    description = f"Resuming {path} ({state.position()}){changes}."
+    description = f"Resuming {path} at {state.position()}{changes}."
     if finished is not None:
         description += f"\nNothing to do: {finished}."
     return Start(state, path, description, finished)
 
 
 def nothing_left(config: Config, state: TrainState) -> str | None:
-    """Return why a run in this state is over; None if it is not."""
+    """Return why a run in this state is finished; None if it is not."""
     if state.validation_is_due:
         return None
     if state.epoch >= config.epochs:
@@ -234,48 +271,50 @@ def nothing_left(config: Config, state: TrainState) -> str | None:
     return None
 
 
-def _checkpoint_to_resume(resume: str, folder: CheckpointManager) -> Path | None:
-    """The checkpoint that ``--resume`` stands for, None for a new run."""
+def _checkpoint_to_resume(
+    resume: str, folder: CheckpointManager
+) -> Literal["latest"] | Path | None:
+    """Return which checkpoint ``--resume`` selects; None for a new run.
+
+    Raises:
+        UserError: ``--resume`` names a missing checkpoint, or contradicts what the folder holds.
+    """
     if resume not in ("auto", "never", "must"):
-        path = Path(resume)
-        if not (path / checkpoint.STATE_FILE).is_file():
+        if not (Path(resume) / checkpoint.STATE_FILE).is_file():
             raise UserError(
-                f"--resume {path}: there is no such checkpoint; name a folder step-..., "
-                "or give auto, never or must."
+                f"--resume {resume}: checkpoint not found; pass the path of a folder step-..., "
+                "or auto, never or must."
             )
-        return path
+        return Path(resume)
     latest = folder.latest()
     if latest is not None and resume == "never":
         raise UserError(
-            f"--resume never: {folder.path} is in use, it holds {latest.name}; "
-            "name another --checkpoint_dir, or start over there with --restart."
+            f"--resume never: {folder.path} already holds {latest.name}; "
+            "name another --checkpoint_dir, or start over with --restart."
         )
     if latest is None and resume == "must":
         raise UserError(
             f"--resume must: {folder.path} holds no checkpoint; "
-            "name the folder that was trained into."
+            "name the --checkpoint_dir of the earlier run."
         )
-    return latest
+    return "latest" if latest is not None else None
 
 
 def _changes(path: Path, state: TrainState, config: Config) -> str:
-    """A phrase on the flags that will train otherwise than before; empty if there are none.
+    """Describe the training flags that differ from those of the checkpoint; empty if none do.
 
     Raises:
-        UserError: an epoch that has begun would be finished on other batches.
+        UserError: the rest of an epoch would be trained on other batches.
     """
     before, now = state.config, as_json(config)
     changed = [name for name in _TRAINING_FLAGS if before.get(name) != now[name]]
     fixed = [f"--{name} {before.get(name)}" for name in _ORDER_FLAGS if name in changed]
     if state.batch and fixed:
         raise UserError(
-            f"{path}: was saved in the middle of an epoch with {' and '.join(fixed)}, which cannot "
-            "change before the epoch's end; give the same, or start over with --restart."
+            f"{path}: saved within an epoch with {' and '.join(fixed)}, which cannot change before "
+            "the epoch ends; pass the same, or start over with --restart."
         )
-    return "".join(
-        f", from here on with --{name} {now[name]} instead of {before.get(name)}"
-        for name in changed
-    )
+    return "".join(f"; --{name} changed from {before.get(name)} to {now[name]}" for name in changed)
 
 
 def _plural(count: int, noun: str) -> str:

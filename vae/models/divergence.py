@@ -1,4 +1,4 @@
-"""Stopping a run whose numbers are not finite any more, before its weights are saved."""
+"""Detection of diverged training, before its weights are saved."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vae.models.precision import MAX_OVERFLOWS, OverflowStreak
 
 
 class DivergenceCheck:
-    """Checks of each step and of the weights; what they check is the same on all ranks.
+    """Checks of each step and of the weights, with the same result on all ranks.
 
     Args:
-        lr: the learning rate, which the messages suggest to lower.
-        variables: weights and the optimizer's slots.
+        lr: learning rate; the messages suggest a lower one.
+        variables: weights and slots of the optimizer.
     """
 
     def __init__(self, lr: float, variables: Sequence[tf.Variable]) -> None:
@@ -32,53 +32,53 @@ class DivergenceCheck:
         scalars: Mapping[str, np.float32],
         global_step_before: int,
         users: int,
-        place: str,
+        position: str,
     ) -> None:
-        """Ends the run after a step with a loss that is not finite, or after many overflows.
+        """Check the loss of a step, and that the optimizer does not skip all steps.
 
-        Gradients that overflow now and then are the price of float16; when all of them do, nothing
-        is learnt any more.
+        In float16 gradients overflow now and then; if they do in many consecutive steps, the model
+        does not learn any more.
 
         Args:
-            totals: (3,) the step's sums over users, the objective first.
-            scalars: the step's scalars, with the loss scale if there is one.
-            global_step_before: the global step as the step found it.
-            users: of the global batch.
-            place: the step and its epoch, for people.
+            totals: (3,) float32, the step's sums over users, the objective first.
+            scalars: the step's scalars, with ``loss_scale`` if there is one.
+            global_step_before: global step before this step.
+            users: number of users of the global batch.
+            position: step and epoch, human-readable.
 
         Raises:
-            UserError: it has come to that.
+            UserError: the loss is not finite, or the gradients of ``MAX_OVERFLOWS`` consecutive
+                steps were not.
         """
         self._overflows.add(global_step_before)
         if not np.isfinite(totals).all():
-            raise self._not_finite(f"the loss of {place}")
-        if self._overflows.in_a_row >= MAX_OVERFLOWS:
-            raise self._not_finite(
-                f"the gradients of {MAX_OVERFLOWS} steps in a row (the loss scale of --amp is "
-                f"{scalars['loss_scale']:g}) before {place}"
+            raise self._diverged(f"the loss of {position} is not finite")
+        if self._overflows.length >= MAX_OVERFLOWS:
+            raise self._diverged(
+                f"non-finite gradients in {MAX_OVERFLOWS} consecutive steps before {position} (the "
+                f"loss scale of --amp is {scalars['loss_scale']:g})"
             )
         self._last_loss = float(totals[0]) / users
 
-    def check_weights(self, session: tf.Session, place: str) -> None:
-        """Finds what a step with a finite loss has done to the weights.
+    def check_weights(self, session: tf.Session, position: str) -> None:
+        """Check the weights and slots, which a step with a finite loss may have changed.
 
         Raises:
-            UserError: some number in them is not finite.
+            UserError: a number in them is not finite.
         """
         if not session.run(self._all_finite):
-            raise self._not_finite(f"the model's weights or Adam's moments after {place}")
+            raise self._diverged(f"weights or Adam's moments are not finite after {position}")
 
-    def _not_finite(self, what: str) -> UserError:
+    def _diverged(self, symptom: str) -> UserError:
         last = "none" if self._last_loss is None else f"{self._last_loss:.6g} nats/user"
         return UserError(
-            f"Not finite: {what} (last finite loss: {last}); "
-            "go on from an older checkpoint (--resume) or start over (--restart), with a smaller "
-            f"--lr than {self._lr}.",
+            f"Training diverged: {symptom}; last finite loss: {last}; resume from an older "
+            f"checkpoint (--resume) or start over (--restart) with a lower --lr than {self._lr}.",
             exit_code=1,
         )
 
 
 def all_finite(variables: Sequence[tf.Variable]) -> tf.Tensor:
-    """Scalar bool: whether no number in these variables is infinite or NaN."""
+    """Return a scalar bool tensor: whether all numbers in the variables are finite."""
     floating = [v for v in variables if v.dtype.base_dtype.is_floating]
     return tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])

@@ -1,6 +1,6 @@
-"""Evaluation on held-out users, as Liang et al. (2018), section 4.2, do it.
+"""Evaluation on held-out users (Liang et al. 2018, section 4.2).
 
-Most of a held-out user's items fold in, the others are to be found among the best of the rest.
+Most of a held-out user's items fold in; the model should rank the others, the targets, first.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from vae.utils.distributed import Workers, shard
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over all held-out users of a set, and what they took to compute.
+    """Metrics over all held-out users of a set.
 
     Attributes:
-        metrics: moments over the users with something to rank.
-        users: held-out users, those with nothing to rank included.
+        metrics: moments of each metric over the users with targets.
+        users: number of held-out users, with targets or not.
         seconds: wall time of ranking and scoring.
     """
 
@@ -38,28 +38,28 @@ class Evaluation:
 
     @property
     def scored_users(self) -> int:
-        """Users with something to rank."""
+        """Number of users with targets."""
         return self.metrics[SELECTION_METRIC].users
 
     @property
     def throughput(self) -> float:
-        """Users a second."""
+        """Users per second."""
         return self.users / self.seconds
 
     def values(self) -> dict[str, float]:
-        """Mean and standard error of each metric, by the names that the log uses."""
+        """Return mean and standard error of each metric by their log keys."""
         return means_and_errors(self.metrics)
 
 
 @dataclass(frozen=True)
 class TestResult:
-    """The model on the test users, beside the baseline on the same users."""
+    """Metrics of the model and of the popularity baseline on the test users."""
 
     model: Evaluation
     popularity: Mapping[str, Moments]
 
     def summary(self) -> dict[str, float]:
-        """The test's part of the run's summary, by the names that the log uses."""
+        """Return the metrics for the run's summary by their log keys."""
         model = {f"test_{name}": value for name, value in self.model.values().items()}
         baseline = means_and_errors(self.popularity)
         return {
@@ -70,7 +70,7 @@ class TestResult:
         }
 
     def table(self) -> str:
-        """The metrics side by side, human-readable."""
+        """Return a table of the metrics, human-readable."""
         lines = [
             f"Test on {self.model.users} held-out users, {self.model.scored_users} of them with "
             "targets:",
@@ -85,12 +85,12 @@ class TestResult:
 
 
 def min_ranking_depth(items: int) -> int:
-    """Return how long a ranking of a catalogue of ``items`` must be for the metrics."""
+    """Return the length of the rankings that the metrics need, at most the number of items."""
     return min(MAX_CUTOFF, items)
 
 
 def test(config: Config, dataset: Dataset, workers: Workers, model: TrainedModel) -> TestResult:
-    """Evaluate a model and the popularity baseline on the test users, the same on all ranks."""
+    """Evaluate a model and the popularity baseline on the test users; all ranks get the result."""
     depth = min_ranking_depth(model.architecture.items)
     batch, users = config.batch_size_validation, dataset.test
     with open_inference_session(config, workers, model, depth, batch) as (session, graph):
@@ -100,39 +100,39 @@ def test(config: Config, dataset: Dataset, workers: Workers, model: TrainedModel
 
 
 class EvaluationInterrupted(Exception):
-    """An evaluation had to end before it was complete; raised on all workers."""
+    """An evaluation was interrupted; raised on all workers."""
 
 
 def evaluate(
     session: tf.Session,
-    ranking: InferenceGraph,
+    graph: InferenceGraph,
     held_out: HeldOut,
     workers: Workers,
     batch_size: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Ranks and scores this worker's share of the users; every worker returns the whole result.
+    """Rank and score this worker's shard of the users; all workers return the whole result.
 
     Args:
         session: holds the model's weights.
-        ranking: the inference graph, at least ``min_ranking_depth`` deep.
+        graph: inference graph whose K is at least ``min_ranking_depth``.
         held_out: all users of the set.
-        workers: those who share the work; all must call this together.
-        batch_size: users ranked at a time, on all workers together.
-        should_stop: whether this worker has to break off; asked before each batch.
+        workers: they share the users; all of them must call this together.
+        batch_size: users per batch, over all workers.
+        should_stop: whether this worker has to interrupt; called before each batch.
 
     Raises:
-        EvaluationInterrupted: some worker had to.
+        EvaluationInterrupted: ``should_stop`` returned true on a worker.
     """
     start = time.perf_counter()
     mine = shard(held_out.fold_in.shape[0], workers.rank, workers.size)
-    step = max(1, batch_size // workers.size)
+    shard_size = max(1, batch_size // workers.size)
     totals = dict.fromkeys(METRICS, Moments())
-    for first in range(mine.start, mine.stop, step):
+    for first in range(mine.start, mine.stop, shard_size):
         if should_stop():
             break
-        rows = slice(first, min(first + step, mine.stop))
-        items = session.run(ranking.items, feed(ranking.histories, held_out.fold_in[rows]))
+        rows = slice(first, min(first + shard_size, mine.stop))
+        items = session.run(graph.items, feed(graph.histories, held_out.fold_in[rows]))
         for name, moments in score(items, held_out.targets[rows]).items():
             totals[name] += moments
     if workers.allreduce([should_stop()]).any():

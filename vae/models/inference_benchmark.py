@@ -1,4 +1,4 @@
-"""``--inference_benchmark``: latency and throughput of queries, one after another."""
+"""``--inference_benchmark``: latency and throughput of consecutive queries."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scipy.sparse import csr_matrix
 from vae.config import Config
 from vae.models.inference_graph import InferenceGraph
 from vae.models.precision import choose_precision
+from vae.models.session import run_traced
 from vae.models.sparse_input import feed
-from vae.models.timeline import run_traced
 from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import Workers
 from vae.utils.run_log import RunLog
 
 HISTORY_ITEMS = 70
-"""Items of a benchmark user; an ML-20M user has 73 on average."""
+"""Items per benchmark user; ML-20M has 73 on average."""
 
 _QUERIES = 1000
 _WARM_UP_QUERIES = 50
@@ -33,65 +33,62 @@ def benchmark(
     log: RunLog,
     model: TrainedModel,
 ) -> dict[str, float]:
-    """Times queries of each batch size, from NumPy arrays in to NumPy arrays out.
+    """Measure queries of each batch size, from NumPy arrays to NumPy arrays.
 
     Args:
-        config: the flags; ``top_results`` items are asked for.
-        workers: only rank 0 should call this.
-        log: told the precision.
-        model: trained or not, the arithmetic is the same.
+        config: flags of the run; a query returns ``top_results`` items per user.
+        workers: as for ``open_session``; only rank 0 should call this.
+        log: log of the run.
+        model: trained or not, which does not change the speed.
 
     Returns:
-        For each batch size B ``batch_B_mean_throughput`` in users a second, and
+        For each batch size B ``batch_B_mean_throughput`` in users per second, and
         ``batch_B_{mean,p90,p95,p99}_latency`` in seconds.
     """
     precision = choose_precision(config.amp)
     log.say(f"Precision of inference: {precision.description}.")
     k = min(config.top_results, model.architecture.items)
     sizes = config.benchmark_batch_sizes
-    with open_inference_session(config, workers, model, k, max(sizes), precision) as (
-        session,
-        ranking,
-    ):
+    inference = open_inference_session(config, workers, model, k, max(sizes), precision)
+    with inference as (session, graph):
         rng = np.random.default_rng(config.seed)
-        figures: dict[str, float] = {}
+        statistics: dict[str, float] = {}
         for size in sizes:
-            figures |= _latency_figures(_time_queries(session, ranking, rng, size), size)
+            statistics |= _statistics(_time_queries(session, graph, rng, size), size)
         if config.trace:
-            _trace(config, session, ranking, rng)
-    return figures
+            _trace(config, session, graph, rng)
+    return statistics
 
 
 def random_users(rng: np.random.Generator, items: int, users: int) -> csr_matrix:
-    """(users, items) histories of random items of the whole catalogue, none of them twice."""
+    """Return a (users, items) uint8 matrix of histories of distinct random items."""
     size = min(HISTORY_ITEMS, items)
-    columns = np.concatenate([rng.choice(items, size, replace=False) for _ in range(users)])
+    indices = np.concatenate([rng.choice(items, size, replace=False) for _ in range(users)])
     starts = np.arange(users + 1) * size
-    return csr_matrix((np.ones(len(columns), np.uint8), columns, starts), (users, items))
+    return csr_matrix((np.ones(len(indices), np.uint8), indices, starts), (users, items))
 
 
 def _time_queries(
-    session: tf.Session, ranking: InferenceGraph, rng: np.random.Generator, users: int
+    session: tf.Session, graph: InferenceGraph, rng: np.random.Generator, users: int
 ) -> NDArray[np.float64]:
-    """Seconds of each query, the first ones left out."""
-    items = ranking.catalogue
+    """Return the seconds of each query after the warm-up, (queries,) float64."""
     queries = max(_MIN_QUERIES, _QUERIES // users)
     warm_up = min(_WARM_UP_QUERIES, queries)
     query = session.make_callable(
-        [ranking.items, ranking.scores],
-        feed_list=[ranking.histories.items, ranking.histories.counts],
+        [graph.items, graph.scores],
+        feed_list=[graph.histories.items, graph.histories.counts],
     )
     seconds = []
     for _ in range(warm_up + queries):
-        fed = feed(ranking.histories, random_users(rng, items, users))
+        fed = feed(graph.histories, random_users(rng, graph.catalogue, users))
         start = time.perf_counter()
-        query(fed[ranking.histories.items], fed[ranking.histories.counts])
+        query(fed[graph.histories.items], fed[graph.histories.counts])
         seconds.append(time.perf_counter() - start)
     return np.array(seconds[warm_up:])
 
 
-def _latency_figures(seconds: NDArray[np.float64], users: int) -> Mapping[str, float]:
-    """Throughput and latency percentiles of queries of ``users`` users each."""
+def _statistics(seconds: NDArray[np.float64], users: int) -> Mapping[str, float]:
+    """Return throughput and latencies of queries of ``users`` users each by their log keys."""
     p90, p95, p99 = np.percentile(seconds, [90, 95, 99]).tolist()
     return {
         f"batch_{users}_mean_throughput": users * len(seconds) / float(seconds.sum()),
@@ -103,9 +100,9 @@ def _latency_figures(seconds: NDArray[np.float64], users: int) -> Mapping[str, f
 
 
 def _trace(
-    config: Config, session: tf.Session, ranking: InferenceGraph, rng: np.random.Generator
+    config: Config, session: tf.Session, graph: InferenceGraph, rng: np.random.Generator
 ) -> None:
-    """Writes the timeline of one query of one user."""
-    user = random_users(rng, ranking.catalogue, 1)
+    """Write the timeline of one query for one user."""
+    user = random_users(rng, graph.catalogue, 1)
     path = config.trace_path("inference")
-    run_traced(session, ranking.items, feed(ranking.histories, user), path)
+    run_traced(session, graph.items, feed(graph.histories, user), path)

@@ -1,4 +1,4 @@
-"""From histories to the best items that a user has not seen: the inference graph."""
+"""The inference graph: histories to the top-k items, without those that a user has seen."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _GROUP = ITEM_MULTIPLE
 
 
 class InferenceGraph(NamedTuple):
-    """The inference graph's input and output.
+    """Inputs and outputs of the inference graph.
 
     Attributes:
         histories: placeholders for the users' items.
-        seen: placeholders for the items not to recommend; ``histories`` itself unless they differ.
-        items: (B, K) int32 columns, best first, -1 where nothing is left to recommend.
-        scores: (B, K) float32 logits, -inf beside a -1.
-        catalogue: items there are to choose from.
+        seen: placeholders for the items to mask out; ``histories`` itself unless they are separate.
+        items: (B, K) int32 item indices, best first, -1 where nothing is left to recommend.
+        scores: (B, K) float32 logits, -inf where the item is -1.
+        catalogue: number of items before padding.
     """
 
     histories: SparseBatch
@@ -33,20 +33,20 @@ class InferenceGraph(NamedTuple):
 
 
 def build_inference_graph(
-    vae: VAE, k: int, max_users: int, seen_apart: bool = False, chunks_at_once: int = 1
+    vae: VAE, k: int, max_users: int, separate_seen: bool = False, parallel_chunks: int = 1
 ) -> InferenceGraph:
-    """Adds the inference graph of the model, with placeholders for its input.
+    """Add the inference graph of a model, with placeholders, to the current graph.
 
     Args:
         vae: the model.
-        k: recommendations a user, at most the items of the catalogue.
-        max_users: users in a batch at most.
-        seen_apart: whether what not to recommend is fed by itself.
-        chunks_at_once: slices of users that the session works at side by side.
+        k: K, at most the number of items.
+        max_users: maximum B.
+        separate_seen: whether the items to mask out are fed separately from the histories.
+        parallel_chunks: chunks of users that the session may process at the same time.
     """
     users = placeholders()
-    seen = placeholders() if seen_apart else users
-    items, scores = rank(vae, users, seen, k, max_users, chunks_at_once)
+    seen = placeholders() if separate_seen else users
+    items, scores = rank(vae, users, seen, k, max_users, parallel_chunks)
     return InferenceGraph(users, seen, items, scores, vae.architecture.items)
 
 
@@ -56,17 +56,17 @@ def rank(
     seen: SparseBatch,
     k: int,
     max_users: int | None,
-    chunks_at_once: int = 1,
+    parallel_chunks: int = 1,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best items for each user: mean instead of a sample, no dropout.
+    """Rank the items for each user by the mean of the latent distribution, without dropout.
 
     Args:
         vae: the model.
         users: histories of B users.
-        seen: what not to recommend to them.
-        k: recommendations a user, at most the items of the catalogue.
-        max_users: the largest B there will be, None to rank them all at once.
-        chunks_at_once: as for ``build_inference_graph``.
+        seen: items to mask out, of the same users.
+        k: K, at most the number of items.
+        max_users: maximum B; None for a single chunk.
+        parallel_chunks: as for ``build_inference_graph``.
 
     Returns:
         ``items`` and ``scores`` as in ``InferenceGraph``.
@@ -83,32 +83,34 @@ def rank(
         none_left = tf.equal(scores, float("-inf"))
         return ChunkResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
 
-    chunk_users = users_per_chunk(vae.architecture.padded_items) // chunks_at_once
-    _, (items, scores) = map_chunks(body, seen, [hidden], max_users, chunk_users, chunks_at_once)
+    chunk_users = users_per_chunk(vae.architecture.padded_items) // parallel_chunks
+    _, (items, scores) = map_chunks(body, seen, [hidden], max_users, chunk_users, parallel_chunks)
     return items, scores
 
 
 def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The k largest of each row and their columns, as ``tf.math.top_k`` but faster.
+    """Return the k largest values of each row and their indices; faster than ``tf.math.top_k``.
 
-    The columns fall into groups of eight. The k largest lie in the k groups with the largest
-    maxima, and only those need to be sorted.
+    The items are divided into groups of eight. The k largest values lie in the k groups with the
+    largest maxima, so only those groups are sorted.
 
     Args:
         scores: (B, I) float32, I a multiple of eight.
-        k: at most I.
+        k: K, at most I.
+
+    Returns:
+        (B, K) float32 values, largest first, and (B, K) int32 item indices.
     """
-    columns = scores.shape[1]
-    groups = columns // _GROUP
+    groups = scores.shape[1] // _GROUP
     if k > groups // 2:
         everything = tf.math.top_k(scores, k)
         return everything.values, everything.indices
-    # Column c is in group c % groups, so that the maxima are taken along whole rows.
+    # Item i is in group i % groups, so that the maxima are taken over contiguous rows.
     grouped = tf.reshape(scores, [-1, _GROUP, groups])
     _, best_groups = tf.math.top_k(tf.reduce_max(grouped, axis=1), k, sorted=False)
     candidates = (
         best_groups[:, tf.newaxis, :] + groups * tf.range(_GROUP)[tf.newaxis, :, tf.newaxis]
     )
     candidates = tf.reshape(candidates, [-1, _GROUP * k])
-    best, places = tf.math.top_k(tf.gather(scores, candidates, batch_dims=1), k)
-    return best, tf.gather(candidates, places, batch_dims=1)
+    values, positions = tf.math.top_k(tf.gather(scores, candidates, batch_dims=1), k)
+    return values, tf.gather(candidates, positions, batch_dims=1)

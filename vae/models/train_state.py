@@ -1,4 +1,4 @@
-"""What a run is, beside its TensorFlow variables: all that a checkpoint's ``state.json`` holds."""
+"""The state of a run beside its TensorFlow variables, as a checkpoint's ``state.json`` holds it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae.models.vae import ACTIVATIONS, Architecture
+from vae.config import ACTIVATIONS
+from vae.models.vae import Architecture
 from vae.utils.json_types import from_json, shown
 
 _LOSSES = 3
@@ -24,21 +25,22 @@ _MAX_NDCG = 1 + 1e-9
 
 @dataclass(frozen=True)
 class TrainState:
-    """Everything of a run that is not a TensorFlow variable; the same on every rank.
+    """State of a run apart from the TensorFlow variables; the same on every rank.
 
     Attributes:
         architecture: fields of the model's ``Architecture``.
-        dataset_fingerprint: that of the prepared data.
-        config: the flags of the run, as JSON values.
-        epoch: epochs completed.
-        batch: batches completed of the epoch after those.
-        losses: sums over the users of those batches: objective, likelihood, KL divergence.
-        seconds: what those batches took.
-        best_ndcg: best validation NDCG@100 so far, None before the first validation.
-        best_step: the step of that validation.
-        validations_since_best: how many there were after it.
-        step: steps completed in all.
-        validation_is_due: whether a signal broke off the validation that belongs to this state.
+        dataset_fingerprint: fingerprint of the prepared data.
+        config: flags of the run, as JSON values.
+        epoch: completed epochs.
+        batch: completed batches of the next epoch.
+        losses: sums over the users of those batches: objective, negative log-likelihood and KL
+            divergence, in nats.
+        seconds: wall time of those batches.
+        best_ndcg: best validation NDCG@100 so far; None before the first validation.
+        best_step: step of that validation.
+        validations_since_best: number of validations after it.
+        step: completed steps of the whole run.
+        validation_is_due: whether a signal interrupted the validation of this state.
     """
 
     architecture: dict[str, Any]
@@ -58,29 +60,29 @@ class TrainState:
     def new(
         cls, architecture: Architecture, dataset_fingerprint: str, config: dict[str, Any]
     ) -> TrainState:
-        """The state of a run that has not begun."""
+        """Return the state of a new run."""
         return cls(dataclasses.asdict(architecture), dataset_fingerprint, config)
 
     @classmethod
     def from_json(cls, document: Any) -> TrainState:
-        """The state that a JSON object holds.
+        """Return the state that a JSON object holds.
 
         Raises:
             ValueError: names the value that is missing, unknown, of another type or impossible.
         """
         state = from_json(cls, document)
         from_json(Architecture, state.architecture)
-        for problem in state._impossibilities():
+        for problem in state._problems():
             raise ValueError(problem)
         return state
 
     def check_progress(self, users: int, steps_per_epoch: int) -> None:
-        """Makes sure that training on so many users can have come this far.
+        """Check that training on this number of users can have reached this state.
 
         Args:
-            users: of the training set.
-            steps_per_epoch: of the epoch that has begun. Earlier ones may have had batches of
-                another size, each of one user at least.
+            users: training users.
+            steps_per_epoch: steps of the current epoch. Earlier epochs may have had other batch
+                sizes, but no empty batch.
 
         Raises:
             ValueError: it cannot.
@@ -93,11 +95,11 @@ class TrainState:
             )
 
     def after_step(self, losses: NDArray[np.float32], seconds: float) -> TrainState:
-        """The state one batch further on.
+        """Return the state after one more batch.
 
         Args:
-            losses: (3,) what the batch adds to the sums.
-            seconds: what it took.
+            losses: (3,) float32, what the batch adds to the sums.
+            seconds: its wall time.
         """
         return dataclasses.replace(
             self,
@@ -108,15 +110,15 @@ class TrainState:
         )
 
     def after_epoch(self) -> TrainState:
-        """The state at the start of the next epoch."""
+        """Return the state at the start of the next epoch."""
         return dataclasses.replace(
             self, epoch=self.epoch + 1, batch=0, losses=[0.0] * _LOSSES, seconds=0.0
         )
 
     def after_validation(self, ndcg: float) -> TrainState:
-        """The state with one more validation counted."""
+        """Return the state after a validation with this NDCG@100, NaN if no user has targets."""
         validated = dataclasses.replace(self, validation_is_due=False)
-        # Not a number, where no validation user has anything to rank, is never the best.
+        # NaN is never the best.
         if ndcg > (-math.inf if self.best_ndcg is None else self.best_ndcg):
             return dataclasses.replace(
                 validated, best_ndcg=ndcg, best_step=self.step, validations_since_best=0
@@ -126,20 +128,21 @@ class TrainState:
         )
 
     def before_validation(self) -> TrainState:
-        """The state of a run that has to make up for a validation."""
+        """Return the state of a run whose validation was interrupted."""
         return dataclasses.replace(self, validation_is_due=True)
 
     def without_best(self) -> TrainState:
-        """The state of a run whose best checkpoint is gone."""
+        """Return the state of a run whose best checkpoint is missing."""
         return dataclasses.replace(self, best_ndcg=None, best_step=None, validations_since_best=0)
 
     def position(self) -> str:
-        """How far the run has come, for people."""
-        part = f" and {self.batch} batches of the next" if self.batch else ""
-        return f"step {self.step}, after {self.epoch} epochs{part}"
+        """Return the step and the epochs, human-readable."""
+        epochs = f"{self.epoch} epoch{'' if self.epoch == 1 else 's'} completed"
+        batch = f", batch {self.batch} of the next" if self.batch else ""
+        return f"step {self.step} ({epochs}{batch})"
 
-    def _impossibilities(self) -> Iterator[str]:
-        """A phrase for each value, of the right type, that no run can have."""
+    def _problems(self) -> Iterator[str]:
+        """Yield a phrase for each value that no run can have."""
         for name in ("epoch", "batch", "validations_since_best", "step"):
             if not 0 <= getattr(self, name) <= _MAX_COUNT:
                 yield f"{name} is {shown(getattr(self, name))}"

@@ -1,4 +1,4 @@
-"""The graph of one training step."""
+"""The graph of one optimizer step: loss, gradients and update."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ from vae.config import Config
 from vae.load.batches import Batch
 from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
 from vae.models.precision import FLOAT32, LossScaling, Precision
+from vae.models.session import uncompiled
 from vae.models.sparse_input import SparseBatch
 from vae.models.vae import VAE, kl_divergence, sample
-from vae.models.xla import uncompiled
 from vae.utils.distributed import Workers
 
 
 class TrainingStep:
-    """Loss, gradients and update on one worker's share of a global batch.
+    """Optimizer step of one worker on its shard of a global batch.
 
-    Every worker sums over its own users and divides by the users of the global batch, so the sum of
-    the workers' gradients is the gradient of the global batch's mean, however unequal the shares.
+    Each worker sums over its own users and divides by the number of users of the global batch, so
+    the sum of the workers' gradients is the gradient of the global batch's mean, whatever the sizes
+    of the shards. The optimizer is Adam (Kingma and Ba 2015, arXiv:1412.6980).
+
+    Args:
+        vae: the model.
+        config: flags of the objective and of Adam, and the seed of the noise.
+        workers: they share the batch; the sums and gradients are reduced over them.
+        max_users: maximum number of users in a shard.
+        precision: of the last layer, or of the whole graph.
 
     Attributes:
-        global_step: steps so far, without those that an overflow made the optimizer skip; the KL
-            term's weight follows it.
-        global_step_before: scalar int64, ``global_step`` as this step finds it.
-        totals: (3,) float32, what this step adds to an epoch's sums over users: the objective, the
-            negative log-likelihood and the KL divergence, of all workers together.
-        scalars: what an epoch's log line says of its last step: the weight of the KL term, and the
-            loss scale where there is one.
-        requests: (2,) float32, how many workers asked to stop and to save: the same on all of them,
-            for the price of two more numbers in the allreduce of ``totals``.
-        update: runs the step.
-        precision: how the step computes.
+        global_step: int64 variable, completed steps without those that the optimizer skipped
+            because of an overflow; the weight of the KL term is a function of it.
+        global_step_before: scalar int64, ``global_step`` before this step.
+        totals: (3,) float32, sums over the global batch's users of the objective, the negative
+            log-likelihood and the KL divergence, in nats.
+        scalars: values for the epoch's log line: ``kl_weight``, and ``loss_scale`` if there is one.
+        requests: (2,) float32, number of workers that requested to stop and to save; reduced
+            together with ``totals``.
+        update: operation that applies the step.
+        precision: of the step.
     """
 
     def __init__(
@@ -93,13 +100,15 @@ class TrainingStep:
         self.update = optimizer.minimize(objective, self.global_step)
 
     def _noise(self, config: Config) -> tf.Tensor:
-        """(B, Z) standard normal, a function of the seed, the step and the place in the batch.
+        """Return (B, Z) float32 standard normal noise.
 
-        Each worker draws the noise of the global batch and takes its own rows, so the number of
-        workers does not change a user's noise.
+        It is a function of the seed, the step and the user's position in the global batch, by the
+        counter-based generator Philox (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1,
+        2, 3"). Each worker draws the noise of the global batch and takes its own rows, so a user's
+        noise does not depend on the number of workers.
         """
         shape = [self._global_users, config.latent_dim]
-        # XLA would draw other numbers, and left to choose, a GPU might.
+        # XLA has another generator, and by default a GPU may have one too.
         with uncompiled():
             noise = tf.random.stateless_normal(
                 shape, seed=tf.stack([config.seed, self._step]), alg="philox"
@@ -107,7 +116,7 @@ class TrainingStep:
         return noise[self._first_user : self._first_user + tf.size(self._counts)]
 
     def feed(self, batch: Batch, stop: bool = False, save: bool = False) -> dict[tf.Tensor, Any]:
-        """Feeds the step with one worker's share of a batch, and what it asks of all workers."""
+        """Return the feed for one worker's shard of a batch and its requests to all workers."""
         return {
             self._items: batch.items,
             self._keep_mask: batch.keep_mask,

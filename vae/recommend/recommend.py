@@ -92,7 +92,7 @@ def _write(
     k, batch = min(config.top_results, model.architecture.items), config.batch_size_validation
     cold_users = 0
     with (
-        open_inference_session(config, workers, model, k, batch, precision, seen_apart=True) as (
+        open_inference_session(config, workers, model, k, batch, precision, separate_seen=True) as (
             session,
             ranking,
         ),
