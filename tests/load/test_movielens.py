@@ -1,4 +1,4 @@
-"""--download against a server on this machine: whole files or one sentence, whatever happens."""
+"""--download from a local server: complete files, or one sentence that says why not."""
 
 import csv
 import hashlib
@@ -32,7 +32,7 @@ FILES = {"README.txt": b"Conditions.\n", "movies.csv": MOVIES, "ratings.csv": RA
 
 
 def archive(files=FILES, name="ml-20m", compression=zipfile.ZIP_STORED):
-    """The bytes of a zip file of a data set."""
+    """Return the zip archive of a data set."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as members:
         for member, content in files.items():
@@ -41,7 +41,7 @@ def archive(files=FILES, name="ml-20m", compression=zipfile.ZIP_STORED):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves files from memory; what it does wrong can be set."""
+    """Serves files from memory; its faults can be set."""
 
     daemon_threads = True
 
@@ -99,14 +99,14 @@ def folder(tmp_path):
 
 
 def fetch(server, folder, name="ml-20m"):
-    """What a successful download says."""
+    """Return the lines of a successful download."""
     said = []
     download(name, server.address, folder, said.append)
     return said
 
 
 def problem(server, folder, name="ml-20m"):
-    """The sentence of a download that fails."""
+    """Return the message of a download that fails."""
     with pytest.raises(UserError) as caught:
         download(name, server.address, folder, lambda _: None)
     assert caught.value.exit_code == 1
@@ -120,7 +120,7 @@ def content(folder):
 
 
 def left_over(folder):
-    """What lies beside the extracted files."""
+    """Return the names beside the extracted files."""
     return [path.name for path in folder.parents[1].iterdir() if path.name != "extracted"]
 
 
