@@ -1,16 +1,17 @@
-"""Measure the recipe against what the machine can do, in one run.
+"""Measure each part of the recipe against its roofline on this machine.
 
 ::
 
     python prepare_dataset.py --dataset synthetic --scale ml-20m --data_dir ./bench
     python benchmarks/benchmark.py --data_dir ./bench --json bench.json
 
-Floors are the matrix products of the last layer, where nearly all of the work is: forward,
-gradient by the hidden layer and gradient by the kernel for training, forward alone for evaluation.
-They are timed in turn with what is compared to them, so that a machine whose speed drifts does not
-favour either. The floor of a single query is reading the last kernel once from memory.
+The roofline is the time of the last layer's matrix products, which are nearly all of the work:
+forward, gradient by the hidden layer and gradient by the kernel for training, forward alone for
+evaluation. Each is timed in alternation with the part that is compared to it, so that a drifting
+clock rate favours neither. The roofline of a single query is one read of the last kernel from
+memory.
 
-Each part runs in a process of its own: peak memory is that part's alone.
+Each part runs in its own process, so its peak memory includes no other part.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ PARTS = (
 
 
 def main() -> int:
-    """Runs every part, or the one that --part names, and prints the table."""
+    """Run every part, or that of --part, and print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--dataset", default="synthetic")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    parser.add_argument("--part", choices=PARTS, help="run this part alone and print its JSON")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--part", choices=PARTS, help="run only this part and print its JSON")
     flags = parser.parse_args()
     if flags.part:
-        figures = run_part(flags.part, flags.data_dir, flags.dataset)
+        result = run_part(flags.part, flags.data_dir, flags.dataset)
         usage = max(resource.getrusage(who).ru_maxrss for who in _WHO)
-        print(json.dumps(figures | {"peak_gb": usage * 1024 / 1e9}))
+        print(json.dumps(result | {"peak_gb": usage * 1024 / 1e9}))
         return 0
     results = {part: _in_a_process(part, flags) for part in PARTS}
     print(table(results))
@@ -66,7 +67,7 @@ _WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def run_part(part: str, data_dir: Path, dataset: str) -> dict[str, Any]:
-    """One part's figures: what was measured, its floor, and the share of the floor reached."""
+    """Return what a part measured, its roofline, and the fraction of the roofline reached."""
     what, _, rest = part.partition("-")
     amp = rest.endswith("amp")
     if what == "train":
@@ -81,7 +82,7 @@ def run_part(part: str, data_dir: Path, dataset: str) -> dict[str, Any]:
 
 
 def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str, Any]:
-    """Users a second of whole training steps, input included."""
+    """Measure training steps in users per second, input included."""
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
@@ -100,7 +101,7 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
     with tf.Graph().as_default(), open_session(workers, precision) as session:
         vae = VAE(Architecture(len(dataset.item_ids)), 0)
         step = TrainingStep(vae, config, workers, batches.max_shard_users, precision)
-        floor = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
+        roofline = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
         session.run(tf.global_variables_initializer())
         elements = prefetch(batch for epoch in range(100) for batch in batches.epoch(epoch))
         full = (batch for batch in elements if batch.global_users == batch_size)
@@ -108,17 +109,17 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
         def one_step() -> None:
             session.run([step.totals, step.update], step.feed(next(full)))
 
-        seconds, floor_seconds = in_turn(one_step, floor, REPEATS)
+        seconds, roofline_seconds = in_turn(one_step, roofline, REPEATS)
     scale = batch_size / min(batch_size, SLICE)
     return {
-        "figure": f"{batch_size / np.median(seconds):,.0f} users/s",
-        "floor": f"{batch_size / (scale * np.median(floor_seconds)):,.0f} users/s",
-        "share": float(np.median(scale * floor_seconds / seconds)),
+        "measured": f"{batch_size / np.median(seconds):,.0f} users/s",
+        "roofline": f"{batch_size / (scale * np.median(roofline_seconds)):,.0f} users/s",
+        "fraction": float(np.median(scale * roofline_seconds / seconds)),
     }
 
 
 def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
-    """Users a second of ranking and scoring the validation users."""
+    """Measure ranking and scoring of the validation users, in users per second."""
     import tensorflow.compat.v1 as tf
 
     from vae.load.store import open_dataset
@@ -134,21 +135,23 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
     with tf.Graph().as_default(), open_session(workers) as session:
         vae = VAE(Architecture(len(dataset.item_ids)), 0)
         ranking = build_inference_graph(vae, min_ranking_depth(vae.architecture.items), users)
-        floor = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
+        roofline = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
-        seconds, floor_seconds = in_turn(
-            lambda: evaluate(session, ranking, dataset.validation, workers, users), floor, REPEATS
+        seconds, roofline_seconds = in_turn(
+            lambda: evaluate(session, ranking, dataset.validation, workers, users),
+            roofline,
+            REPEATS,
         )
     scale = users / SLICE
     return {
-        "figure": f"{users / np.median(seconds):,.0f} users/s",
-        "floor": f"{users / (scale * np.median(floor_seconds)):,.0f} users/s",
-        "share": float(np.median(scale * floor_seconds / seconds)),
+        "measured": f"{users / np.median(seconds):,.0f} users/s",
+        "roofline": f"{users / (scale * np.median(roofline_seconds)):,.0f} users/s",
+        "fraction": float(np.median(scale * roofline_seconds / seconds)),
     }
 
 
 def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
-    """Users a second of recommending 100 items to every prepared user, written as CSV."""
+    """Measure recommending 100 items to every prepared user, in users per second, CSV included."""
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
@@ -170,26 +173,26 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
         open_session(workers) as session,
     ):
         config = Config(train=True, recommend=True, output=Path(folder) / "recommended.csv")
-        floor = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
+        roofline = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         throughput: list[float] = []
 
         def run() -> None:
             users = prepared_histories(dataset)
-            figures = recommend(config, dataset, workers, log, model, users)
-            throughput.append(figures["recommend_throughput"])
+            statistics = recommend(config, dataset, workers, log, model, users)
+            throughput.append(statistics["recommend_throughput"])
 
-        _, floor_seconds = in_turn(run, floor, RECOMMEND_REPEATS)
-    users_a_second = np.array(throughput[1:])  # the first one warms up
+        _, roofline_seconds = in_turn(run, roofline, RECOMMEND_REPEATS)
+    users_per_second = np.array(throughput[1:])  # the first is the warm-up
     return {
-        "figure": f"{np.median(users_a_second):,.0f} users/s",
-        "floor": f"{SLICE / np.median(floor_seconds):,.0f} users/s",
-        "share": float(np.median(users_a_second * floor_seconds / SLICE)),
+        "measured": f"{np.median(users_per_second):,.0f} users/s",
+        "roofline": f"{SLICE / np.median(roofline_seconds):,.0f} users/s",
+        "fraction": float(np.median(users_per_second * roofline_seconds / SLICE)),
     }
 
 
 def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
-    """Mean latency of one user's query."""
+    """Measure the mean latency of a query for one user."""
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
@@ -212,23 +215,23 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
     ]
     with tf.Graph().as_default(), open_session(workers) as session:
         dtype = choose_precision(amp).dtype
-        # As many bytes as the last kernel has, in float32: its largest element is quick to compute,
-        # so that reading is what takes the time.
+        # As many bytes as the last kernel, in float32: a maximum is cheap to compute, so the time
+        # is that of reading.
         bytes_ = architecture.hidden_dim * architecture.padded_items * dtype.size
         kernel = tf.get_variable("kernel", [1000, bytes_ // 4000], use_resource=True)
         read = tf.reduce_max(kernel.read_value(), axis=1).op
         session.run(tf.global_variables_initializer())
         call = session.make_callable(read)
-        floor_seconds, _ = in_turn(call, call, 200)
+        roofline_seconds, _ = in_turn(call, call, 200)
     return {
-        "figure": f"{np.median(latency) * 1e3:.2f} ms",
-        "floor": f"{np.median(floor_seconds) * 1e3:.2f} ms",
-        "share": float(np.median(floor_seconds) / np.median(latency)),
+        "measured": f"{np.median(latency) * 1e3:.2f} ms",
+        "roofline": f"{np.median(roofline_seconds) * 1e3:.2f} ms",
+        "fraction": float(np.median(roofline_seconds) / np.median(latency)),
     }
 
 
 def preparation(data_dir: Path, name: str) -> dict[str, Any]:
-    """Seconds of preparing the data set again, as a whole process."""
+    """Measure the seconds of preparing the data set again, as a whole process."""
     source = data_dir / name / "extracted" / name / "ratings.csv"
     script = runs.ROOT / "prepare_dataset.py"
     command = [
@@ -240,24 +243,24 @@ def preparation(data_dir: Path, name: str) -> dict[str, Any]:
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
-    return {"figure": f"{np.median(seconds):.1f} s", "floor": "", "share": None}
+    return {"measured": f"{np.median(seconds):.1f} s", "roofline": "", "fraction": None}
 
 
 def matmuls(
     session: Any, dtype: Any, architecture: Any, users: int, training: bool = True
 ) -> Callable[[], None]:
-    """A call that runs the last layer's matrix products for ``users`` users."""
+    """Return a function that runs the last layer's matrix products for ``users`` users."""
     import tensorflow.compat.v1 as tf
 
     def matrix(name: str, *shape: int) -> Any:
         start = tf.random_normal_initializer(stddev=0.1)
         return tf.get_variable(name, shape, dtype, initializer=start, use_resource=True)
 
-    hidden = matrix("floor_hidden", users, architecture.hidden_dim)
-    kernel = matrix("floor_kernel", architecture.hidden_dim, architecture.padded_items)
+    hidden = matrix("roofline_hidden", users, architecture.hidden_dim)
+    kernel = matrix("roofline_kernel", architecture.hidden_dim, architecture.padded_items)
     products = [tf.matmul(hidden, kernel)]
     if training:
-        logits = matrix("floor_logits", users, architecture.padded_items)
+        logits = matrix("roofline_logits", users, architecture.padded_items)
         products += [
             tf.matmul(logits, kernel, transpose_b=True),
             tf.matmul(hidden, logits, transpose_a=True),
@@ -273,7 +276,11 @@ def matmuls(
 def in_turn(
     first: Callable[[], Any], second: Callable[[], Any], repeats: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds of two calls that take turns, without their first, which warms up."""
+    """Return the seconds of two calls that alternate, without the first of each, the warm-up.
+
+    Returns:
+        Two arrays of shape [repeats].
+    """
     seconds = np.empty((repeats + 1, 2))
     for row in seconds:
         for column, call in enumerate((first, second)):
@@ -284,16 +291,16 @@ def in_turn(
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The figures as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = [
-        "| part | measured | floor | share of the floor | peak memory |",
+        "| part | measured | roofline | fraction of the roofline | peak memory |",
         "|---|---:|---:|---:|---:|",
     ]
-    for part, figures in results.items():
-        share = "" if figures["share"] is None else f"{figures['share']:.2f}"
+    for part, result in results.items():
+        fraction = "" if result["fraction"] is None else f"{result['fraction']:.2f}"
         lines.append(
-            f"| {part} | {figures['figure']} | {figures['floor']} | {share} "
-            f"| {figures['peak_gb']:.2f} GB |"
+            f"| {part} | {result['measured']} | {result['roofline']} | {fraction} "
+            f"| {result['peak_gb']:.2f} GB |"
         )
     return "\n".join(lines)
 
@@ -304,8 +311,8 @@ def _in_a_process(part: str, flags: argparse.Namespace) -> dict[str, Any]:
         "--part", part,
     ]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":

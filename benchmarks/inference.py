@@ -5,7 +5,7 @@
     python benchmarks/inference.py --data_dir ./bench --dataset synthetic --json inference.json
     python benchmarks/inference.py --batch_sizes 1,64,512 --checkpoint_dir ./checkpoints
 
-The weights are random unless there is a --checkpoint_dir; the arithmetic is the same.
+Without --checkpoint_dir the weights are random; the computation is the same.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ COLUMNS = {
 
 
 def main() -> int:
-    """Runs the benchmark in each precision and prints the tables."""
+    """Run the benchmark in each precision and print the tables; return the exit code."""
     parser = runs.parser(__doc__.splitlines()[0], work_dir="inference")
-    parser.add_argument("--batch_sizes", default="1", help="users of a query, e.g. 1,64,512")
+    parser.add_argument("--batch_sizes", default="1", help="users per query, e.g. 1,64,512")
     flags, passed_on = parser.parse_known_args()
     recipe = ["--inference_benchmark", "--inference_batch_sizes", flags.batch_sizes, *passed_on]
     results = {
         precision: runs.run(flags.work_dir / precision, recipe, precision)
         for precision in flags.precision
     }
-    for precision, figures in results.items():
-        print(f"{precision}:", "", table(figures, runs.numbers(flags.batch_sizes)), "", sep="\n")
+    for precision, statistics in results.items():
+        print(f"{precision}:", "", table(statistics, runs.numbers(flags.batch_sizes)), "", sep="\n")
     if flags.json:
-        runs.write_json(flags.json, {"machine": runs.machine(), "figures": results})
+        runs.write_json(flags.json, {"machine": runs.machine(), "statistics": results})
     return 0
 
 
-def table(figures: runs.Figures, batch_sizes: list[int]) -> str:
-    """The recipe's table of inference performance, in Markdown."""
+def table(statistics: runs.Results, batch_sizes: list[int]) -> str:
+    """Return the recipe's table of inference performance, in Markdown."""
     rows = []
     for size in batch_sizes:
-        throughput, *latency = (figures[f"batch_{size}_{name}"] for name in COLUMNS.values())
+        throughput, *latency = (statistics[f"batch_{size}_{name}"] for name in COLUMNS.values())
         rows.append([f"{size:,}", f"{throughput:,.0f}", *(f"{value:.6f}" for value in latency)])
     return runs.markdown(["Batch size", *COLUMNS], rows)
 

@@ -4,9 +4,9 @@
 
     python benchmarks/memory.py --rows 200000000 --data_dir ./big --limit_gb 6
 
-Ratings are generated in parts of ten million rows, every second one as CSV, the others as Parquet,
-and prepared in a process that may not have more memory than the limit. Every row is kept, its
-users come in any order, and the ids are those of ``--ids``.
+Ratings are generated in parts of ten million rows, alternately as CSV and as Parquet, and prepared
+in a process with limited memory. Every row is above the threshold, users come in random order, and
+``--ids`` selects the kind of the ids.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from runs import ROOT
 
-ROOT = Path(__file__).parents[1]
 PART_ROWS = 10_000_000
 USER_ROWS = 145
-"""Mean rows of a user, as in MovieLens-20M."""
+"""Mean rows per user, as in MovieLens-20M."""
 
 
 def main() -> int:
-    """Generates, prepares and prints a line."""
+    """Generate and prepare the data, print the statistics; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--ids", choices=("integers", "strings"), default="integers")
     parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--limit_gb", type=float, default=6.0, help="of address space")
+    parser.add_argument("--limit_gb", type=float, default=6.0, help="GB of address space")
     flags = parser.parse_args()
     folder = flags.data_dir / "parts"
     size = generate(folder, flags.rows, flags.items, flags.ids)
@@ -57,15 +57,15 @@ def main() -> int:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     peak = usage.ru_maxrss * 1024
     print(
-        f"Ended after {seconds:.0f} s ({usage.ru_utime + usage.ru_stime:.0f} s of computing) with "
-        f"at most {peak / 1e9:.2f} GB resident, "
-        f"{peak / flags.rows:.1f} bytes a row, under a limit of {flags.limit_gb:g} GB."
+        f"Finished in {seconds:.0f} s ({usage.ru_utime + usage.ru_stime:.0f} s of CPU time) with a "
+        f"peak of {peak / 1e9:.2f} GB resident, "
+        f"{peak / flags.rows:.1f} bytes per row, under a limit of {flags.limit_gb:g} GB."
     )
     return done.returncode
 
 
 def generate(folder: Path, rows: int, items: int, kind: str) -> int:
-    """Writes the parts; returns their bytes."""
+    """Write the parts; return their total size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, start in enumerate(range(0, rows, PART_ROWS)):
         rng = np.random.default_rng(part)
@@ -86,7 +86,7 @@ def generate(folder: Path, rows: int, items: int, kind: str) -> int:
 
 
 def names(numbers: NDArray[np.int64], prefix: str, kind: str) -> pa.Array:
-    """Ids as they are, or as strings such as ``user-000000012``."""
+    """Return ids as integers, or as strings such as ``user-000000012``."""
     if kind == "integers":
         return pa.array(numbers)
     codes, distinct = np.unique(numbers, return_inverse=True)[::-1]

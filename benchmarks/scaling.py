@@ -5,8 +5,8 @@
     python benchmarks/scaling.py --data_dir ./bench --dataset synthetic --workers 1,2 --cores 1
     python benchmarks/scaling.py --workers 1,2,4,8 --json scaling.json
 
-The global batch stays the same, so each worker's share of it shrinks: strong scaling is the
-throughput relative to that of the smallest job. An interrupted call can be given again.
+The global batch stays the same, so the shard of each worker shrinks: strong scaling is the
+throughput relative to that of the smallest job. An interrupted command can be rerun.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ DEFAULT_BATCH = 24576
 
 
 def main() -> int:
-    """Trains with each number of workers and precision, and prints the table."""
+    """Train with each number of workers and precision, print the table; return the exit code."""
     parser = runs.parser(__doc__.splitlines()[0], work_dir="scaling")
     parser.add_argument("--workers", type=runs.numbers, default="1,2", help="numbers of workers")
     parser.add_argument("--cores", type=int, help="bind each worker to this many cores")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs; the first warms up")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs; the first is warm-up")
     parser.add_argument("--batch_size_train", type=int, default=DEFAULT_BATCH)
     flags, passed_on = parser.parse_known_args()
     recipe = [
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def table(throughput: dict[str, dict[int, float]], batch_size: int) -> str:
-    """The recipe's table of training performance, in Markdown."""
+    """Return the recipe's table of training performance, in Markdown."""
     names = list(throughput)
     head = ["Workers", "Batch size / worker", *(f"Throughput, {name} [users/s]" for name in names)]
     if len(names) == 2:

@@ -19,6 +19,7 @@ from typing import Any
 
 from vae.config import Config
 from vae.load.config import PrepareConfig
+from vae.utils.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/command-line.md"
@@ -34,7 +35,7 @@ def main() -> int:
         if new != old:
             print(f"{DOCUMENT.name}: the flags have changed; run python scripts/flag_table.py.")
         return int(new != old)
-    DOCUMENT.write_text(new, encoding="utf-8")
+    write_whole(DOCUMENT, new)
     return 0
 
 

@@ -3,9 +3,9 @@
 #
 #   scripts/install_horovod.sh .venv/bin/python
 #
-# Horovod is compiled against the TensorFlow and the MPI it finds, which takes minutes. So the built
-# wheel is kept in the user's cache, under a hash of everything that the build depends on: another
-# environment with the same TensorFlow installs it in seconds. The versions are those of
+# Horovod is compiled against the installed TensorFlow and MPI, which takes minutes. The wheel is
+# therefore cached for the user, under a hash of everything that the build depends on: another
+# environment with the same TensorFlow installs it in seconds. The versions are pinned in
 # requirements-horovod.txt.
 set -euo pipefail
 
@@ -35,13 +35,13 @@ main() {
     else
         echo "Building Horovod $version into $(dirname "$bin") (a few minutes)"
         build_wheel "$cache"
-        install_wheel "$(cached_wheel "$cache")" || fail "it compiled but cannot be loaded by TensorFlow."
-        echo "$wanted" >"$cache/build.txt" # for whoever wonders what the folder holds
+        install_wheel "$(cached_wheel "$cache")" || fail "TensorFlow cannot load the compiled library."
+        echo "$wanted" >"$cache/build.txt" # describes the content of the folder
     fi
     echo "$wanted" >"$stamp"
 }
 
-# Everything that the build depends on, a line each.
+# Prints everything that the build depends on, one per line.
 describe_build() {
     sed '/^#/d; /^$/d' "$requirements"
     "$python" - <<'PYTHON'
@@ -54,18 +54,18 @@ for name in sorted(set(packages_distributions()["tensorflow"])):
 print(sysconfig.get_config_var("SOABI"), *platform.libc_ver())
 PYTHON
     echo "${CXX:-g++} $("${CXX:-g++}" -dumpversion 2>/dev/null | cut -d. -f1)"
-    # Horovod's CMake looks for these in the CPU and compiles for them.
+    # Horovod's CMake compiles for these if the CPU has them.
     grep -oswE 'avx|f16c|fma' /proc/cpuinfo | sort -u || true
-    # GPU operations, and where CUDA and NCCL are.
+    # GPU operations and the locations of CUDA and NCCL.
     env | grep -E '^(HOROVOD_|CUDA_HOME=|(C|CXX|LD)FLAGS=)' | sort || true
     [ -z "${HOROVOD_GPU_OPERATIONS:-}" ] || nvcc --version 2>/dev/null | grep release || true
 }
 
-# MPI and CMake as wheels, and what Horovod imports.
+# MPI and CMake as wheels, and the packages that Horovod imports.
 install_tools() {
     sed '/^horovod==/d' "$requirements" |
         "$python" -m pip install --quiet --disable-pip-version-check -r /dev/stdin >>"$log" 2>&1 ||
-        fail "its build tools could not be installed; is the package registry reachable?"
+        fail "its build tools cannot be installed; check that the package registry is reachable."
 }
 
 cached_wheel() { # folder
@@ -76,7 +76,7 @@ is_whole() { # wheel
     "$python" -c 'import sys, zipfile; assert zipfile.ZipFile(sys.argv[1]).testzip() is None' "$1" >>"$log" 2>&1
 }
 
-# Returns an error if TensorFlow cannot load it.
+# Fails if TensorFlow cannot load it.
 install_wheel() { # wheel
     "$python" -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$1" >>"$log" 2>&1 &&
         "$python" -c 'import horovod.tensorflow as hvd; assert hvd.mpi_built() and hvd.gloo_built()' >>"$log" 2>&1
@@ -85,15 +85,15 @@ install_wheel() { # wheel
 build_wheel() { # folder
     local tensorflow
     for tool in "${CXX:-g++}" make; do
-        command -v "$tool" >/dev/null || fail "there is no $tool; install it (Debian, Ubuntu: apt install g++ make)."
+        command -v "$tool" >/dev/null || fail "$tool not found; install it (Debian, Ubuntu: apt install g++ make)."
     done
     tensorflow=$("$python" -c 'import importlib.util as u; print(u.find_spec("tensorflow").submodule_search_locations[0])')
     mkdir -p "$1"
     temporary=$(mktemp -d "$1/.build-XXXXXX")
     trap 'rm -rf "$temporary"' EXIT
     # TensorFlow's wheel carries two headers outside of the include path (highwayhash, farmhash).
-    # The run path is relative, so that the library finds the MPI of the environment that it is
-    # installed in, before that of the environment that it was built in.
+    # A relative run path: the library finds the MPI of the environment it is installed in, not that of
+    # the environment it was built in.
     # --no-cache-dir: pip would reuse a wheel that was built against another TensorFlow or MPI.
     env PATH="$bin:$PATH" \
         HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
@@ -103,12 +103,12 @@ build_wheel() { # folder
         "$python" -m pip wheel --verbose --disable-pip-version-check --no-cache-dir --no-build-isolation \
         --no-deps --wheel-dir "$temporary" "horovod==$version" >>"$log" 2>&1 ||
         fail "the compiler's first error is: $(grep -m1 -iE 'error' "$log" || echo unknown)."
-    # Under its name only once it is whole.
+    # Atomically: a wheel in the cache is complete.
     mv -f "$temporary"/horovod-*.whl "$1/"
 }
 
 fail() {
-    echo "Horovod $version could not be built: $1 The log is $(realpath "$log")." >&2
+    echo "error: Horovod $version cannot be installed: $1 See $(realpath "$log")." >&2
     exit 1
 }
 

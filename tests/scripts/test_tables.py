@@ -1,4 +1,4 @@
-"""The scripts that fill the README's tables: what they print, what they keep, what they repeat."""
+"""The benchmarks that fill the README's tables: what they print, cache and repeat."""
 
 import json
 
@@ -19,23 +19,23 @@ def table_rows(text):
 def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_data, tmp_path):
     flags = (
         "--data_dir", demo_data, *SMALL, "--epochs", 1, "--batch_size_train", 1000,
-        "--precision", "float32", "--work_dir", tmp_path, "--json", tmp_path / "accuracy.json",
+        "--precision", "float32", "--work_dir", tmp_path, "--seeds", 2,
     )  # fmt: skip
-    done = run_script("benchmarks/accuracy.py", *flags, "--seeds", 2)
+    done = run_script("benchmarks/accuracy.py", *flags, "--json", tmp_path / "accuracy.json")
     assert done.returncode == 0, done.stderr
     head, _, row = table_rows(done.stdout)[:3]
     assert head == ["Workers", "Precision", "Seeds", "ndcg@100", "recall@20", "recall@50"]
     assert row[:3] == ["1", "float32", "2"]
 
     seeds = json.loads((tmp_path / "accuracy.json").read_text())["runs"]["1"]["float32"]
-    first, second = (figures["test_ndcg@100"] for figures in seeds)
+    first, second = (results["test_ndcg@100"] for results in seeds)
     assert first != second
     mean, deviation = row[3].split(" ± ")
     assert abs(float(mean) - (first + second) / 2) <= 1e-5
     assert abs(float(deviation) - abs(first - second) / 2**0.5) <= 1e-5
 
     assert not list(tmp_path.glob("*/checkpoints"))  # they were for resuming
-    again = run_script("benchmarks/accuracy.py", *flags, "--seeds", 2)
+    again = run_script("benchmarks/accuracy.py", *flags)
     assert again.stdout == done.stdout
     assert "main.py" not in again.stderr  # no command was started
 
@@ -51,12 +51,12 @@ def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_ref
     assert done.returncode == 0, done.stderr
     assert [row[0] for row in table_rows(done.stdout)] == ["Batch size", "---:", "1", "8"]
     document = json.loads((tmp_path / "inference.json").read_text())
-    assert document["figures"]["float32"]["batch_8_mean_latency"] > 0
+    assert document["statistics"]["float32"]["batch_8_mean_latency"] > 0
     assert document["machine"]["cores"] > 0
 
     refused = run_script("benchmarks/inference.py", *flags, "--top_results", 5)
     assert refused.returncode == 1
-    assert "give another --work_dir" in refused.stderr
+    assert "name another --work_dir" in refused.stderr
 
 
 @pytest.mark.xdist_group("mpi")

@@ -42,7 +42,7 @@ def hardware_metadata(workers: Workers) -> Metadata:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "workers": workers.description,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": f"{len(os.sched_getaffinity(0))} for this process of {os.cpu_count()}",
         "memory": f"{memory / 2**30:.0f} GiB",
         "GPUs": ", ".join(gpus) or "none",
@@ -61,7 +61,7 @@ def software_versions() -> Metadata:
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Return the model name of the first processor, from Linux's ``/proc/cpuinfo``."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
