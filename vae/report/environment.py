@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 
 import numpy as np
 import scipy
@@ -12,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from vae import __version__
 from vae.load.dataset import Dataset
+from vae.models.precision import cpu_info
 from vae.utils.distributed import Workers
 
 Metadata = dict[str, str]
@@ -62,8 +62,5 @@ def software_versions() -> Metadata:
 
 
 def processor_name() -> str:
-    """Return the model name of the first processor, from Linux's ``/proc/cpuinfo``."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    """Return the model name of the first processor, or its architecture."""
+    return cpu_info("model name") or platform.machine()
