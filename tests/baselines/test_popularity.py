@@ -1,4 +1,4 @@
-"""The popularity baseline, on matrices whose right answer can be read off."""
+"""The popularity baseline, on matrices small enough to check by hand."""
 
 import numpy as np
 from hypothesis import given

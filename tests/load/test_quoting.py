@@ -244,7 +244,7 @@ def test_histories_are_read_as_the_ratings_were(prepared, tmp_path):
 
 def titles(dataset, path):
     """The title of each item that has one."""
-    found = read_titles(path, "title", dataset).to_pylist()
+    found = read_titles(path, "title", dataset).fillna("").tolist()
     return {
         item: title for item, title in zip(dataset.item_ids.tolist(), found, strict=True) if title
     }

@@ -1,4 +1,4 @@
-"""What --recommend, --similar_items, --export and --item_names need is checked before a run."""
+"""Inputs and outputs of --recommend and --export, which are checked before a run."""
 
 import sys
 from pathlib import Path
@@ -76,8 +76,8 @@ def files_here():
             ("--recommend", "--output", "/proc/r.csv"),
             "--output /proc/r.csv: cannot be written (No such file or directory)",
         ),
-        (("--export", "f.csv"), "--export f.csv: is in use; name a folder that is empty or not"),
-        (("--export", "cut.csv"), "--export cut.csv: is in use"),
+        (("--export", "f.csv"), "--export f.csv: is not an empty folder; name an empty or a new"),
+        (("--export", "cut.csv"), "--export cut.csv: is not an empty folder"),
         (("--export", "cut.csv/m"), "--export cut.csv/m: cannot be written (Not a directory)"),
         (("--export", "/proc/m"), "--export /proc/m: cannot be written (No such file or"),
         (("--export", "link"), "--export link: is a link"),
@@ -94,7 +94,7 @@ def files_here():
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_told_before_training_and_nothing_is_left(tiny, flags, sentence):
+def test_unusable_files_are_refused_before_training_and_nothing_is_left(tiny, flags, sentence):
     Path("bad.csv").write_text("user,name\n1,2\n")
     Path("cut.csv").write_text("userId,movieId\n1,2\n3\n")
     for folder in (
@@ -114,7 +114,7 @@ def test_what_cannot_be_used_is_told_before_training_and_nothing_is_left(tiny, f
     assert files_here() == before
 
 
-def test_the_same_is_told_before_a_checkpoint_is_read(tiny):
+def test_an_unknown_item_is_refused_before_a_checkpoint_is_read(tiny):
     code, _, err = tiny("--similar_items", "terminator", "--checkpoint_dir", "none")
     assert code == 2
     assert "--similar_items terminator: tiny has no such item" in err
@@ -147,7 +147,7 @@ def write_titles(path, id_column, title_column, ids=None):
 
 
 @pytest.mark.parametrize(
-    ("user", "item", "added", "said"),
+    ("user", "item", "added", "renamed"),
     [
         ("source", "target", "rank score vae_source title", "source as vae_source"),
         (
@@ -162,7 +162,7 @@ def write_titles(path, id_column, title_column, ids=None):
     ],
 )
 def test_an_added_column_never_replaces_one_of_the_ratings(
-    tiny, data, checkpoints, user, item, added, said
+    tiny, data, checkpoints, user, item, added, renamed
 ):
     prepared(data, f"{user}-{item}", user, item)
     write_titles("titles.csv", item, "name")
@@ -181,7 +181,9 @@ def test_an_added_column_never_replaces_one_of_the_ratings(
     assert (np.diff(score.reshape(-1, 3).astype(float)) <= 0).all()
     first, second = rows[item][:2]
     assert f"{user} {rows[user][0]}: {first} The {first}; {second} The {second}" in out
-    assert (f"written under other names: {said}." in out) == (said is not None)
+    assert (f"because the ratings file uses their names: {renamed}." in out) == (
+        renamed is not None
+    )
 
 
 def test_titles_that_are_the_ids_are_written_beside_them(tiny, data, checkpoints):
@@ -222,7 +224,7 @@ def test_titles_are_read_once_and_the_items_that_have_one_are_counted(
 
 
 @pytest.mark.parametrize("ids", [["0000000005", "0000000006"], ["5.0", "6.0"]])
-def test_titles_of_no_item_at_all_are_refused_with_an_id_of_each_side(tiny, ids):
+def test_titles_without_any_item_are_refused_with_an_id_of_each_file(tiny, ids):
     write_titles("titles.csv", "movieId", "title", ids)
     code, _, err = tiny("--train", "--export", "m", "--item_names", "titles.csv")
     assert code == 2
@@ -243,7 +245,7 @@ def test_histories_are_read_before_training_and_used_after_it(tiny):
 
     code, out, err = tiny("--train", "--recommend", "h.csv", "--output", "a/b/r.csv")
     assert code == 0, err
-    read = "h.csv: 1 users, 2 known (user, item) pairs; items unknown to the model, skipped: 1."
+    read = "h.csv: 1 users, 2 known interactions; items unknown to the model, skipped: 1."
     assert read in out
     assert out.index(read) < out.index("train_epoch_time")
     assert set(pd.read_csv("a/b/r.csv").userId) == {"ann"}

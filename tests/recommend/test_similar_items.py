@@ -3,13 +3,13 @@
 import numpy as np
 
 from vae.load.store import open_dataset
-from vae.recommend.similar_items import nearest_columns
+from vae.recommend.similar_items import nearest_items
 
 
 def test_the_nearest_vectors_point_the_same_way_whatever_their_length():
     kernel = np.array([[1, 9, 1, 0, -1], [0, 1, 1, 1, 0]], np.float32)
-    columns, cosines = nearest_columns(kernel, 0, 4)
-    assert columns.tolist() == [1, 2, 3, 4]
+    neighbours, cosines = nearest_items(kernel, 0, 4)
+    assert neighbours.tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(cosines, [9 / np.sqrt(82), np.sqrt(0.5), 0, -1], atol=1e-6)
 
 

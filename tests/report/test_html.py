@@ -1,4 +1,4 @@
-"""report.html: complete, and dependent on nothing."""
+"""report.html: complete and self-contained."""
 
 import base64
 import dataclasses
@@ -23,12 +23,12 @@ def page(summary=SUMMARY, epochs=(1, 2), **flags):
 
 
 def text(html):
-    """What a reader sees, with blanks between elements."""
-    shown = []
+    """Text of a page, with blanks between elements."""
+    parts = []
     parser = HTMLParser()
-    parser.handle_data = shown.append
+    parser.handle_data = parts.append
     parser.feed(html)
-    return " ".join(" ".join(shown).split())
+    return " ".join(" ".join(parts).split())
 
 
 def test_nothing_is_loaded_from_elsewhere():
@@ -38,18 +38,18 @@ def test_nothing_is_loaded_from_elsewhere():
     assert sources == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
 
 
-def test_the_model_stands_beside_popularity():
+def test_the_model_is_compared_with_popularity():
     assert "ndcg@100 0.25000 ± 0.25000 0.12500 ± 0.12500 2.00" in text(page())
 
 
-def test_popularity_that_finds_nothing_has_no_ratio():
+def test_a_popularity_metric_of_zero_has_no_ratio():
     assert "0.25000 ± 0.25000 0.00000 ± 0.12500 -" in text(
         page(SUMMARY | {"popularity_ndcg@100": 0})
     )
 
 
 def test_without_a_test_the_page_says_how_to_get_one():
-    assert "add --test" in text(page({"final_ndcg@100": 0.25}))
+    assert "not tested; add --test" in text(page({"final_ndcg@100": 0.25}))
 
 
 def test_statistics_have_their_units():
@@ -72,4 +72,4 @@ def test_names_are_text_and_never_markup():
 def test_curves_that_do_not_begin_with_the_training_say_so():
     assert "Epochs 3 to 4; earlier ones were not recorded here." in text(page(epochs=(3, 4)))
     assert "Epochs 1 to 2." in text(page())
-    assert "There are none" in text(page(epochs=()))
+    assert "epochs.csv in this folder has no rows" in text(page(epochs=()))

@@ -1,1 +1,1 @@
-"""What a model has to beat, in NumPy and SciPy alone."""
+"""Baselines to compare the model with, in NumPy and SciPy alone."""

@@ -1,4 +1,4 @@
-"""Mean and standard error of a metric, in a form that workers can add up."""
+"""Mean and standard error of a metric, from moments that add up over workers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 class Moments:
     """Count, sum and sum of squares of a metric over users.
 
-    The moments of two shards of the users add up to those of all of them, so the result does not
+    The moments of two shards of the users add up to those of all users, so the result does not
     depend on the number of workers.
+
+    Attributes:
+        users: number of users with a score.
+        total: sum of the scores.
+        total_squares: sum of the squared scores.
     """
 
     users: int = 0
@@ -24,7 +29,7 @@ class Moments:
 
     @classmethod
     def of(cls, scores: NDArray[np.float64]) -> Moments:
-        """Moments of the scores that are not NaN (users without targets are left out)."""
+        """Moments of (users,) scores, without those that are NaN (users without targets)."""
         scored = scores[~np.isnan(scores)]
         return cls(len(scored), float(scored.sum()), float(np.square(scored).sum()))
 
@@ -50,7 +55,7 @@ class Moments:
 
 
 def means_and_errors(metrics: Mapping[str, Moments]) -> dict[str, float]:
-    """Mean and standard error of each metric, by the names that the log uses."""
+    """Mean and standard error of each metric, by their log keys."""
     means = {name: moments.mean for name, moments in metrics.items()}
     errors = {f"{name}_se": moments.standard_error for name, moments in metrics.items()}
     return means | errors

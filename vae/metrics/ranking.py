@@ -1,9 +1,9 @@
 """NDCG@k and Recall@k as Liang et al. (2018, arXiv:1802.05814), section 4.2, define them.
 
-Shapes: B users, I items, K recommendations a user.
+Shapes: B users, I items, K recommendations per user.
 
-Both take a ranked list of item indices per user. A list shorter than K is padded with -1, which
-never hits. A user without targets has no score: NaN.
+Both take a ranked list of item indices per user. A list shorter than K is padded with -1, which is
+never a hit. The score of a user without targets is NaN.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Metric = Callable[[IntArray, csr_matrix, int], FloatArray]
 
 
 def ndcg(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
-    """Truncated normalised discounted cumulative gain, with binary relevance.
+    """NDCG@k: truncated normalised discounted cumulative gain, with binary relevance.
 
     DCG@k is the sum over hits at rank r = 1..k of 1 / log2(r + 1). It is divided by the DCG of a
     ranking that puts min(n, k) of the user's n targets first.
 
     Args:
         ranking: (B, K) item indices, best first, -1 where there is no further recommendation.
-        targets: (B, I) the user's held-out items; every stored entry counts as one.
+        targets: (B, I) held-out items of the users; every stored entry counts as one.
         k: the cutoff, at most K unless the catalogue itself is shorter.
 
     Returns:
-        (B,) scores in [0, 1], NaN for users without targets.
+        (B,) float64 scores in [0, 1], NaN for users without targets.
     """
     depth = max(k, 1)
     discounts = 1.0 / np.log2(np.arange(2, depth + 2))
@@ -45,15 +45,15 @@ def ndcg(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
 
 
 def recall(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
-    """Hits among the first k, divided by min(k, n) for a user with n targets.
+    """Recall@k: hits among the first k, divided by min(k, n) for a user with n targets.
 
     Args:
         ranking: (B, K) item indices, best first, -1 where there is no further recommendation.
-        targets: (B, I) the user's held-out items; every stored entry counts as one.
+        targets: (B, I) held-out items of the users; every stored entry counts as one.
         k: the cutoff, at most K unless the catalogue itself is shorter.
 
     Returns:
-        (B,) scores in [0, 1], NaN for users without targets.
+        (B,) float64 scores in [0, 1], NaN for users without targets.
     """
     hits = _hits(ranking[:, :k], targets)
     return _ratio(hits.sum(axis=1), np.minimum(_target_counts(targets), k))
@@ -64,21 +64,21 @@ METRICS: Mapping[str, tuple[Metric, int]] = {
     "recall@20": (recall, 20),
     "recall@50": (recall, 50),
 }
-"""The paper's three metrics by the names that the logs use: a function and its cutoff k."""
+"""The paper's three metrics by their log keys: a function and its cutoff k."""
 
 SELECTION_METRIC = "ndcg@100"
 """The metric by which the best checkpoint is chosen."""
 
 MAX_CUTOFF = max(k for _, k in METRICS.values())
-"""Items that a ranking must have, unless the catalogue itself is shorter."""
+"""Length that a ranking must have, unless the catalogue itself is shorter."""
 
 
 def score(ranking: IntArray, targets: csr_matrix) -> dict[str, Moments]:
     """Return the moments of each of ``METRICS`` over the users who have targets.
 
     Args:
-        ranking: (B, K) item indices, best first; K >= ``MAX_CUTOFF`` or all items of the catalogue.
-        targets: (B, I) the held-out items.
+        ranking: (B, K) item indices, best first, padded with -1; K >= min(``MAX_CUTOFF``, I).
+        targets: (B, I) held-out items of the users.
 
     Raises:
         ValueError: the ranking is too short for the metrics' cutoffs.
@@ -107,7 +107,7 @@ def _target_counts(targets: csr_matrix) -> NDArray[np.int64]:
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
-    """Element by element, NaN where the denominator is zero."""
+    """Elementwise quotient, NaN where the denominator is zero."""
     scores = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=scores, where=denominator > 0)
     return scores

@@ -1,9 +1,9 @@
-"""``--similar_items``: nearest items by the decoder's vectors, to see that a model makes sense."""
+"""``--similar_items``: nearest neighbours of an item by the decoder's item vectors."""
 
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 from numpy.typing import NDArray
 
 from vae.errors import UserError
@@ -11,12 +11,12 @@ from vae.load.dataset import Dataset
 from vae.load.fold_in import find_ids
 from vae.models.trained_model import TrainedModel
 
-_SHOWN = 10
+_NEIGHBOURS = 10
 _EXAMPLES = 3
 
 
 def find_item(raw_id: str, dataset: Dataset) -> int:
-    """The item index of ``--similar_items``.
+    """Item index of the raw id that ``--similar_items`` names.
 
     Raises:
         UserError: the data set has no such item.
@@ -26,49 +26,49 @@ def find_item(raw_id: str, dataset: Dataset) -> int:
     if item < 0:
         examples = ", ".join(map(str, ids[:_EXAMPLES]))
         raise UserError(
-            f"--similar_items {raw_id}: {dataset.name} has no such item; "
-            f"its ids are like {examples}."
+            f"--similar_items {raw_id}: {dataset.name} has no such item; name one of its ids, "
+            f"e.g. {examples}."
         )
     return item
 
 
 def similar_items_table(
-    dataset: Dataset, model: TrainedModel, column: int, titles: pa.Array | None
+    dataset: Dataset, model: TrainedModel, item: int, titles: pd.Series | None
 ) -> str:
-    """The items nearest to one of the data set, human-readable.
+    """List the nearest neighbours of an item, human-readable.
 
     Args:
-        dataset: what the model was trained on.
-        model: whose decoder has a vector for each item.
-        column: the item's index.
-        titles: (items,) strings to print beside the ids, if there are any.
+        dataset: prepared data set that the model was trained on, with I items.
+        model: trained model; its decoder's kernel has a vector for each item.
+        item: item index.
+        titles: (I,) strings, NA for an item without a title; None to print no titles.
     """
     ids = dataset.item_ids
-    names = [""] * len(ids) if titles is None else titles.fill_null("").to_pylist()
+    names = [""] * len(ids) if titles is None else titles.fillna("").tolist()
     assert model.weights is not None
-    kernel = model.weights["decoder/items/kernel"][:, : len(ids)]
-    nearest, cosines = nearest_columns(kernel, column, min(_SHOWN, len(ids) - 1))
-    lines = [f"Nearest to item {ids[column]} {names[column]}".rstrip() + ", by cosine:"]
-    for item, cosine in zip(nearest.tolist(), cosines.tolist(), strict=True):
-        lines.append(f"{cosine:7.3f}  {ids[item]}  {names[item]}".rstrip())
+    kernel = model.weights["decoder/items/kernel"][:, : len(ids)]  # without the padded items
+    neighbours, cosines = nearest_items(kernel, item, min(_NEIGHBOURS, len(ids) - 1))
+    lines = [f"Nearest to item {ids[item]} {names[item]}".rstrip() + ", by cosine:"]
+    for neighbour, cosine in zip(neighbours.tolist(), cosines.tolist(), strict=True):
+        lines.append(f"{cosine:7.3f}  {ids[neighbour]}  {names[neighbour]}".rstrip())
     return "\n".join(lines)
 
 
-def nearest_columns(
-    kernel: NDArray[np.float32], column: int, k: int
+def nearest_items(
+    kernel: NDArray[np.float32], item: int, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k columns whose vectors point most nearly the way of the given one's.
+    """The k nearest neighbours of an item by cosine similarity.
 
     Args:
-        kernel: (H, I) float32, a vector for each column.
-        column: the one to compare with, itself left out.
-        k: less than I.
+        kernel: (H, I) float32, a vector per item.
+        item: item index; the item itself is left out.
+        k: number of neighbours, less than I.
 
     Returns:
-        (k,) columns, nearest first, and their cosines.
+        (k,) int64 item indices, nearest first, and (k,) float32 cosines.
     """
     lengths = np.maximum(np.linalg.norm(kernel, axis=0), np.finfo(np.float32).tiny)
-    cosines = kernel[:, column] @ kernel / (lengths * lengths[column])
-    cosines[column] = -np.inf
-    nearest = np.argsort(-cosines, kind="stable")[:k]
-    return nearest, cosines[nearest]
+    cosines = kernel[:, item] @ kernel / (lengths * lengths[item])
+    cosines[item] = -np.inf
+    neighbours = np.argsort(-cosines, kind="stable")[:k]
+    return neighbours, cosines[neighbours]

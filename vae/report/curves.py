@@ -20,7 +20,7 @@ _FEW_POINTS = 40
 
 
 def draw_curves(epoch_log: EpochLog) -> dict[str, bytes]:
-    """Draw a PNG image, by name, for each group of metrics that was logged."""
+    """Draw a PNG image for each group of metrics that was logged; return the images by name."""
     return {name: _png(figure) for name, figure in _figures(epoch_log)}
 
 
@@ -36,7 +36,7 @@ def _figures(epoch_log: EpochLog) -> Iterator[tuple[str, Figure]]:
 
 
 def _loss(epoch_log: EpochLog) -> Figure:
-    """The objective, and the likelihood's part of it."""
+    """Objective and negative log-likelihood."""
     figure, (axes,) = _panels(1, "Training loss")
     _line(axes, epoch_log, "loss", _COLOURS[0])
     _line(axes, epoch_log, "neg_log_likelihood", _COLOURS[1])
@@ -46,7 +46,7 @@ def _loss(epoch_log: EpochLog) -> Figure:
 
 
 def _kl(epoch_log: EpochLog) -> Figure:
-    """The KL term, and its weight below it."""
+    """KL term above its weight."""
     figure, (above, below) = _panels(2, "KL divergence and its weight")
     _line(above, epoch_log, "kl_divergence", _COLOURS[0])
     above.set_ylabel("nats per user")
@@ -57,17 +57,17 @@ def _kl(epoch_log: EpochLog) -> Figure:
 
 
 def _validation(epoch_log: EpochLog) -> Figure:
-    """The metrics with a band of one standard error, and the best validation."""
+    """Metrics with bands of one standard error; the best validation is marked."""
     figure, (axes,) = _panels(1, "Validation (bands: ± one standard error)")
     for name, colour in zip(METRICS, _COLOURS, strict=True):
         _line(axes, epoch_log, name, colour)
         epochs, means = epoch_log.series(name)
         errors = dict(zip(*epoch_log.series(f"{name}_se"), strict=True))
-        low, high = (
+        lower, upper = (
             [mean + sign * errors.get(epoch, 0) for epoch, mean in zip(epochs, means, strict=True)]
             for sign in (-1, 1)
         )
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(epochs, lower, upper, color=colour, alpha=0.15, linewidth=0)
     epochs, means = epoch_log.series(SELECTION_METRIC)
     best = max(range(len(means)), key=means.__getitem__)
     label = f"best {SELECTION_METRIC}: {means[best]:.4f} at epoch {epochs[best]}"
@@ -80,8 +80,8 @@ def _validation(epoch_log: EpochLog) -> Figure:
 
 
 def _throughput(epoch_log: EpochLog) -> Figure:
-    """The speed of training."""
-    figure, (axes,) = _panels(1, "Training speed")
+    """Training throughput."""
+    figure, (axes,) = _panels(1, "Training throughput")
     _line(axes, epoch_log, "train_throughput", _COLOURS[0])
     axes.set_ylabel("users per second")
     axes.set_ylim(bottom=0)
@@ -90,7 +90,7 @@ def _throughput(epoch_log: EpochLog) -> Figure:
 
 
 def _loss_scale(epoch_log: EpochLog) -> Figure:
-    """The factor that keeps float16 from underflowing."""
+    """Loss scale of mixed precision, which keeps float16 gradients from underflowing."""
     figure, (axes,) = _panels(1, "Loss scale of mixed precision")
     _line(axes, epoch_log, "loss_scale", _COLOURS[0])
     axes.set_ylabel("factor")
@@ -99,7 +99,7 @@ def _loss_scale(epoch_log: EpochLog) -> Figure:
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with panels below each other that share the axis of epochs."""
+    """Figure with panels stacked on a shared axis of epochs."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
     panels: list[Axes] = [*figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]]
     for axes in panels:

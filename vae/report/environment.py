@@ -18,7 +18,7 @@ Metadata = dict[str, str]
 
 
 def dataset_metadata(dataset: Dataset) -> Metadata:
-    """Return the counts of a prepared data set."""
+    """Return the name, counts and fingerprint of a prepared data set."""
     users, items = dataset.train.shape
     return {
         "data set": dataset.name,

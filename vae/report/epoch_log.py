@@ -15,20 +15,20 @@ Series = tuple[list[int], list[float]]
 """Epochs, and a metric's value at each of them."""
 
 _MAX_EPOCH = 2**53
-"""Beyond it, an axis of float64 cannot tell two epochs apart."""
+"""Above it, an axis of float64 cannot represent every epoch."""
 
 _MAX_VALUE = 2.0**128
 """float32's range, in which all values of training lie."""
 
 
 class EpochLog:
-    """One row per epoch, one column per metric; a callback of ``RunLog``.
+    """Table with a row per epoch and a column per metric; a callback of ``RunLog``.
 
     The first epoch that is added is where a run starts: rows of earlier epochs stay, since they
     belong to the resumed run; later ones are removed, since those epochs are trained again.
 
     Args:
-        path: of the file; read at once and written with each addition.
+        path: CSV file, read at once and written with each addition.
 
     Raises:
         UserError: the file cannot be read as a table of epochs.

@@ -1,4 +1,4 @@
-"""``report.html``: one page on a run that needs no other file, no network and no script."""
+"""``report.html``: a self-contained page on a run, without network access or scripts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vae.report.environment import Metadata
 from vae.utils.run_log import UNITS
 
 _CAPTIONS = {
-    "loss": "The objective, and the likelihood's part of it; means over the epoch's users.",
-    "kl": "How far the users' latent distributions are from the prior, and how much that counts.",
-    "validation": "Held-out users: shown a part of their items, the model is to find the others.",
-    "throughput": "Users trained on per second, without validations and checkpoints.",
-    "loss_scale": "Halved when a step's gradients overflow, doubled after a long time without.",
+    "loss": "The objective and its negative log-likelihood; means over the epoch's users.",
+    "kl": "KL divergence of the users' latent distributions from the prior, and its weight.",
+    "validation": "Validation users: ranking of their targets, given their fold-in items.",
+    "throughput": "Training users per second, without validations and checkpoints.",
+    "loss_scale": "Halved when gradients overflow, doubled after many steps without overflow.",
 }
 
 
@@ -36,11 +36,11 @@ def report_page(
     """Render ``report.html.j2``, which lies beside this module.
 
     Args:
-        config: the flags of the run.
-        summary: the run's closing metrics and statistics, by the names that the log uses.
+        config: flags of the run.
+        summary: final metrics and statistics, by their log keys.
         curves: PNG images by name.
-        epochs: those that the curves show.
-        metadata: tables of the data and the environment, by their titles.
+        epochs: epochs that the curves show, ascending.
+        metadata: tables on the data set and the environment, by their titles.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -71,7 +71,7 @@ def report_page(
 
 
 def _scores(summary: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
-    """Name, value of the model, value of the baseline and their ratio, for each tested metric."""
+    """Rows of the test table: metric, model, popularity baseline, and their ratio."""
     if f"test_{SELECTION_METRIC}" not in summary:
         return []
     rows = []
@@ -88,7 +88,7 @@ def _with_error(summary: Mapping[str, float], name: str) -> str:
 
 
 def _statistics(summary: Mapping[str, float]) -> Metadata:
-    """The entries of the summary that the table of the test does not show, with their units."""
+    """Entries of the summary that the test table does not show, with their units."""
     tested = tuple(f"{kind}_{name}" for kind in ("test", "popularity") for name in METRICS)
     return {
         name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"

@@ -23,7 +23,10 @@ from vae.utils.run_log import Callback, RunLog
 
 
 class Results:
-    """The files of one run, each written whole or not at all.
+    """Files of one run in ``--results_dir``, each written complete or not at all.
+
+    Args:
+        folder: folder, created if it does not exist.
 
     Attributes:
         epoch_log: callback that records each epoch.
@@ -49,7 +52,7 @@ class Results:
     ) -> None:
         """Write ``args.json``, ``results.json``, the curves and ``report.html``.
 
-        JSON has no NaN: what is undefined is left out there.
+        An undefined value (NaN) is left out of ``results.json``, since JSON has no NaN.
 
         Raises:
             UserError: a file cannot be written.
@@ -88,9 +91,12 @@ def open_outputs(
     which it may share with another run, as it is.
 
     Args:
-        config: names the folders.
-        workers: all call this together.
+        config: flags, which name the folders.
+        workers: workers of the run; all of them call this.
         trains: whether checkpoints will be written.
+
+    Yields:
+        The run log, and the results if ``--results_dir`` is used (rank 0 alone).
 
     Raises:
         UserError: a folder cannot be written, or another run is writing there; on all ranks.
@@ -107,7 +113,7 @@ def open_outputs(
 
 
 def _folders(config: Config, trains: bool) -> dict[str, Path]:
-    """The folders that the run writes to, by the flags that name them."""
+    """Folders that the run writes to, by flag."""
     named = {
         "--checkpoint_dir": config.checkpoint_dir if trains else None,
         "--results_dir": config.results_dir,
@@ -116,10 +122,10 @@ def _folders(config: Config, trains: bool) -> dict[str, Path]:
 
 
 def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
-    """Keep other runs from writing into these folders until ``locks`` is closed.
+    """Lock folders against other runs until ``locks`` is closed.
 
     Raises:
-        UserError: one cannot be written, or another run is writing there.
+        UserError: a folder cannot be written, or another run is writing there.
     """
     # One folder may have both roles, and can be locked once.
     distinct = {path.resolve(): (flag, path) for flag, path in folders.items()}
@@ -135,7 +141,7 @@ def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
 
 
 def _open_results(config: Config) -> tuple[Results | None, list[Callback]]:
-    """The folder of results, if the flags ask for one, and the callbacks of the log."""
+    """Results, if ``--results_dir`` is used, and the callbacks of the log."""
     callbacks: list[Callback] = []
     results = Results(config.results_dir) if config.results_dir else None
     if results:

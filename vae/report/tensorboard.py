@@ -14,14 +14,14 @@ import tensorflow.compat.v1 as tf
 from vae.utils.atomic import make_folder, written
 
 _VALIDATION = ("ndcg", "recall", "valid_")
-"""What the names of a validation's figures begin with."""
+"""Prefixes of the names of validation metrics."""
 
 
 class TensorBoardWriter:
-    """Writes each epoch's figures to an event file, when they come: see ``RunLog``.
+    """Writes the metrics of each epoch to an event file; a callback of ``RunLog``.
 
     Args:
-        folder: of event files; those of the run that is resumed belong there too.
+        folder: folder of event files; a resumed run continues in the same folder.
 
     Raises:
         UserError: the folder cannot be written.
@@ -32,13 +32,13 @@ class TensorBoardWriter:
         self._folder = folder
         self._writer: tf.io.TFRecordWriter | None = None
 
-    def add(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Write figures under the names ``train/loss``, ``validation/ndcg@100`` and so on.
+    def add(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write metrics under tags such as ``train/loss`` and ``validation/ndcg@100``.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: the event file cannot be written.
         """
-        values = [tf.Summary.Value(tag=_tag(k), simple_value=v) for k, v in figures.items()]
+        values = [tf.Summary.Value(tag=_tag(k), simple_value=v) for k, v in metrics.items()]
         with written("--tensorboard_dir", self._folder):
             try:
                 if self._writer is None:
@@ -48,13 +48,13 @@ class TensorBoardWriter:
                 raise OSError(0, error.message.rpartition("; ")[2]) from None
 
     def _open(self, epoch: int) -> tf.io.TFRecordWriter:
-        """An event file of this run alone.
+        """Open an event file for this run alone.
 
-        The mark of a start makes TensorBoard forget what earlier files hold of this epoch and of
-        later ones: a killed run's, after its last checkpoint, or all of a run that starts over.
+        Its START event makes TensorBoard discard the points of this and later epochs in earlier
+        files: those of a killed run after its last checkpoint, or all points when a run restarts.
         """
         # TensorBoard reads files in the order of their names. TensorFlow's own FileWriter writes in
-        # a thread, whose stack trace would be all that is seen of a full disk.
+        # a thread, which would report a full disk by a stack trace alone.
         name = f"events.out.tfevents.{time.time():.6f}.{platform.node()}.epoch-{epoch}"
         writer = tf.io.TFRecordWriter(os.fsencode(self._folder / name))
         self._write(writer, file_version="brain.Event:2")
