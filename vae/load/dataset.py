@@ -28,7 +28,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set; its matrices are read from the disk as they are used.
+    """A prepared data set.
 
     Attributes:
         name: of the data set.

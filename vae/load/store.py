@@ -1,8 +1,8 @@
 """The prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
 
-Five CSR matrices in SciPy's format (uncompressed, so that they can be mapped into memory and be
-shared by all workers of a machine), the raw ids of their rows and columns, and ``manifest.json``.
-The manifest is written last and removed first: without it nothing counts as prepared.
+Five CSR matrices in SciPy's format, uncompressed for fast loading, the raw ids of their rows and
+columns, and ``manifest.json``. The manifest is written last and removed first: without it nothing
+counts as prepared.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from vae.errors import UserError
 from vae.load.columns import Columns
 from vae.load.config import SEPARATOR
 from vae.load.dataset import Dataset, HeldOut, Split
-from vae.load.npz import map_npz, save_npz
 from vae.utils.atomic import (
     lock_folder,
     read_text,
@@ -131,7 +130,7 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
                 return written[target]
 
             for name, matrix in matrices.items():
-                save_npz(temporary(f"{name}.npz"), matrix)
+                save_npz(temporary(f"{name}.npz"), matrix, compressed=False)
             for name, values in ids.items():
                 with temporary(f"{name}.npy").open("wb") as file:
                     np.save(file, values, allow_pickle=False)
@@ -219,8 +218,6 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
 def open_dataset(data_dir: Path, name: str) -> Dataset:
     """Opens a prepared data set, checking every file against the manifest.
 
-    The matrices' arrays are mapped into memory, not read: workers of one machine share them.
-
     Raises:
         UserError: nothing is prepared there, or a file is missing, damaged or of another set.
     """
@@ -234,7 +231,7 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     try:
         for file, facts in manifest["files"].items():
             _check_file(folder / file, facts)
-        matrices = {name: map_npz(folder / f"{name}.npz") for name in _MATRICES}
+        matrices = {name: _load_matrix(folder / f"{name}.npz") for name in _MATRICES}
         ids = {name: _load_ids(folder / f"{name}.npy") for name in _IDS}
         dataset = Dataset(
             name=name,
@@ -254,7 +251,7 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         dataset.check()
     except UserError:
         raise
-    except Exception as error:  # zipfile and NumPy raise anything on what they did not write
+    except Exception as error:  # zipfile, NumPy and SciPy raise anything on damaged files
         raise UserError(
             f"{folder}: cannot be opened ({error}); run prepare_dataset.py again."
         ) from None
@@ -275,6 +272,14 @@ def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
         )
     if sha256(path) != facts["sha256"]:
         raise UserError(f"{path}: differs from what was written (its digest is another); {mend}.")
+
+
+def _load_matrix(path: Path) -> csr_matrix:
+    """Load a matrix that ``scipy.sparse.save_npz`` wrote; no pickled object is loaded."""
+    matrix = load_npz(path)
+    if not isinstance(matrix, csr_matrix):
+        raise ValueError(f"{path.name} is not a CSR matrix")
+    return matrix
 
 
 def _load_ids(path: Path) -> NDArray[Any]:
