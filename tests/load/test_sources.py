@@ -181,7 +181,7 @@ def prepared_digest(data_dir, sources):
         force=True,
     )
     prepare(options, lambda _: None)
-    return read_manifest(prepared_folder(data_dir, "any"))["fingerprint"]
+    return read_manifest(prepared_folder(data_dir, "any")).fingerprint
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
+from vae.load.config import SplitOptions
 from vae.load.ratings import Ids, Ratings
-from vae.load.split import SplitOptions, split_ratings
+from vae.load.split import split_ratings
 
 PAIRS = st.lists(
     st.tuples(st.integers(0, 14), st.integers(0, 19)), min_size=30, max_size=150, unique=True

@@ -1,10 +1,12 @@
 """Prepared data on the disk: they come back equal, whole or not at all."""
 
+import dataclasses
 import fcntl
 import math
 import os
 import shutil
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +19,20 @@ from vae.errors import UserError
 from vae.load import store
 from vae.load.columns import Columns
 from vae.load.dataset import HeldOut, Split
-from vae.load.store import open_dataset, prepared_folder, read_manifest, sha256, write_split
+from vae.load.store import (
+    FILES,
+    FileDigest,
+    Provenance,
+    open_dataset,
+    prepared_folder,
+    read_manifest,
+    write_split,
+)
 from vae.utils.atomic import seal
 
 MATRICES = ("train", "validation_fold_in", "validation_targets", "test_fold_in", "test_targets")
 IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
-PARAMETERS = {
-    "user_col": "user",
-    "item_col": "item",
-    "rating_col": "none",
-    "separator": None,
-    "threshold": 3.5,
-}
-FILES = (*(f"{name}.npz" for name in MATRICES), *(f"{name}.npy" for name in IDS))
+PROVENANCE = Provenance([], Columns("user", "item"), 3.5, {"seed": 0})
 
 
 def make_split(seed=0, items=7, users=(9, 3, 4), strings=False, fill=0.5):
@@ -83,7 +86,7 @@ def written(data_dir, split, name="set"):
     """Writes a split as a data set; returns its folder."""
     folder = prepared_folder(data_dir, name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_split(folder, split, {"sources": [], "parameters": PARAMETERS})
+    write_split(folder, split, PROVENANCE)
     return folder
 
 
@@ -132,13 +135,10 @@ def test_what_was_written_is_opened(tmp_path_factory, split):
 def test_the_manifest_says_what_was_counted_and_lists_every_file(original):
     folder = prepared_folder(original, "set")
     manifest = read_manifest(folder)
-    assert manifest["counts"] == {"rows": 12}
-    assert manifest["files"].keys() == set(FILES)
-    for name, facts in manifest["files"].items():
-        assert facts == {
-            "bytes": (folder / name).stat().st_size,
-            "sha256": sha256(folder / name),
-        }
+    assert (manifest.counts, manifest.provenance) == ({"rows": 12}, PROVENANCE)
+    assert {file.path for file in manifest.files} == set(FILES)
+    for file in manifest.files:
+        assert file == FileDigest.of(folder / file.path, file.path)
 
 
 def test_two_writings_are_equal_byte_for_byte(tmp_path):
@@ -346,45 +346,57 @@ def test_a_manifest_that_is_none_is_named(copy, text):
     assert sentence.endswith("; remove it and run prepare_dataset.py again.")
 
 
-def parameters(**changes):
-    values = PARAMETERS | changes
+GONE = object()
+NO_STRING = (GONE, None, 7, True, ["user"], {})
+SOUND_FILE = {"path": "train.npz", "bytes": 7, "sha256": "0" * 64}
+
+
+def listed(names=FILES, **changes):
+    return [without_gone(SOUND_FILE | {"path": name} | changes) for name in names]
+
+
+def without_gone(values):
     return {name: value for name, value in values.items() if value is not GONE}
 
 
-def listing(of_each, names=FILES):
-    return dict.fromkeys(names, of_each)
+def provenance(**changes):
+    return without_gone(asdict(PROVENANCE) | changes)
 
 
-GONE = object()
-NO_STRING = (GONE, None, 7, True, ["user"], {})
+def columns(**changes):
+    return provenance(columns=without_gone(asdict(PROVENANCE.columns) | changes))
+
+
 WRONG = {
     "fingerprint": (*NO_STRING, "short", "x" * 64),
-    "sources": (GONE, None, "text", {}, [7], [{}], [{"sha256": 7}], [{"sha256": None}]),
     "counts": (GONE, None, 7, [], {"rows": "12"}, {"rows": True}),
-    "parameters": (
+    "provenance": (
         *NO_STRING,
         [],
-        *(parameters(user_col=value) for value in NO_STRING),
-        *(parameters(item_col=value) for value in NO_STRING),
-        *(parameters(rating_col=value) for value in NO_STRING if value is not None),
-        *(
-            parameters(separator=value)
-            for value in (GONE, 7, True, [","], "", "ab", "é", "\n", '"')
-        ),
-        *(parameters(threshold=value) for value in (GONE, None, "4", True, [4.0], math.nan)),
-        *(parameters(threshold=value) for value in (math.inf, 10**400)),
+        *(provenance(columns=value) for value in (*NO_STRING, "user")),
+        *(columns(user=value) for value in NO_STRING),
+        *(columns(item=value) for value in NO_STRING),
+        *(columns(rating=value) for value in NO_STRING if value is not None),
+        *(columns(separator=value) for value in (GONE, 7, True, [","], "", "ab", "é", "\n", '"')),
+        *(columns(quoting=value) for value in NO_STRING),
+        *(provenance(threshold=value) for value in (GONE, None, "4", True, [4.0], math.nan)),
+        *(provenance(threshold=value) for value in (math.inf, 10**400)),
+        *(provenance(flags=value) for value in (GONE, None, 7, "text", [])),
+        *(provenance(sources=value) for value in (GONE, None, 7, "text", [7], [{}])),
+        *(provenance(sources=listed(sha256=value)) for value in (7, None, "short")),
     ),
     "files": (
         *NO_STRING,
         [*FILES],
-        listing(None),
-        listing({}),
-        listing({"bytes": "7", "sha256": "0" * 64}),
-        listing({"bytes": True, "sha256": "0" * 64}),
-        listing({"bytes": 7, "sha256": None}),
-        listing({"bytes": 7, "sha256": "0" * 64, "path": "/etc/passwd"}),
-        listing({"bytes": 7, "sha256": "0" * 64}, [*FILES[1:], "../train.npz"]),
-        listing({"bytes": 7, "sha256": "0" * 64}, [*FILES, "/etc/passwd"]),
+        [None] * len(FILES),
+        [{}] * len(FILES),
+        listed(bytes="7"),
+        listed(bytes=True),
+        listed(sha256=None),
+        listed(more=7),
+        listed([*FILES[1:], "../train.npz"]),
+        listed([*FILES, "/etc/passwd"]),
+        listed([*FILES, FILES[0]]),
     ),
     "format_version": (4.0,),
 }
@@ -392,12 +404,11 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_manifest_of_wrong_types_or_impossible_values_is_damaged(original, tmp_path, name):
-    sound = read_manifest(prepared_folder(original, "set"))
+    sound = asdict(read_manifest(prepared_folder(original, "set")))
     folder = prepared_folder(tmp_path, "set")
     folder.mkdir(parents=True)
     for value in WRONG[name]:
-        manifest = {n: v for n, v in (sound | {name: value}).items() if v is not GONE}
-        (folder / "manifest.json").write_text(seal(manifest))
+        (folder / "manifest.json").write_text(seal(without_gone(sound | {name: value})))
         sentence = refusal(tmp_path)
         assert sentence.startswith(f"{folder / 'manifest.json'}: is damaged ("), value
         assert len(sentence) < 300 + 2 * len(str(folder))
@@ -410,13 +421,10 @@ def test_files_of_two_preparations_do_not_mix(copy, tmp_path):
     assert refusal(copy).startswith(f"{path}: ")
 
 
-def rewrite_manifest(folder, **facts):
-    """A manifest that says something else and is sound."""
-    manifest = read_manifest(folder)
-    manifest |= facts
-    for name in manifest["files"]:
-        path = folder / name
-        manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+def rewrite_manifest(folder, **changes):
+    """Vouch for the files as they are, in a sound manifest with these values changed."""
+    files = [FileDigest.of(folder / name, name) for name in FILES]
+    manifest = asdict(dataclasses.replace(read_manifest(folder), files=files)) | changes
     (folder / "manifest.json").write_text(seal(manifest))
 
 
@@ -510,7 +518,7 @@ def test_data_that_are_prepared_again_while_they_are_opened_are_refused(copy, mo
         return load_npz(path)
 
     monkeypatch.setattr(store, "load_npz", load_after_another_preparation)
-    with pytest.raises(UserError, match="was prepared again while it was opened; start once more"):
+    with pytest.raises(UserError, match="was prepared again while it was being opened"):
         open_dataset(copy, "set")
     assert_same(open_dataset(copy, "set"), make_split(1))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 MINIMAL, NONE = "minimal", "none"
 """Values may be quoted, as RFC 4180 has it; or quotes are data like any other character."""
@@ -28,18 +26,6 @@ class Columns:
     rating: str | None = None
     separator: str | None = None
     quoting: str = MINIMAL
-
-    @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> Columns:
-        """Those that the parameters of a preparation name."""
-        rating = parameters["rating_col"]
-        return cls(
-            parameters["user_col"],
-            parameters["item_col"],
-            None if rating == "none" else rating,
-            parameters["separator"],
-            parameters.get("quoting", MINIMAL),  # which earlier versions did not write
-        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,38 +17,17 @@ the file does not matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 
 from vae.errors import UserError
+from vae.load.config import SplitOptions
 from vae.load.dataset import HeldOut, Split
 from vae.load.ratings import Ratings
 
 MIN_ITEMS_TO_SPLIT = 5
 """A held-out user with fewer items than this (Liang's code) folds them all in: nothing to rank."""
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How to filter and split.
-
-    Attributes:
-        min_items_per_user: users with fewer items are dropped.
-        min_users_per_item: items with fewer users are dropped, before the users are counted.
-        heldout_users: users of the validation set, and again of the test set; below 1 a fraction of
-            all users.
-        test_proportion: share of a held-out user's items to rank.
-        seed: of the order of users and of the items to rank.
-    """
-
-    min_items_per_user: int = 5
-    min_users_per_item: int = 0
-    heldout_users: float = 10_000
-    test_proportion: float = 0.2
-    seed: int = 0
 
 
 def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
