@@ -204,7 +204,7 @@ def test_several_files_and_folders_are_prepared_as_one(tmp_path, prepared, rows)
     assert [source.path for source in sources] == [str(parts / "part-1.csv"), str(given[1])]
     assert "is already prepared" in prepare(*flags, "--ratings", *given)[0]
     (tmp_path / "more.parquet").unlink()
-    assert "more.parquet: there is no such file" in refusal(*flags, "--ratings", *given)
+    assert "more.parquet: file not found" in refusal(*flags, "--ratings", *given)
 
 
 def test_without_ratings_the_file_lies_where_movielens_unpacks(tmp_path, ratings):
@@ -301,7 +301,7 @@ def test_stopped_at_any_moment_it_leaves_whole_data_or_none(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda path: path.unlink(), "there is no such file"),
+        (lambda path: path.unlink(), "file not found"),
         (lambda path: (path.unlink(), path.mkdir()), "is a folder without ratings files"),
         (lambda path: path.write_text("userId,movieId,rating\n1,2,x\n"), "row 2: 'x' is not a"),
         (lambda path: path.write_text("userId,movieId,rating\n1,2,5\n"), "0 users are left"),
@@ -332,7 +332,7 @@ def test_an_unusable_file_leaves_the_data_of_a_good_one(flags, prepared, ratings
 
 def test_too_few_users_are_told_a_number_that_works(flags):
     sentence = refusal(*flags, "--heldout_users", 15)
-    number = sentence.split("give --heldout_users ")[1].rstrip(".")
+    number = sentence.split("pass --heldout_users ")[1].rstrip(".")
     assert prepare(*flags, "--heldout_users", number)[-1].startswith("Prepared ")
 
 

@@ -108,12 +108,12 @@ def test_without_a_rating_column_every_row_counts(write):
 @pytest.mark.parametrize("kind", ["float64", "bool_", "binary", "date32", "null"])
 def test_ids_of_another_type_are_refused_with_its_name(write, kind):
     column = pa.nulls(1, getattr(pa, kind)())
-    sentence = "; ids are integers or strings, convert it."
+    sentence = "; convert it to integers or strings."
     assert problem(write(user=column, item=[1], rating=[5])) == (
-        f"column 'user' holds {column.type}{sentence}"
+        f"column 'user' has the type {column.type}{sentence}"
     )
     assert problem(write(user=[1], item=column, rating=[5])) == (
-        f"column 'item' holds {column.type}{sentence}"
+        f"column 'item' has the type {column.type}{sentence}"
     )
 
 
@@ -121,7 +121,7 @@ def test_ids_of_another_type_are_refused_with_its_name(write, kind):
 def test_ratings_that_are_no_numbers_are_refused(write, ratings):
     kind = pa.array(ratings).type
     assert problem(write(user=[1], item=[2], rating=ratings)) == (
-        f"column 'rating' holds {kind}, not numbers; convert it."
+        f"column 'rating' has the type {kind}; convert it to numbers."
     )
 
 
@@ -187,7 +187,7 @@ def whole(tmp_path_factory):
 def test_a_truncated_file_is_one_sentence(tmp_path_factory, whole, data):
     path = tmp_path_factory.getbasetemp() / "truncated.parquet"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    assert problem(path).startswith("is no Parquet file that can be read (")
+    assert problem(path).startswith("is not a readable Parquet file (")
 
 
 def test_a_group_of_rows_whose_length_is_damaged_is_told(tmp_path, whole):
@@ -196,7 +196,7 @@ def test_a_group_of_rows_whose_length_is_damaged_is_told(tmp_path, whole):
     content[hundred] ^= 8
     (tmp_path / "damaged.parquet").write_bytes(content)
     assert problem(tmp_path / "damaged.parquet") == (
-        "is no Parquet file that can be read (296 of 300 rows are there)."
+        "is not a readable Parquet file (only 296 of 300 rows are present)."
     )
 
 

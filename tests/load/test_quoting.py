@@ -181,7 +181,7 @@ def test_without_quoting_names_in_the_header_keep_their_quotes(write):
 def test_without_quoting_a_separator_inside_quotes_is_refused(write):
     sentence = problem(write(['u\ti\t"a\tb"']), UNQUOTED)
     assert sentence.startswith("row 2: 4 columns where the header has 3; ")
-    assert "go without --quoting none" in sentence
+    assert "drop --quoting none" in sentence
 
 
 ITEMS = ['"Heroes"', "Heroes", '"open', "Low", "Lodger", 'Blackstar 12"']

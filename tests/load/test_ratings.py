@@ -179,12 +179,12 @@ def test_any_table_is_read_like_by_the_slow_reference(tmp_path_factory, rows, th
 
 def test_a_missing_file_is_named(tmp_path):
     sentence = problem(tmp_path / "none.csv")
-    assert sentence == "there is no such file; give the right path."
+    assert sentence == "file not found."
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
 def test_an_empty_file_is_reported(write, content):
-    sentence = "is empty; a header row with the columns' names is needed."
+    sentence = "is empty; add a header row with the names of the columns."
     assert problem(write(content)) == sentence
     assert problem(write(gzip.compress(content), "ratings.csv.gz")) == sentence
 
@@ -216,18 +216,18 @@ def test_a_column_that_occurs_twice_is_reported(write):
 @pytest.mark.parametrize("separator", ["\t", ";", "|"])
 def test_the_advice_names_the_separator_that_the_file_has(write, separator):
     sentence = problem(write("user,item,rating\n1,2,5\n".replace(",", separator)))
-    assert sentence.endswith(f"; it looks separated by {separator!r}, give that as --sep.")
+    assert sentence.endswith(f"; the separator seems to be {separator!r}, pass that as --sep.")
 
 
 def test_the_advice_names_a_comma_where_a_tab_is_expected(write):
     path = write("user,item,rating\n1,2,5\n", "ratings.tsv")
     sentence = problem(path, Columns("user", "item", "rating", "\t"))
-    assert sentence.endswith("; it looks separated by ',', give that as --sep.")
+    assert sentence.endswith("; the separator seems to be ',', pass that as --sep.")
 
 
 def test_two_characters_are_not_proposed_as_a_separator(write):
     sentence = problem(write("user::item::rating\n1::2::5\n"))
-    assert sentence.endswith("; it looks separated by '::', replace that by one character.")
+    assert sentence.endswith("; the separator seems to be '::', replace that by one character.")
 
 
 @pytest.mark.parametrize("ids", ["1,2", "bob,tt01"])
@@ -284,7 +284,7 @@ def test_invalid_utf8_in_the_header_is_reported(write, content):
 @pytest.mark.parametrize("others", ["7,8,5", "bob,tt01,5"])
 def test_a_ragged_row_is_reported_with_its_number(write, row, found, others):
     assert problem(write(f"user,item,rating\n{others}\n{others}\n{row}\n{others}\n")) == (
-        f"row 4: {found} columns where the header has 3; quote values that hold the separator."
+        f"row 4: {found} columns where the header has 3; quote values that contain the separator."
     )
 
 
@@ -321,7 +321,10 @@ def test_nothing_at_or_above_the_threshold_leaves_no_rows_and_counts_them(write)
         ("7,8,bad", "column 'rating', row 902: 'bad' is not a number."),
         ("7,8,inf", "column 'rating', row 902: the rating is not finite."),
         ("7,,5", "column 'item', row 902: the value is missing; fill it in or remove the row."),
-        ("7,8", "row 902: 2 columns where the header has 3; quote values that hold the separator."),
+        (
+            "7,8",
+            "row 902: 2 columns where the header has 3; quote values that contain the separator.",
+        ),
         ("\udcff,8,5", "row 902: is not valid UTF-8; convert the file to UTF-8."),
     ],
 )
@@ -371,10 +374,10 @@ def test_an_unclosed_quote_is_reported(write):
 def test_a_giant_id_is_reported(write):
     assert problem(write(f"user,item,rating\n{'x' * 257},2,5\n")) == (
         "column 'user', row 2: an id has 257 characters, more than 256; "
-        "look for an unclosed quote, or give shorter ids."
+        "look for an unclosed quote or shorten the ids."
     )
 
 
 def test_an_id_with_a_nul_character_is_reported(write):
     sentence = problem(write("user,item,rating\na\0,2,5\na,2,5\n"))
-    assert sentence == "column 'user', row 2: an id holds a NUL character; remove it."
+    assert sentence == "column 'user', row 2: an id contains a NUL character; remove it."

@@ -224,7 +224,7 @@ def test_too_few_users_are_reported_with_a_number_that_works(rows, least, asked)
     assume(users >= 3 and (count < 1 or users <= 2 * count))
     with pytest.raises(UserError, match=f"^{users} users are left") as caught:
         split_ratings(ratings(rows), SplitOptions(least, heldout_users=asked))
-    proposal = re.search(r"give --heldout_users (\d+)\.$", str(caught.value))
+    proposal = re.search(r"pass --heldout_users (\d+)\.$", str(caught.value))
     split = split_ratings(ratings(rows), SplitOptions(least, heldout_users=int(proposal[1])))
     assert split.counts["heldout_users"] == int(proposal[1])
 

@@ -1,4 +1,4 @@
-"""The command line of ``prepare_dataset.py``."""
+"""Flags of ``prepare_dataset.py``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PrepareConfig:
         UserError: values out of range or flags that contradict each other, all named at once.
     """
 
-    data_dir: Path = flag(DATASET, Path("/data"), "folder that holds the data sets")
+    data_dir: Path = flag(DATASET, Path("/data"), "folder of the data sets")
     dataset: str = flag(
         DATASET, "ml-20m", "name of the data set; 'synthetic' is generated instead of read"
     )
