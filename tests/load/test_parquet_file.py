@@ -32,7 +32,7 @@ def write(tmp_path):
 
 
 def read(path, columns=COLUMNS, threshold=4.0):
-    """The raw (user, item) pairs that count, in order."""
+    """The interactions as raw ids, in order."""
     ratings = read_ratings([path], columns, threshold)
     users = ratings.users.values[ratings.users.codes].tolist()
     items = ratings.items.values[ratings.items.codes].tolist()
@@ -141,13 +141,9 @@ def test_an_empty_string_is_a_missing_id(write):
     assert sentence.startswith("column 'user', row 2: the value is missing")
 
 
-@pytest.mark.parametrize(
-    ("rating", "complaint"),
-    [(float("nan"), "the value is missing"), (float("inf"), "the rating is not finite")],
-)
-def test_a_rating_that_is_not_finite_is_reported_with_its_row(write, rating, complaint):
-    sentence = problem(write(user=[1, 2], item=[1, 2], rating=[5, rating]))
-    assert sentence.startswith(f"column 'rating', row 2: {complaint}")
+def test_an_infinite_rating_is_reported_with_its_row(write):
+    sentence = problem(write(user=[1, 2], item=[1, 2], rating=[5, float("inf")]))
+    assert sentence == "column 'rating', row 2: the rating is not finite."
 
 
 def test_text_that_is_not_utf8_is_reported_with_its_row(write):

@@ -46,7 +46,7 @@ def plays(count):
 
 
 def read(path, columns=COLUMNS):
-    """The raw (user, item) pairs, in order."""
+    """The interactions as raw ids, in order."""
     ratings = read_ratings([path], columns, 0)
     users = ratings.users.values[ratings.users.codes].tolist()
     items = ratings.items.values[ratings.items.codes].tolist()

@@ -156,11 +156,11 @@ def changed(split, change):
         items = items[::-1]
     elif change == "the order of columns":
         train = train[:, ::-1].sorted_indices()
-    elif change == "a pair":
+    elif change == "an interaction":
         train = csr_matrix(train.toarray() ^ np.eye(*train.shape, dtype=np.uint8))
     elif change == "a user's id":
         validation = HeldOut(validation.fold_in, validation.targets, validation.user_ids + 1)
-    elif change == "what is ranked":
+    elif change == "the targets":
         validation = HeldOut(validation.targets, validation.fold_in, validation.user_ids)
     return Split(train, split.train_user_ids, items, validation, split.test, split.counts)
 
@@ -171,9 +171,9 @@ def changed(split, change):
         "an item id",
         "the order of items",
         "the order of columns",
-        "a pair",
+        "an interaction",
         "a user's id",
-        "what is ranked",
+        "the targets",
     ],
 )
 def test_the_digest_is_another_with_another(tmp_path, change):
@@ -549,7 +549,11 @@ def replace_by_sound_file(folder, change):
         with (folder / "item_ids.npy").open("wb") as file:
             np.savez(file, *np.arange(items))
     else:
-        indices = {"a column too far": [0, items], "a pair twice": [3, 3], "no order": [3, 2]}
+        indices = {
+            "an item index too large": [0, items],
+            "an interaction twice": [3, 3],
+            "no order": [3, 2],
+        }
         matrix = csr_matrix((users, items), dtype=np.uint8)
         matrix.data = np.array([1, 1 + (change == "a number")], np.uint8)
         matrix.indices = np.array(indices.get(change, [2, 3]), np.int32)
@@ -571,8 +575,8 @@ def replace_by_sound_file(folder, change):
         "ids in a table",
         "ids that are fractions",
         "an archive of ids",
-        "a column too far",
-        "a pair twice",
+        "an item index too large",
+        "an interaction twice",
         "no order",
         "a number",
     ],
