@@ -169,7 +169,7 @@ IDS = st.one_of(
 )
 
 
-def prepared_digest(data_dir, sources):
+def prepared_fingerprint(data_dir, sources):
     options = PrepareConfig(
         data_dir=data_dir,
         dataset="any",
@@ -214,5 +214,5 @@ def test_the_prepared_data_do_not_depend_on_files_formats_and_blocks(
         patch.setattr(parquet_file, "_BLOCK_ROWS", data.draw(st.integers(1, 100)))
         patch.setattr(ratings, "_MIN_MERGED", data.draw(st.integers(1, 100)))
         patch.setattr(ratings, "_PART", data.draw(st.integers(1, 100)))
-        split = prepared_digest(folder, [parts])
-    assert split == prepared_digest(folder, [folder / "whole.csv"])
+        split = prepared_fingerprint(folder, [parts])
+    assert split == prepared_fingerprint(folder, [folder / "whole.csv"])

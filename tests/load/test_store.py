@@ -176,7 +176,7 @@ def changed(split, change):
         "the targets",
     ],
 )
-def test_the_digest_is_another_with_another(tmp_path, change):
+def test_the_fingerprint_changes_with(tmp_path, change):
     split = make_split()
     written(tmp_path, split, "one")
     written(tmp_path, changed(split, change), "other")
