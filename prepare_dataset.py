@@ -1,4 +1,4 @@
-"""Turn a ratings file into the matrices that ``main.py`` trains and tests on.
+"""Prepare a ratings file: the matrices that ``main.py`` trains and tests on.
 
 ::
 
@@ -21,7 +21,7 @@ from vae.load.config import PrepareConfig, parse_flags
 from vae.utils.console import open_console
 
 _OUT_OF_MEMORY = (
-    "out of memory; raise --threshold, give fewer files, or use a machine with more memory."
+    "out of memory; raise --threshold, pass fewer files, or use a machine with more memory."
 )
 
 
@@ -33,21 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: PrepareConfig) -> None:
-    """Prepare the data set that the flags name.
+    """Prepare a data set.
 
     Raises:
         UserError: the ratings cannot be used, or the data cannot be written.
     """
-    # NumPy and Arrow take a while to import: --help and a wrong flag do not wait for them.
+    # Not above: --help and a wrong flag do not wait for the import of NumPy and Arrow.
     from vae.load.prepare import prepare
 
     prepare(config)
 
 
 def _end(number: int, frame: object) -> NoReturn:
-    """End the program at once, as a kill would: everything it writes survives that.
+    """End the process at once, as SIGKILL would: all writes are atomic.
 
-    An exception could be raised anywhere, while an archive is closed for example.
+    An exception could be raised anywhere, for example while an archive is being closed.
     """
     os._exit(128 + number)
 

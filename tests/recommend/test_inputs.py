@@ -56,7 +56,7 @@ def files_here():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: there is no such file"),
+        (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: file not found"),
         (("--recommend", "bad.csv", "--output", "r.csv"), "bad.csv: needs the columns 'userId'"),
         (("--recommend", "cut.csv", "--output", "r.csv"), "cut.csv: row 3: 1 columns where the"),
         (

@@ -1,1 +1,1 @@
-"""Everything before the graph: read, filter, split, store, open and batch interactions."""
+"""Data pipeline: read, filter, split, store, open and batch interactions."""

@@ -1,8 +1,8 @@
 """Training batches: each worker's shard of each global batch, as functions of (seed, epoch) alone.
 
-Neither the number of workers nor the batch that an epoch starts with changes a user's place in the
-order or the items that dropout removes from the user's input: exact resumption and equal results
-for any number of workers depend on it. The random numbers are those of Philox, a counter-based
+Neither the number of workers nor the batch that an epoch starts with changes the order of users or
+the items that dropout removes from a user's input: exact resumption and equal results for any
+number of workers depend on it. The random numbers are those of Philox, a counter-based
 generator (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3").
 """
 
@@ -33,11 +33,11 @@ class Batch:
 
     Attributes:
         items: (N,) int64 item indices, user by user, before dropout.
-        counts: (B,) int32 items of each user, before dropout.
-        keep_mask: (N,) bool, the items that survive dropout.
+        counts: (B,) int32 number of items per user, before dropout.
+        keep_mask: (N,) bool, true for the items that survive dropout.
         first_user: position of the shard's first user in the global batch.
-        global_users: users of the global batch.
-        step: steps of the run before this one.
+        global_users: number of users in the global batch.
+        step: number of optimizer steps of the run before this one.
     """
 
     items: NDArray[np.int64]
@@ -49,15 +49,15 @@ class Batch:
 
 
 class TrainingBatches:
-    """The batches of a training set: every user once an epoch, the last partial batch included.
+    """The batches of a training set: every user once per epoch, the last partial batch included.
 
     Args:
         train: (users, items) training matrix.
-        batch_size: users in a global batch.
-        seed: of order and dropout.
+        batch_size: users per global batch.
+        seed: seed of the order of users and of dropout.
         dropout: fraction of the items to drop.
-        rank: this worker's.
-        workers: how many a batch is divided among; their shards differ by one user at most.
+        rank: rank of this worker.
+        workers: number of workers; their shards of a batch differ by one user at most.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class TrainingBatches:
 
     @property
     def max_shard_users(self) -> int:
-        """Return the number of users in this worker's shard at most."""
+        """Return the largest number of users in a shard."""
         return math.ceil(self._batch_size / self._workers)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from ``first_batch`` on.
 
-        A shard without users, where a last batch has fewer of them than there are workers, is
-        still yielded: all workers see the same number of batches.
+        If the last batch has fewer users than there are workers, empty shards are yielded too: all
+        workers see the same number of batches.
         """
         order = self._generator(epoch, _ORDER).permutation(self._users)
         # With the mask as the matrix's values, one selection of rows yields both items and mask.
@@ -112,10 +112,10 @@ class TrainingBatches:
             )
 
     def _keep_mask(self, epoch: int) -> NDArray[np.bool_]:
-        """Return a (nonzeros,) bool: the items of the training matrix that survive dropout.
+        """Return (nonzeros,) bool: which items of the training matrix survive dropout.
 
-        Drawn for all users at once, which takes a thousandth of an epoch's time, so that neither
-        the number of workers nor the batch size changes which items a user keeps.
+        It is drawn for all users at once, in a thousandth of an epoch's time, so that neither the
+        number of workers nor the batch size changes which items a user keeps.
         """
         uniform = self._generator(epoch, _DROPOUT).random(self._train.nnz, dtype=np.float32)
         keep_mask: NDArray[np.bool_] = uniform >= self._dropout
@@ -126,10 +126,10 @@ class TrainingBatches:
 
 
 def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
-    """Yield the same elements, computed in a background thread up to ``depth`` ahead of their use.
+    """Yield the same elements, computed by a background thread up to ``depth`` ahead of their use.
 
-    An exception of the thread is raised where the element would have been used. The thread ends
-    with this generator, whether that is exhausted, closed or thrown into.
+    An exception in the thread is raised where the element would have been used. The thread ends
+    with this generator, whether that is exhausted, closed or interrupted by an exception.
     """
     end = object()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")

@@ -1,4 +1,4 @@
-"""The command line of ``prepare_dataset.py``."""
+"""Flags of ``prepare_dataset.py``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vae.cli import flag, out_of_range, parse
 from vae.errors import UserError
+from vae.load.columns import MINIMAL, NONE, Columns
 
 DATASET = "data set"
 FILE = "ratings file"
@@ -24,18 +25,38 @@ _HELDOUT_USERS = 10_000
 
 
 SEPARATOR = r'[\t\x20-\x7e](?<!")'
-"""Pattern of what can separate two columns."""
+"""Pattern of a column separator: one printable ASCII character or a tab, no quote."""
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How to filter and split interactions.
+
+    Attributes:
+        min_items_per_user: users with fewer items are dropped.
+        min_users_per_item: items with fewer users are dropped, before the users are counted.
+        heldout_users: users of the validation set, and again of the test set; below 1 a fraction of
+            all users.
+        test_proportion: fraction of a held-out user's items that are targets.
+        seed: seed of the order of users and of the choice of targets.
+    """
+
+    min_items_per_user: int = 5
+    min_users_per_item: int = 0
+    heldout_users: float = _HELDOUT_USERS
+    test_proportion: float = 0.2
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What to prepare, and how.
+    """The flags of ``prepare_dataset.py``.
 
     Raises:
         UserError: values out of range or flags that contradict each other, all named at once.
     """
 
-    data_dir: Path = flag(DATASET, Path("/data"), "folder that holds the data sets")
+    data_dir: Path = flag(DATASET, Path("/data"), "folder of the data sets")
     dataset: str = flag(
         DATASET, "ml-20m", "name of the data set; 'synthetic' is generated instead of read"
     )
@@ -67,9 +88,9 @@ class PrepareConfig:
     )
     quoting: str = flag(
         FILE,
-        "minimal",
+        MINIMAL,
         "of text files: minimal: values may be quoted; none: quotes are part of the values",
-        choices=("minimal", "none"),
+        choices=(MINIMAL, NONE),
         affects="data",
     )
     threshold: float = flag(FILE, 4.0, "keep rows with at least this rating", affects="data")
@@ -85,7 +106,12 @@ class PrepareConfig:
         affects="data",
     )
     test_proportion: float = flag(
-        SPLIT, 0.2, "share of a held-out user's items to rank", ge=1e-9, lt=1, affects="data"
+        SPLIT,
+        0.2,
+        "fraction of a held-out user's items that are targets",
+        ge=1e-9,
+        lt=1,
+        affects="data",
     )
     seed: int = flag(
         SPLIT, 0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1, affects="data"
@@ -98,59 +124,75 @@ class PrepareConfig:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the ratings are generated."""
+        """Return whether the ratings are generated."""
         return self.dataset == "synthetic"
 
     @property
     def default_source(self) -> Path:
-        """The file to read without ``--ratings``."""
+        """Return the file to read without ``--ratings``."""
         return self.data_dir / self.dataset / "extracted" / self.dataset / "ratings.csv"
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The files and folders to read."""
+        """Return the files and folders to read."""
         return (self.default_source,) if self.ratings is None else self.ratings
 
     @property
-    def heldout(self) -> float:
-        """``heldout_users``, or the default that suits the data set."""
-        if self.heldout_users is not None:
-            return self.heldout_users
-        demo = self.synthetic and self.scale in (None, "demo")
-        return _DEMO_HELDOUT_USERS if demo else _HELDOUT_USERS
+    def columns(self) -> Columns:
+        """Return the columns and the format of the ratings files."""
+        rating = None if self.rating_col == "none" else self.rating_col
+        separator = "\t" if self.sep == r"\t" else self.sep
+        return Columns(self.user_col, self.item_col, rating, separator, self.quoting)
 
     @property
-    def separator(self) -> str | None:
-        """The character between two columns, None for what the file's name says."""
-        return "\t" if self.sep == r"\t" else self.sep
+    def split(self) -> SplitOptions:
+        """Return how to filter and split, with the default that suits the data set."""
+        demo = self.synthetic and self.scale in (None, "demo")
+        default = _DEMO_HELDOUT_USERS if demo else _HELDOUT_USERS
+        return SplitOptions(
+            self.min_items_per_user,
+            self.min_users_per_item,
+            default if self.heldout_users is None else self.heldout_users,
+            self.test_proportion,
+            self.seed,
+        )
 
     def _contradictions(self) -> Iterator[str]:
         if not re.fullmatch(r"[\w][\w.-]*", self.dataset):
-            yield f"--dataset {self.dataset!r} is no name for a folder, give letters and digits"
+            yield (
+                f"--dataset {self.dataset!r} is not a valid directory name; use letters, digits, "
+                "'.', '_' and '-'"
+            )
         if self.scale is not None and not self.synthetic:
-            yield "--scale is for --dataset synthetic alone"
+            yield "--scale applies to --dataset synthetic only"
         if self.ratings is not None and self.synthetic:
-            yield "--ratings is not for --dataset synthetic, give the data set another name"
+            yield "--ratings does not apply to --dataset synthetic; pass another --dataset"
         if self.ratings is not None and self.download:
-            yield "--ratings and --download both say where ratings come from, give one of them"
+            yield "--ratings and --download are mutually exclusive"
         if self.download and self.dataset not in DOWNLOADS:
-            yield f"--dataset {self.dataset!r} cannot be downloaded, give {', '.join(DOWNLOADS)}"
+            yield (
+                f"--dataset {self.dataset!r} cannot be downloaded; pass one of "
+                f"{', '.join(DOWNLOADS)}"
+            )
         if not re.fullmatch(r"https?://\S+", self.mirror):
-            yield f"--mirror {self.mirror!r} is no address that begins with http:// or https://"
+            yield f"--mirror {self.mirror!r} is not a URL that begins with http:// or https://"
         if self.user_col == self.item_col:
             yield f"--user_col and --item_col both name {self.user_col!r}"
         if self.rating_col in {self.user_col, self.item_col} - {"none"}:
-            yield f"--rating_col {self.rating_col!r} is a column of ids, give another or 'none'"
-        separator = self.separator
+            yield f"--rating_col {self.rating_col!r} is a column of ids; pass another one or 'none'"
+        separator = self.columns.separator
         if separator is not None and not re.fullmatch(SEPARATOR, separator):
-            yield f"--sep {self.sep!r} cannot separate columns, give one ASCII character or \\t"
+            yield (
+                f"--sep {self.sep!r} is not a valid column separator; pass one ASCII character or "
+                r"\t"
+            )
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
-            yield f"--heldout_users {heldout} is neither a whole number nor below 1"
+            yield f"--heldout_users {heldout} is neither an integer nor below 1"
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:
-    """The options that the command line gives.
+    """Parse a command line, by default that of the process.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type or out of range, a contradiction.

@@ -1,4 +1,4 @@
-"""Whom to recommend to: raw histories, in the columns of a prepared data set."""
+"""Histories to recommend for: raw ids mapped to the item indices of a prepared data set."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _EVERY_RATING = float("-inf")
 
 @dataclass(frozen=True)
 class UserHistories:
-    """Users and the items of the catalogue that they know.
+    """Users and the items of the catalogue in their histories.
 
     Attributes:
         user_ids: (users,) raw ids.
-        liked: (users, items) uint8 ones: what the model folds in.
-        seen: (users, items) uint8 ones: what must not be recommended; ``liked`` and more.
-        unknown_items: distinct items in the file that the catalogue does not have.
-        line_breaks: inside quoted values of the file.
+        liked: (users, items) uint8 ones: the fold-in items.
+        seen: (users, items) uint8 ones: items not to recommend, a superset of ``liked``.
+        unknown_items: number of distinct items in the files that are not in the catalogue.
+        line_breaks: number of line breaks inside quoted values of the files.
     """
 
     user_ids: NDArray[np.generic]
@@ -38,12 +38,12 @@ class UserHistories:
 
     @property
     def users(self) -> int:
-        """How many there are."""
+        """Return the number of users."""
         return len(self.user_ids)
 
 
 def prepared_histories(dataset: Dataset) -> UserHistories:
-    """The whole histories of all prepared users: training, validation, test, in this order."""
+    """Return the whole histories of all users: training, validation, test, in this order."""
     held_out = (dataset.validation, dataset.test)
     matrix = vstack(
         [dataset.train, *(part.fold_in + part.targets for part in held_out)], format="csr"
@@ -53,25 +53,25 @@ def prepared_histories(dataset: Dataset) -> UserHistories:
 
 
 def read_histories(source: Path, dataset: Dataset) -> UserHistories:
-    """Reads files with the columns of the data set's own ratings.
+    """Read histories from files with the same columns as the data set's ratings.
 
-    Ratings are optional. Where there are any, an item rated below the data set's threshold was seen
-    but not liked.
+    The column of ratings is optional. If there is one, an item rated below the data set's threshold
+    is seen but not liked.
 
     Args:
-        source: a file as ``prepare_dataset.py`` takes them, or a folder of them.
-        dataset: whose items to find.
+        source: ratings file as ``prepare_dataset.py`` takes it, or a folder of them.
+        dataset: data set that maps ids to item indices.
 
     Raises:
-        UserError: a file cannot be read as ``read_ratings`` reads it.
+        UserError: a file cannot be read, see ``read_ratings``.
     """
     files = ratings_files([source])
     columns = dataset.columns
     found = column_names(files[0], columns.separator, columns.quoting)
     if not {columns.user, columns.item} <= set(found):
         raise UserError(
-            f"{files[0]}: needs the columns {columns.user!r} and {columns.item!r}, as the ratings "
-            f"of {dataset.name} have them, and has {', '.join(map(repr, found))[:200]}."
+            f"{files[0]}: needs the columns {columns.user!r} and {columns.item!r}, as in the "
+            f"ratings of {dataset.name}, but has {', '.join(map(repr, found))[:200]}."
         )
     everything = read_ratings(files, dataclasses.replace(columns, rating=None), _EVERY_RATING)
     user_ids = everything.users.values
@@ -85,27 +85,37 @@ def read_histories(source: Path, dataset: Dataset) -> UserHistories:
 
 
 def find_ids(ids: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:
-    """(ids,) the place of each raw id among the known ones, -1 where it is not one of them.
+    """Return the index of each raw id among the known ones, -1 if it is unknown.
 
-    One id that is no plain integer makes all ids of a column strings; they still match integers.
+    A single id that is not a plain integer makes all ids of a column strings; these still match
+    integers.
 
     Args:
-        ids: raw ids.
+        ids: (ids,) raw ids, integers or strings.
         known: (n,) distinct raw ids, at least one.
+
+    Returns:
+        (ids,) int64 indices into ``known``.
     """
     if ids.dtype.kind != known.dtype.kind:
         ids, known = ids.astype(np.str_), known.astype(np.str_)
     order = np.argsort(known)
-    places = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(order) - 1)]
-    return np.where(known[places] == ids, places, -1)
+    nearest = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(order) - 1)]
+    return np.where(known[nearest] == ids, nearest, -1)
 
 
 def _matrix(ratings: Ratings, user_ids: NDArray[np.generic], dataset: Dataset) -> csr_matrix:
-    """(users, items) uint8 ones at the pairs of known items; ``ratings`` may have fewer users."""
-    rows = find_ids(ratings.users.values, user_ids)[ratings.users.codes]
-    columns = find_ids(ratings.items.values, dataset.item_ids)[ratings.items.codes]
-    kept = columns >= 0
-    ones = np.ones(int(kept.sum()), bool)
+    """Return (users, items) uint8 ones at the interactions with items of the catalogue.
+
+    Args:
+        ratings: interactions of some of the users.
+        user_ids: (users,) distinct raw ids.
+        dataset: data set that maps ids to item indices.
+    """
+    users = find_ids(ratings.users.values, user_ids)[ratings.users.codes]
+    items = find_ids(ratings.items.values, dataset.item_ids)[ratings.items.codes]
+    is_known = items >= 0
+    ones = np.ones(int(is_known.sum()), bool)
     shape = (len(user_ids), len(dataset.item_ids))
-    # True + True is True: a pair counts once.
-    return coo_matrix((ones, (rows[kept], columns[kept])), shape).tocsr().astype(np.uint8)
+    # True + True is True: duplicates become one.
+    return coo_matrix((ones, (users[is_known], items[is_known])), shape).tocsr().astype(np.uint8)
