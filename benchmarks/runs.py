@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from vae.utils.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]

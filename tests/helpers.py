@@ -105,7 +105,9 @@ class Forked:
         self.process.join(timeout)
         code = self.process.exitcode
         self.process.kill()
-        output = [(self._output / name).read_text() for name in ("stdout", "stderr")]
+        files = [self._output / name for name in ("stdout", "stderr")]
+        # A signal may end it before it opens them.
+        output = [file.read_text() if file.exists() else "" for file in files]
         shutil.rmtree(self._output)
         assert code is not None, f"it still runs; {output[1]}"
         return Done(code, *output)

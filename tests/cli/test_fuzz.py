@@ -1,6 +1,6 @@
 """Any input at all is read right or refused in a sentence; ``docs/reliability.md`` has the counts.
 
-``VAE_CF_FUZZ_EXAMPLES=10000 python -m pytest tests/test_fuzz.py`` tries more of them.
+``VAE_CF_FUZZ_EXAMPLES=10000 python -m pytest tests/cli/test_fuzz.py`` tries more of them.
 """
 
 import dataclasses

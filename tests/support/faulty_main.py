@@ -1,14 +1,11 @@
-"""main.py with a fault in it: ``python tests/faulty_main.py FAULT flags...``."""
+"""main.py with a fault in it: ``python tests/support/faulty_main.py FAULT flags...``."""
 
 import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from main import main
 from vae.models import evaluate, precision, train

@@ -40,6 +40,7 @@ QUICK = (
 )  # fmt: skip
 SAVE_EACH_STEP = ("--save_every", "0.0000001m", "--keep_checkpoints", 3)
 MPI = pytest.mark.xdist_group("mpi")
+FAULTY_MAIN = "tests/support/faulty_main.py"
 
 
 def flags(data, folder, *more):
@@ -263,7 +264,9 @@ def test_a_signal_to_one_rank_stops_all_and_they_go_on_bit_for_bit(
     fault, steps, reference_of_two, demo_data, tmp_path
 ):
     arguments = flags(demo_data, tmp_path, *WHOLE, "--batch_size_validation", 200)
-    done = run_script("tests/faulty_main.py", fault, *arguments, launcher=mpirun(2), env=ONE_THREAD)
+    done = run_script(
+        "tests/support/faulty_main.py", fault, *arguments, launcher=mpirun(2), env=ONE_THREAD
+    )
     assert done.returncode == 143, done.stderr
     assert newest_step(tmp_path) in steps
     assert done.stderr.count(f"Stopped by SIGTERM at step {newest_step(tmp_path)}") == 2
@@ -276,7 +279,9 @@ def test_a_signal_to_one_rank_stops_all_and_they_go_on_bit_for_bit(
 @MPI
 def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, *WHOLE, "--save_every", "1e")
-    done = run_script("tests/faulty_main.py", "crash", *arguments, launcher=mpirun(2), timeout=120)
+    done = run_script(
+        "tests/support/faulty_main.py", "crash", *arguments, launcher=mpirun(2), timeout=120
+    )
     assert done.returncode == 1
     assert "RuntimeError: a mistake of the program" in done.stderr
     assert done.stderr.count("Traceback") == 1, "the sound rank has nothing to trace"
@@ -286,7 +291,7 @@ def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
 @MPI
 def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, *WHOLE, "--amp")
-    done = run_script("tests/faulty_main.py", "overflow", *arguments, launcher=mpirun(2))
+    done = run_script(FAULTY_MAIN, "overflow", *arguments, launcher=mpirun(2))
     assert done.returncode == 1
     sentence = (
         "Training diverged: non-finite gradients in 64 consecutive steps before step 65, epoch 13 "
@@ -345,8 +350,7 @@ def test_on_a_full_disk_the_run_ends_with_a_sentence_and_keeps_what_it_had(mount
     code, _, err = run_main(*arguments)
     assert code == 1
     assert "MiB are free" in err
-    arguments[0] = "--test"
-    code, out, err = run_main(*arguments)
+    code, out, err = run_main("--test", *arguments[1 : -len(SAVE_EACH_STEP)])
     assert code == 0, err
     assert "step-00000002: step 2 (0 epochs completed, batch 2 of the next)" in out
 
