@@ -16,3 +16,10 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def one_line(text: object, length: int = 100) -> str:
+    """Return text from a file or a library as one printable line of limited length."""
+    line = " ".join(str(text).split())
+    line = line if len(line) <= length else f"{line[: length - 1]}…"
+    return "".join(filter(str.isprintable, line))

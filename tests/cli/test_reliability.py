@@ -497,7 +497,7 @@ def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data,
     assert f"resume from an older one with --resume {checkpoints(folder)[-2]}" in err
     code, out, err = run_main(*arguments, "--resume", checkpoints(folder)[-2])
     assert code == 0, err
-    assert f"replaces to {folder / 'ckpt/replaced-1'}" in out
+    assert f"previous run moved to {folder / 'ckpt/replaced-1'}" in out
     assert (folder / "ckpt/replaced-1" / newest.name).is_dir()
     assert newest_step(folder) == 15
 

@@ -17,7 +17,9 @@ def test_every_test_that_the_table_of_faults_names_exists():
         assert "`test_" in proofs, row
         # A file stands behind the names that it holds.
         for names, file in re.findall(r"((?:`test_\w+`[^`(;]*)+)(?:\((\S+\.py)\))?", proofs):
-            text = (ROOT / "tests" / (file or "test_reliability.py")).read_text(encoding="utf-8")
+            text = (ROOT / "tests" / (file or "cli/test_reliability.py")).read_text(
+                encoding="utf-8"
+            )
             for name in re.findall(r"`(test_\w+)`", names):
                 assert f"def {name}(" in text, f"{name} is not in {file}"
         for file in re.findall(r"[\w/]+\.py", proofs):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae.errors import UserError
+from vae.errors import UserError, one_line
 from vae.load.columns import Columns
 
 MAX_ID_LENGTH = 256
@@ -100,13 +100,7 @@ def unreadable(path: Path, error: OSError) -> UserError:
     """Return the error for a file that the operating system does not read."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path}: file not found.")
-    return UserError(f"{path}: cannot be read ({short(str(error))}).")
-
-
-def short(text: str) -> str:
-    """Return text from a file or a library as one line of at most 100 characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= 100 else f"{line[:99]}…"
+    return UserError(f"{path}: cannot be read ({one_line(error)}).")
 
 
 def _check_ids(block: Block, name: str, ids: pa.DictionaryArray) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from vae.errors import UserError
-from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
+from vae.errors import UserError, one_line
+from vae.load.blocks import ID, Block, check_names, not_utf8, unreadable
 from vae.load.columns import MINIMAL, NONE, Columns
 from vae.load.quotes import check_quotes
 
@@ -145,7 +145,7 @@ def _explained(path: Path, columns: Columns, row: int, text: str) -> UserError:
         )
     if value := re.search(r"invalid value '(.*)'", text, re.DOTALL):
         return UserError(
-            f"{path}: column {columns.rating!r}, {where}: {short(value[1])!r} is not a number."
+            f"{path}: column {columns.rating!r}, {where}: {one_line(value[1])!r} is not a number."
         )
     if "invalid UTF8" in text:
         return not_utf8(path, where)
@@ -154,4 +154,4 @@ def _explained(path: Path, columns: Columns, row: int, text: str) -> UserError:
             f"{path}: {where} or one soon after it has more than {_BLOCK_BYTES:,} bytes; "
             "look for an unclosed quote."
         )
-    return UserError(f"{path}: {where}: is not valid CSV ({short(text)}).")
+    return UserError(f"{path}: {where}: is not valid CSV ({one_line(text)}).")

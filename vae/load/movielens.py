@@ -12,14 +12,13 @@ import logging
 import re
 import shutil
 import sys
-import textwrap
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from vae.errors import UserError
+from vae.errors import UserError, one_line
 from vae.utils.atomic import temporary_file, temporary_folder, unwritable
 
 Say = Callable[[str], None]
@@ -134,8 +133,7 @@ def _root_cause(error: BaseException) -> str:
     """Return the first sentence of the exception that started a chain, on one printable line."""
     while error.__context__ is not None:
         error = error.__context__
-    sentence = str(error).partition(". ")[0] or type(error).__name__
-    return "".join(filter(str.isprintable, textwrap.shorten(sentence, 200, placeholder="...")))
+    return one_line(str(error).partition(". ")[0] or type(error).__name__, 200)
 
 
 def _unpack(archive: Path, name: str, folder: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vae.errors import UserError
-from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
+from vae.errors import UserError, one_line
+from vae.load.blocks import ID, Block, check_names, not_utf8, unreadable
 from vae.load.columns import Columns
 
 _MAGIC = b"PAR1"
@@ -142,4 +142,4 @@ def _numbers(column: pa.Array) -> pa.Array:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is not a readable Parquet file ({short(str(error))}).")
+    return UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).")

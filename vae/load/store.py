@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
-from vae.errors import UserError
+from vae.errors import UserError, one_line
 from vae.load.columns import Columns
 from vae.load.config import SEPARATOR
 from vae.load.dataset import Dataset, HeldOut, Split
@@ -291,7 +291,7 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         raise
     except Exception as error:  # zipfile, NumPy and SciPy raise anything on damaged files
         raise UserError(
-            f"{folder}: cannot be opened ({error}); run prepare_dataset.py again."
+            f"{folder}: cannot be opened ({one_line(error)}); run prepare_dataset.py again."
         ) from None
     # A preparation removes the manifest before it replaces the first of the files checked above.
     if read_manifest(folder) != manifest:
