@@ -12,6 +12,7 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
+    PYTHONPATH=/workspace/vae${PYTHONPATH:+:$PYTHONPATH} \
     PYTHONUNBUFFERED=1
 
 WORKDIR /workspace/vae
@@ -30,24 +31,24 @@ RUN if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("tensorf
         python -m pip install -r requirements.txt; \
     fi
 
-# A plain base also gets a Horovod, built against that TensorFlow; the compiler is not kept. Debian
-# drops old versions of its packages, so those are not pinned.
+# A plain base also gets a Horovod, built against that TensorFlow; neither the compiler nor the built wheel
+# is kept. Debian drops old versions of its packages, so those are not pinned.
+COPY requirements-horovod.txt ./
 COPY scripts/install_horovod.sh scripts/
 # hadolint ignore=DL3008
 RUN if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("horovod") is not None)'; then \
         apt-get update \
         && apt-get install -y --no-install-recommends g++ make openssh-client \
-        && scripts/install_horovod.sh "$(command -v python)" \
+        && XDG_CACHE_HOME=/tmp/cache scripts/install_horovod.sh "$(command -v python)" \
         && apt-get purge -y --auto-remove g++ make \
-        && rm -rf /var/lib/apt/lists/*; \
+        && rm -rf /tmp/cache /var/lib/apt/lists/*; \
     fi
 
-# dllogger is not on PyPI, and an archive needs no git. The commit is the one that calls itself 1.1.0:
-# the tagged releases cannot append to a log. `--build-arg DLLOGGER=` leaves it out, where GitHub is
-# out of reach: then a module of ours writes the same lines.
-ARG DLLOGGER=https://github.com/NVIDIA/dllogger/archive/0478734ff7be75adde8d160e04872664d1c62e5f.tar.gz
-# hadolint ignore=DL3013
-RUN if [ -n "${DLLOGGER}" ]; then python -m pip install --no-deps "${DLLOGGER}"; fi
+# `--build-arg DLLOGGER=` leaves dllogger out, where GitHub is out of reach: then a module of the recipe
+# writes the same lines.
+COPY requirements-dllogger.txt ./
+ARG DLLOGGER=requirements-dllogger.txt
+RUN if [ -n "${DLLOGGER}" ]; then python -m pip install --no-deps -r "${DLLOGGER}"; fi
 
 # --build-arg UID=$(id -u) lets the container write into a mounted folder of yours.
 ARG UID=1000

@@ -1,6 +1,7 @@
 # Two commands set up a fresh machine: `make demo` and `make test`. `make help` lists the rest.
 #
-# Everything is installed into $(VENV), from the package registry alone and without root.
+# Everything is installed into $(VENV), from the package registry alone and without root. A target
+# installs what it needs: `make lint` no TensorFlow, `make test` no ONNX.
 
 TF ?= 2.18.1
 VENV ?= $(if $(filter 2.18.1,$(TF)),.venv,.venv-tf$(TF))
@@ -12,11 +13,16 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	&& echo $$python && break; done)
 
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Two tests at a time; those of a group (MPI jobs, the exported model) run in turn in one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 RUN_DEMO := $(BIN)/python main.py --dataset synthetic --data_dir $(DEMO) \
 	--checkpoint_dir $(DEMO)/checkpoints --results_dir $(DEMO)/results --log_path $(DEMO)/vae_cf.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# The targets install into one environment.
+.NOTPARALLEL:
 
 .PHONY: help
 help: ## List the targets
@@ -30,45 +36,61 @@ demo: env ## Prepare a small built-in data set, train, test, show recommendation
 		--item_names $(DEMO)/synthetic/extracted/synthetic/movies.csv
 
 .PHONY: test
-test: dev horovod ## Run the tests and measure their coverage
-	$(BIN)/python -m pytest --cov
+test: env horovod $(VENV)/.installed-dev ## Run the tests but the slow ones, in minutes
+	$(PYTEST) -m "not slow"
+
+.PHONY: test-all
+test-all: env horovod $(VENV)/.installed-dev $(VENV)/.installed-test-all ## Run all tests and measure their coverage
+	$(PYTEST) --cov
 
 .PHONY: lint
-lint: dev ## Check style, format, types, shell scripts, the Dockerfile and the flags in README.md
+lint: $(VENV)/.installed-lint $(VENV)/.installed-checkout ## Check style, spelling, types, shell scripts, the Dockerfile, tables of flags
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/shellcheck .ci/run scripts/*.sh
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python scripts/flag_table.py --check
 
 .PHONY: format
-format: dev ## Put the code into the project's format
+format: $(VENV)/.installed-lint ## Put the code into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 .PHONY: env
-env: $(VENV)/.installed ## Create the environment
+env: $(VENV)/.installed $(VENV)/.installed-checkout ## Create the environment that main.py runs in
 
 .PHONY: dev
-dev: $(VENV)/.installed-dev ## Add the tools for tests and lint to the environment
+dev: env $(VENV)/.installed-dev $(VENV)/.installed-lint ## Add the tools for tests and lint to the environment
 
 .PHONY: horovod
-horovod: env ## Build Horovod into the environment
+horovod: env ## Add Horovod, for several workers; built once, then kept in the user's cache
 	scripts/install_horovod.sh $(BIN)/python
+
+.PHONY: dllogger
+dllogger: env $(VENV)/.installed-dllogger ## Add NVIDIA's dllogger, from GitHub, to write the log with
 
 .PHONY: clean
 clean: ## Remove the environment and the demo's files
 	rm -rf $(VENV) $(DEMO)
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "No Python that TensorFlow $(TF) has a wheel for: install Python 3.10, 3.11 or 3.12, or name one with 'make PYTHON=/path/to/python3.11'." >&2; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || { echo "TensorFlow $(TF) has no wheel for $$($(PYTHON) --version): use Python 3.10, 3.11 or 3.12, for example 'make PYTHON=python3.11'." >&2; exit 2; }
 	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot create an environment: install its venv module (Debian, Ubuntu: apt install python3-venv)." >&2; exit 2; }
-	sed 's/^tensorflow-cpu==.*/tensorflow-cpu==$(TF)/' requirements.txt > $(VENV)/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.installed: requirements.txt | $(VENV)/.created
+	sed 's/^tensorflow-cpu==.*/tensorflow-cpu==$(TF)/' requirements.txt > $(VENV)/requirements.txt
+	$(INSTALL) -r $(VENV)/requirements.txt
+	@touch $@
+
+# The checkout itself on Python's path: scripts and benchmarks import the package from anywhere.
+$(VENV)/.installed-checkout: pyproject.toml | $(VENV)/.created
+	$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-%: requirements-%.txt | $(VENV)/.created
+	$(INSTALL) -r $<
 	@touch $@

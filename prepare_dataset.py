@@ -1,4 +1,4 @@
-"""Turn a ratings file into the matrices that ``main.py`` trains and tests on.
+"""Prepare a ratings file: the matrices that ``main.py`` trains and tests on.
 
 ::
 
@@ -13,37 +13,41 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
-from vae.errors import exit_code_of
-from vae.prepare_config import PrepareOptions, parse_options
+from vae.cli import exit_code_of
+from vae.load.config import PrepareConfig, parse_flags
 from vae.utils.console import open_console
 
 _OUT_OF_MEMORY = (
-    "the memory does not suffice for so many ratings; raise --threshold, give fewer files, or use "
-    "a machine with more."
+    "out of memory; raise --threshold, pass fewer files, or use a machine with more memory."
 )
 
 
-def main() -> int:
-    """Runs the command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, by default that of the process; return the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    return exit_code_of("prepare_dataset.py", lambda: run(parse_options()), _OUT_OF_MEMORY)
+    return exit_code_of("prepare_dataset.py", lambda: run(parse_flags(argv)), _OUT_OF_MEMORY)
 
 
-def run(options: PrepareOptions) -> None:
-    """Prepares what the options name."""
-    # NumPy and Arrow take a while to import: --help and a wrong flag do not wait for them.
+def run(config: PrepareConfig) -> None:
+    """Prepare a data set.
+
+    Raises:
+        UserError: the ratings cannot be used, or the data cannot be written.
+    """
+    # Not above: --help and a wrong flag do not wait for the import of NumPy and Arrow.
     from vae.load.prepare import prepare
 
-    prepare(options)
+    prepare(config)
 
 
 def _end(number: int, frame: object) -> NoReturn:
-    """Ends the program where it stands, as a kill would: it writes nothing that cannot bear that.
+    """End the process at once, as SIGKILL would: all writes are atomic.
 
-    An exception could strike anywhere, in the midst of a lock or of an archive's closing too.
+    An exception could be raised anywhere, for example while an archive is being closed.
     """
     os._exit(128 + number)
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Builds the image where no container engine runs, then prepares, trains and tests in it.
+# Builds the image without a container engine, then prepares data, trains and tests in it.
 #
 #   apt-get install buildah debootstrap
 #   scripts/check_docker.sh             # as root; 15 GB of disk
 #   KEEP=1 scripts/check_docker.sh      # keep the images; the next run starts from the same plain base
 #
 # The base is a stand-in for python:3.11-slim-bookworm made from Debian's packages, so no image
-# registry is needed. dllogger is left out (--build-arg DLLOGGER=), so GitHub is not either. Then the
-# image is built once more on a base that already has TensorFlow and Horovod, as NVIDIA's has,
-# to see that they are left alone.
+# registry is needed. dllogger is omitted (--build-arg DLLOGGER=), so GitHub is not needed either. Then
+# the image is built again on a base that already has TensorFlow and Horovod, like NVIDIA's, to check
+# that neither is replaced.
 #
-# The builds use this machine's way to its package registries: pip's index and certificates as
-# `pip config` and the environment have them, the http proxy of the environment, and DEBIAN_MIRROR.
-# After a failure the work folder stays, to look at; the next run starts from the plain base in it.
+# The builds use this machine's package registries: pip's index and certificates from `pip config` and
+# the environment, the http proxy of the environment, and DEBIAN_MIRROR. After a failure the work folder
+# is kept for inspection; the next run starts from the plain base in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,15 +20,15 @@ work=${WORK_DIR:-/var/tmp/vae-check-docker}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 bundle=/etc/ssl/certs/ca-certificates.crt
 storage=(--root "$work/storage" --runroot "$work/run" --storage-driver vfs)
-# Mounted, so that nothing of them stays in an image.
+# Mounted, so that no image contains them.
 registries=(--volume "$work/pip.conf:/etc/pip.conf:ro" --volume "${PIP_CERT:-$bundle}:$bundle:ro")
-container= # the one in use
+container= # current working container
 
 main() {
     mkdir -p "$work"
     trap 'on_exit' EXIT
     pip_configuration >"$work/pip.conf"
-    # What an earlier run left half done.
+    # Leftovers of an interrupted run.
     buildah "${storage[@]}" rm --all >/dev/null
     buildah "${storage[@]}" rmi --prune >/dev/null
     have python-base || make_python_base
@@ -37,21 +37,21 @@ main() {
     build vae-cpu python-base
     check_metadata vae-cpu
     enter vae-cpu
-    check_person
+    check_user
     check_recipe
     leave
 
     say "Building on a base that has TensorFlow and Horovod"
     make_tensorflow_base
     build vae-gpu tensorflow-base
-    check_left_alone
+    check_base_unchanged
     say "The image builds on both bases, and trains"
     finished=1
 }
 
 # --- images -----------------------------------------------------------------------------------------
 
-# Debian's Python under the paths of Docker's: /usr/local/bin/python, with pip beside it.
+# Debian's Python under the paths of Docker's image: /usr/local/bin/python, with pip beside it.
 make_python_base() {
     say "Making the plain base from Debian's packages"
     rm -rf "$work/rootfs"
@@ -66,8 +66,8 @@ make_python_base() {
     rm -rf "$work/rootfs"
 }
 
-# What matters of NVIDIA's base: TensorFlow and Horovod are there, in versions of its own. One package
-# that the recipe needs is missing.
+# Like NVIDIA's base: TensorFlow and Horovod are installed, in its own versions; a package that the
+# recipe needs is missing.
 make_tensorflow_base() {
     enter vae-cpu
     inside_as_root userdel --remove vae
@@ -84,7 +84,7 @@ build() { # image, base
 
 # --- checks -----------------------------------------------------------------------------------------
 
-# `docker run -it vae /bin/bash` and `docker run vae python main.py --help` need: no entry point.
+# No entry point: `docker run -it vae /bin/bash` and `docker run vae python main.py --help` must work.
 check_metadata() { # image
     local config
     config=$(buildah "${storage[@]}" inspect --type image --format \
@@ -94,12 +94,12 @@ check_metadata() { # image
         "1000 [] [/bin/bash] map[/data:{}] /workspace/vae" "$config"
 }
 
-check_person() {
+check_user() {
     expect "the user" vae "$(inside id -un)"
     grep -q -- --train <<<"$(inside python main.py --help)" || fail "--help does not list --train"
     inside touch /data/writable || fail "the user cannot write to /data"
-    inside bash -c '! command -v g++' >/dev/null || fail "the compiler was kept"
-    # As in `docker run -it`: a terminal, with a shell that reads commands from it.
+    inside bash -c '! command -v g++' >/dev/null || fail "the compiler is still installed"
+    # As with `docker run -it`: a terminal whose shell reads commands from it.
     local session
     session=$(buildah "${storage[@]}" run --isolation chroot --tty "$container" /bin/bash \
         <<<"python main.py --version; exit")
@@ -108,7 +108,7 @@ check_person() {
 
 check_recipe() {
     local flags="--dataset synthetic --epochs 20 --batch_size_train 512 --validation_step 10 --lr 0.001"
-    say "Preparing, training and testing inside, then with two workers"
+    say "Preparing, training and testing in the container, then with two workers"
     inside python prepare_dataset.py --dataset synthetic
     # shellcheck disable=SC2086 # a list of words
     inside python main.py --train --test $flags --checkpoint_dir /data/checkpoints --log_path /data/log
@@ -117,8 +117,8 @@ check_recipe() {
         python main.py --train --test $flags --log_path /data/log2
 }
 
-# Nothing that was there has changed; what was missing has come.
-check_left_alone() {
+# No installed package has changed; the missing one is installed.
+check_base_unchanged() {
     enter tensorflow-base
     inside_as_root bash -c "$inventory" >"$work/before.txt"
     leave
@@ -128,10 +128,10 @@ check_left_alone() {
     leave
     local changes
     changes=$(diff "$work/before.txt" "$work/after.txt" | grep '^[<>]' || true)
-    expect "the packages that were added" "> pyarrow==$(sed -n 's/^pyarrow==//p' requirements.txt)" "$changes"
+    expect "added packages" "> pyarrow==$(sed -n 's/^pyarrow==//p' requirements.txt)" "$changes"
     grep -q '^numpy==1.26.3' "$work/after.txt" || fail "numpy was replaced"
 }
-# shellcheck disable=SC2016 # for the shell inside
+# shellcheck disable=SC2016 # expanded by the container's shell
 inventory='python -m pip list --format=freeze --disable-pip-version-check
     for name in tensorflow horovod numpy; do
         folder=$(python -c "import importlib.util as u; print(u.find_spec(\"$name\").submodule_search_locations[0])")
@@ -187,7 +187,7 @@ on_exit() {
     if [ -n "${finished:-}" ] && [ -z "${KEEP:-}" ]; then
         rm -rf "$work"
     else
-        echo "The work folder $work was kept."
+        echo "Work folder kept: $work"
     fi
 }
 

@@ -1,8 +1,8 @@
-"""Writes the tables of flags in README.md anew from the dataclasses that define the flags.
+"""Generate the tables of flags in docs/command-line.md from the dataclasses that define them.
 
 ::
 
-    python scripts/flag_table.py            # rewrite README.md in place
+    python scripts/flag_table.py            # rewrite the document in place
     python scripts/flag_table.py --check    # exit with 1 if that would change it
 
 A table stands between ``<!-- flags:main.py -->`` (or another program's name) and
@@ -17,30 +17,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vae.config import Config
+from vae.load.config import PrepareConfig
+from vae.utils.atomic import write_whole
+
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+DOCUMENT = ROOT / "docs/command-line.md"
 TABLE = re.compile(r"(<!-- flags:(\S+) -->\n).*?(<!-- /flags -->)", re.DOTALL)
 
 
 def main() -> int:
-    """Rewrites or checks the tables; returns the exit code."""
-    sys.path.insert(0, str(ROOT))
-    from vae.config import Config
-    from vae.prepare_config import PrepareOptions
-
-    programs = {"main.py": Config, "prepare_dataset.py": PrepareOptions}
-    old = README.read_text(encoding="utf-8")
+    """Rewrite or check the tables; return the exit code."""
+    programs = {"main.py": Config, "prepare_dataset.py": PrepareConfig}
+    old = DOCUMENT.read_text(encoding="utf-8")
     new = TABLE.sub(lambda found: found[1] + table(programs[found[2]]) + found[3], old)
     if "--check" in sys.argv[1:]:
         if new != old:
-            print("README.md: the flags have changed; run python scripts/flag_table.py.")
+            print(f"{DOCUMENT.name}: the flags have changed; run python scripts/flag_table.py.")
         return int(new != old)
-    README.write_text(new, encoding="utf-8")
+    write_whole(DOCUMENT, new)
     return 0
 
 
 def table(options: type) -> str:
-    """A Markdown table with a row for each field, in groups as in ``--help``."""
+    """Return a Markdown table with a row for each field, grouped as in ``--help``."""
     lines = ["| Flag | Default | Meaning |", "|---|---|---|"]
     group = None
     for field in dataclasses.fields(options):
@@ -52,14 +52,14 @@ def table(options: type) -> str:
 
 
 def default(field: dataclasses.Field[Any]) -> str:
-    """What holds without the flag: 'off' for a switch, 'none' where there is no value."""
+    """Return the default as the table shows it: 'off' for a switch, 'none' for no value."""
     if field.default is None:
         return "none"
     return "off" if field.default is False else f"`{field.default}`"
 
 
 def meaning(field: dataclasses.Field[Any]) -> str:
-    """The help text, with the values to choose from; safe in a table's cell."""
+    """Return the help text and the choices, escaped for a table cell."""
     text: str = field.metadata["help"]
     choices = field.metadata["choices"]
     if choices:

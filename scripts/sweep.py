@@ -4,12 +4,11 @@
 
     python scripts/sweep.py --trials 30 --data_dir data --dataset plays --preset small
 
-A trial is a run of main.py with flags out of ``SPACE``; its value is its best validation NDCG@100.
-A run that falls behind the median of those before it is stopped. Flags that this script does not
-know go to main.py, and one of ``SPACE`` that is given is not searched for. --work_dir keeps
-everything: the study (SQLite), the log and the errors of each trial, and trials.csv. The same
-command goes on with an interrupted search; the trial that was running starts over. ``make dev``
-installs Optuna.
+A trial is a run of main.py with flags from ``SPACE``; its value is its best validation NDCG@100. A
+trial that falls behind the median of the earlier ones is pruned. Unknown flags go to main.py, and a
+flag of ``SPACE`` that is given is not searched. --work_dir holds the study (SQLite), the log and
+the errors of each trial, and trials.csv. The same command resumes an interrupted search; the trial
+that was running restarts. Optuna is in requirements-test-all.txt.
 """
 
 from __future__ import annotations
@@ -37,9 +36,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from vae.utils.files import write_whole
+from vae.utils.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = "ndcg@100"
@@ -52,17 +49,17 @@ SPACE: dict[str, BaseDistribution] = {
     "hidden_dim": CategoricalDistribution((100, 200, 400, 600)),
     "latent_dim": CategoricalDistribution((25, 50, 100, 200)),
 }
-"""What is searched for, in ranges for small data; large data want larger batches."""
+"""Search space, with ranges for small data sets; larger ones need larger batches."""
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def main() -> int:
-    """Runs the trials that are missing and prints the best flags."""
+    """Run the missing trials and print the best flags; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=30, help="trials in all (default: 30)")
-    parser.add_argument("--grace", type=int, default=20, help="epochs to let every trial have")
-    parser.add_argument("--work_dir", type=Path, default=Path("sweep"), help="for the results")
+    parser.add_argument("--grace", type=int, default=20, help="epochs before a trial can be pruned")
+    parser.add_argument("--work_dir", type=Path, default=Path("sweep"), help="holds the results")
     flags, passed_on = parser.parse_known_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # end the trial's process, then this one
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -79,7 +76,11 @@ def main() -> int:
 
 
 def open_study(work_dir: Path, passed_on: list[str], grace: int) -> optuna.Study:
-    """The study in the folder, with the trial that was interrupted, if any, first in its queue."""
+    """Create or load the study in the folder; an interrupted trial is first in its queue.
+
+    Raises:
+        SystemExit: the study was made with other flags.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{work_dir / 'study.db'}",
@@ -88,7 +89,7 @@ def open_study(work_dir: Path, passed_on: list[str], grace: int) -> optuna.Study
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=grace),
     )
-    # A sampler that starts from the same seed again would repeat its first draws.
+    # With a fixed seed a resumed search would repeat its first draws.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
     before = study.user_attrs.get("flags", passed_on)
     if before != passed_on:
@@ -101,14 +102,17 @@ def open_study(work_dir: Path, passed_on: list[str], grace: int) -> optuna.Study
 
 
 def run_trial(study: optuna.Study, work_dir: Path, passed_on: list[str]) -> None:
-    """Trains with new flags and tells the study how good they are.
+    """Train with new flags and report the result to the study.
 
-    A run that fails by itself, as with a rate too high for a finite loss, counts as pruned.
+    A run that fails, e.g. because a high learning rate made the loss diverge, counts as pruned.
+
+    Raises:
+        SystemExit: main.py refuses the flags or the data, which every trial has in common.
     """
     given = {argument.partition("=")[0] for argument in passed_on}
     trial = study.ask({name: range_ for name, range_ in SPACE.items() if f"--{name}" not in given})
     log = work_dir / f"trial-{trial.number}.log"
-    log.unlink(missing_ok=True)  # main.py would append to that of a study that was deleted
+    log.unlink(missing_ok=True)  # main.py would append to the log of a deleted study
     errors = log.with_suffix(".err")
     command = [
         sys.executable, str(ROOT / "main.py"), "--train", *as_flags(trial.params), *passed_on,
@@ -122,7 +126,7 @@ def run_trial(study: optuna.Study, work_dir: Path, passed_on: list[str]) -> None
             best, behind = follow_trial(trial, process, log)
         finally:
             process.terminate()
-    if process.returncode == 2:  # flags or data that no trial can do anything with
+    if process.returncode == 2:  # invalid flags or data
         sys.exit(errors.read_text(encoding="utf-8").rstrip())
     failed = process.returncode != 0 and not behind
     if failed or behind:
@@ -137,7 +141,7 @@ def run_trial(study: optuna.Study, work_dir: Path, passed_on: list[str]) -> None
 def follow_trial(
     trial: optuna.Trial, process: subprocess.Popen[bytes], log: Path
 ) -> tuple[float, bool]:
-    """Reports the validations; returns the best of them, and whether the trial is to be pruned."""
+    """Report the validations; return the best NDCG@100 and whether the trial is to be pruned."""
     best = 0.0
     for line in follow(log, process):
         if METRIC in line.get("data", {}):
@@ -153,7 +157,7 @@ def follow_trial(
 
 
 def follow(log: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """The log's lines as they come, until the process has ended."""
+    """Yield the entries of a log as they are written, until the process has exited."""
     position = 0
     running = True
     while running:
@@ -169,7 +173,7 @@ def follow(log: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, An
 
 
 def as_flags(params: Mapping[str, Any]) -> list[str]:
-    """A trial's parameters as they are given to main.py."""
+    """Return the parameters of a trial as flags of main.py."""
     return [
         text
         for name, value in params.items()
@@ -178,20 +182,20 @@ def as_flags(params: Mapping[str, Any]) -> list[str]:
 
 
 def write_csv(path: Path, trials: list[FrozenTrial]) -> None:
-    """Writes a row for each trial, best first."""
+    """Write a row per trial, best first."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["trial", "state", METRIC, "epoch", "seconds", *SPACE])
     for trial in sorted(trials, key=best_validation, reverse=True):
         seconds = trial.duration.total_seconds() if trial.duration else ""
-        facts = [trial.number, trial.state.name.lower(), best_validation(trial)]
-        facts += [trial.user_attrs.get("epoch", ""), seconds]
-        rows.writerow([*facts, *(trial.params.get(name, "") for name in SPACE)])
+        row = [trial.number, trial.state.name.lower(), best_validation(trial)]
+        row += [trial.user_attrs.get("epoch", ""), seconds]
+        rows.writerow([*row, *(trial.params.get(name, "") for name in SPACE)])
     write_whole(path, text.getvalue())
 
 
 def best_validation(trial: FrozenTrial) -> float:
-    """The trial's best NDCG@100, 0 if it was never validated."""
+    """Return the best NDCG@100 of a trial, 0 if it was never validated."""
     return max(trial.intermediate_values.values(), default=0.0)
 
 

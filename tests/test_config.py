@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_script
+from helpers import ROOT, run_main
 
-from vae.config import PRESETS, Config, parse_flags
+from vae.config import PRESETS, Config, Interval, parse_flags
 from vae.errors import UserError
-from vae.prepare_config import PrepareOptions, parse_options
+from vae.load.config import PrepareConfig
+from vae.load.config import parse_flags as parse_options
 
 SEED_FLAGS = (
     "train", "test", "inference_benchmark", "amp", "epochs", "batch_size_train",
@@ -22,7 +23,7 @@ SEED_FLAGS = (
 
 
 def test_help_lists_every_flag_of_the_original_with_its_default():
-    done = run_script("main.py", "--help")
+    done = run_main("--help")
     assert done.returncode == 0
     for flag in SEED_FLAGS:
         assert f"--{flag}" in done.stdout
@@ -54,34 +55,33 @@ def test_defaults_are_those_of_the_published_results():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "nothing to do, give --train, --test, --inference_benchmark, --recommend"),
-        (["--test"], "--test needs a trained model, give --checkpoint_dir or add --train"),
+        ([], "no mode selected; pass at least one of --train, --test, --inference"),
+        (["--test"], "--test needs a trained model; pass --checkpoint_dir or --train"),
         (
             ["--train", "--recommend", "h.csv", "--output", "./h.csv"],
-            "--output h.csv: would replace the file of --recommend, name another",
+            "--output h.csv: would overwrite the file of --recommend; name another",
         ),
-        (["--train", "--export", "m[1]"], "m[1]: TensorFlow takes '[' and"),
-        (["--export", "m"], "--export needs a trained model, give --checkpoint_dir or add"),
-        (["--train", "--recommend"], "--recommend needs --output as well"),
-        (["--train", "--output", "r.csv"], "--output needs --recommend as well"),
-        (["--train", "--recommend", "--output", "r.xls"], "--output r.xls: the name should end in"),
-        (["--train", "--item_names", "m.csv"], "--item_names is for --recommend"),
-        (["--train", "--epochs", "0"], "--epochs 0 is out of range, give at least 1"),
-        (["--train", "--lr", "nan"], "--lr nan is out of range, give at least 0"),
-        (["--train", "--beta2", "1"], "--beta2 1.0 is out of range, give 0 to below 1"),
-        (["--train", "--dropout", "-0.1"], "--dropout -0.1 is out of range, give 0 to below 1"),
+        (["--train", "--export", "m[1]"], "m[1]: TensorFlow reads '[' and"),
+        (["--export", "m"], "--export needs a trained model; pass --checkpoint_dir or"),
+        (["--train", "--recommend"], "--recommend needs --output"),
+        (["--train", "--recommend", "--output", "r.xls"], "--output r.xls: the name must end in"),
+        (["--train", "--epochs", "0"], "--epochs 0 is out of range: at least 1"),
+        (["--train", "--lr", "nan"], "--lr nan is out of range: at least 0"),
+        (["--train", "--beta2", "1"], "--beta2 1.0 is out of range: at least 0 and below 1"),
+        (
+            ["--train", "--dropout", "-0.1"],
+            "--dropout -0.1 is out of range: at least 0 and below 1",
+        ),
         (["--train", "--seed", "-1"], "--seed -1 is out of range"),
         (["--train", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["--train", "--activation", "sin"], "invalid choice: 'sin'"),
-        (["--train", "--inference_batch_sizes", "1,x"], "'1,x' is no list of numbers"),
-        (["--train", "--hidden_dim", "9" * 30], "is out of range, give 1 to 1048576"),
+        (["--train", "--inference_batch_sizes", "1,x"], "'1,x' is not a comma-separated list"),
+        (["--train", "--hidden_dim", "9" * 30], "is out of range: 1 to 1048576"),
         (["--train", "--latent_dim", "1048577"], "--latent_dim 1048577 is out of range"),
-        (["--train", "--lr", "inf"], "--lr inf is out of range, give at least 0"),
-        (["--train", "--save_every", "9" * 5000], "--save_every "),
+        (["--train", "--lr", "inf"], "--lr inf is out of range: at least 0"),
+        (["--train", "--save_every", "9" * 5000], "--save_every: '9999"),
         (["--train", "--checkpoint_dir", ""], "argument --checkpoint_dir: the path is empty"),
-        (["--train", "--checkpoint", "latest"], "--checkpoint latest needs a folder"),
-        (["--inference_benchmark", "--early_stop", "3"], "--early_stop is for training"),
-        (["--test", "--checkpoint_dir", "c", "--trace"], "--trace is for training and the"),
+        (["--test", "--checkpoint", "latest"], "--checkpoint latest needs --checkpoint_dir"),
         (["--train", "--epoch", "3"], "unrecognized arguments: --epoch 3 (did you mean --epochs?)"),
         (["--train", "--data-dir=D"], "arguments: --data-dir=D (did you mean --data_dir?)"),
         (["-Train", "--EPOCHS", "3"], "3 (did you mean --train, --epochs?)"),
@@ -95,7 +95,55 @@ def test_a_bad_flag_is_one_sentence(flags, sentence):
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [Config, PrepareOptions])
+TEST = ("--test", "--checkpoint_dir", "c")
+
+
+@pytest.mark.parametrize(
+    ("without", "flags", "needed"),
+    [
+        (TEST, ["--tensorboard_dir", "t"], "--train"),
+        (TEST, ["--resume", "never"], "--train"),
+        (TEST, ["--restart"], "--train"),
+        (TEST, ["--save_every", "5e"], "--train"),
+        (TEST, ["--keep_checkpoints", "3"], "--train"),
+        (TEST, ["--early_stop", "3"], "--train"),
+        (TEST, ["--output", "r.csv"], "--recommend"),
+        (TEST, ["--title_col", "name"], "--item_names"),
+        (TEST, ["--item_names", "m.csv"], "--recommend, --similar_items or --export"),
+        (TEST, ["--export_dtype", "bfloat16"], "--export"),
+        (TEST, ["--inference_batch_sizes", "1,64"], "--inference_benchmark"),
+        (TEST, ["--trace"], "--train or --inference_benchmark"),
+        (
+            ["--train", "--checkpoint_dir", "c"],
+            ["--checkpoint", "latest"],
+            "--test, --recommend, --similar_items, --export or --inference_benchmark",
+        ),
+    ],
+)
+def test_a_flag_without_effect_is_refused(without, flags, needed):
+    sentence = f"{flags[0]} has no effect without {needed}."
+    with pytest.raises(UserError) as caught:
+        parse_flags([*without, *flags])
+    assert str(caught.value) == sentence
+
+
+def test_every_flag_that_needs_another_one_needs_flags_that_exist():
+    needs = {field.name: field.metadata["needs"] for field in dataclasses.fields(Config)}
+    assert sum(bool(flags) for flags in needs.values()) == 13
+    assert {flag for flags in needs.values() for flag in flags} <= set(needs)
+    for settings in PRESETS.values():
+        assert not any(needs[name] for name in settings)
+
+
+def test_the_flags_of_a_training_run_can_be_repeated_without_train():
+    parse_flags(
+        [*TEST, "--preset", "small", "--epochs", "3", "--lr", "0.1", "--hidden_dim", "8", "--amp"]
+    )
+    defaults = ["--early_stop", "0", "--keep_checkpoints", "2", "--export_dtype", "float32"]
+    parse_flags([*TEST, *defaults])
+
+
+@pytest.mark.parametrize("options", [Config, PrepareConfig])
 def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
     parse = parse_flags if options is Config else parse_options
     fields = [f for f in dataclasses.fields(options) if f.type in ("int", "float", "float | None")]
@@ -104,18 +152,18 @@ def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
         limits = field.metadata["limits"]
         outside = ["nan", "inf", "-inf"] if field.type != "int" else []
         if field.name != "threshold":  # any finite number is a rating
-            outside += [str(limits["low"] - 1)]
-        if math.isfinite(limits["below"]):
-            outside += [str(limits["below"])]
-        if math.isfinite(limits["high"]):
-            outside += [str(limits["high"] + 1)]
+            outside += [str(limits["ge"] - 1)]
+        if math.isfinite(limits["lt"]):
+            outside += [str(limits["lt"])]
+        if math.isfinite(limits["le"]):
+            outside += [str(limits["le"] + 1)]
         assert outside
         for value in outside:
             with pytest.raises(UserError, match=f"--{field.name} .* is out of range"):
                 parse([f"--{field.name}={value}"])
 
 
-@pytest.mark.parametrize("options", [Config, PrepareOptions])
+@pytest.mark.parametrize("options", [Config, PrepareConfig])
 def test_an_empty_value_is_refused_for_every_flag(options):
     """Such as that of a shell variable that is not set."""
     parse = parse_flags if options is Config else parse_options
@@ -132,9 +180,9 @@ def test_an_empty_value_is_refused_for_every_flag(options):
 )
 def test_an_export_into_a_folder_that_the_run_itself_fills_is_refused(flag):
     export = ("--train", "--recommend", "--output", "r.csv", "--export", "x/m")
-    with pytest.raises(UserError, match=rf"--export x/m: --{flag} x/y/\.\./m/r.csv lies there"):
+    with pytest.raises(UserError, match=rf"--export x/m: contains --{flag} x/y/\.\./m/r.csv"):
         parse_flags([*export, f"--{flag}", "x/y/../m/r.csv"])
-    with pytest.raises(UserError, match=f"--export x/m: --{flag} "):
+    with pytest.raises(UserError, match=f"--export x/m: contains --{flag} "):
         parse_flags([*export, f"--{flag}", str(Path("x/m/r.csv").absolute())])
     parse_flags([*export, f"--{flag}", "x/m2/r.csv"])
 
@@ -146,13 +194,13 @@ def test_recommending_without_a_file_is_to_all_and_never_the_result_of_an_empty_
     assert config.recommend == Path()
 
 
-def test_all_problems_are_told_at_once():
-    with pytest.raises(UserError, match=r"--epochs 0.*--lr -1.0.*nothing to do"):
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(UserError, match=r"--epochs 0.*--lr -1.0.*no mode selected"):
         parse_flags(["--epochs", "0", "--lr", "-1"])
 
 
 def test_a_bad_flag_exits_2_without_a_trace():
-    done = run_script("main.py", "--train", "--epochs", "0")
+    done = run_main("--train", "--epochs", "0")
     assert done.returncode == 2
     assert done.stderr.startswith("main.py: error: --epochs 0")
     assert len(done.stderr.splitlines()) == 1
@@ -173,7 +221,7 @@ def test_a_given_flag_wins_over_the_preset_even_with_its_default_value():
 
 
 def test_help_says_what_each_preset_sets():
-    text = " ".join(run_script("main.py", "--help").stdout.split())
+    text = " ".join(run_main("--help").stdout.split())
     for settings in PRESETS.values():
         assert " ".join(f"--{name} {value}" for name, value in settings.items()) in text
 
@@ -186,3 +234,30 @@ def test_a_model_trained_with_a_preset_needs_no_preset_to_be_used():
 def test_benchmark_batch_sizes_are_numbers():
     config = parse_flags(["--inference_benchmark", "--inference_batch_sizes", "1,64"])
     assert config.benchmark_batch_sizes == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("10m", Interval(minutes=10)),
+        ("0.5m", Interval(minutes=0.5)),
+        ("5e", Interval(epochs=5)),
+        ("5", Interval(epochs=5)),
+    ],
+)
+def test_an_interval_is_in_minutes_or_epochs(text, interval):
+    assert Interval.parse(text) == interval
+
+
+@pytest.mark.parametrize("text", ["", "0", "0e", "0m", "0.0m", "1.5e", "m", "1h", "-1m", "infm"])
+def test_other_texts_are_no_interval(text):
+    with pytest.raises(ValueError, match="interval"):
+        Interval.parse(text)
+
+
+def test_an_interval_ends_at_multiples_of_epochs_or_after_its_minutes():
+    assert [n for n in range(1, 10) if Interval(epochs=4).epochs_are_over(n)] == [4, 8]
+    assert not Interval(epochs=4).minutes_are_over(1e9)
+    assert Interval(minutes=2).minutes_are_over(120)
+    assert not Interval(minutes=2).minutes_are_over(119)
+    assert not Interval(minutes=2).epochs_are_over(2)

@@ -1,7 +1,6 @@
-"""The command line of ``main.py``: one frozen configuration, checked before TensorFlow loads.
+"""The command line of ``main.py``: one frozen dataclass, checked before TensorFlow is imported.
 
-Every field of ``Config`` is one flag of the same name; its default, range and help stand beside it
-and nowhere else.
+Each field of ``Config`` is the flag of the same name, with its default, range and help text.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vae.cli import flag, out_of_range, parse, without_effect
 from vae.errors import UserError
-from vae.flags import flag, out_of_range, parse
-from vae.utils.interval import Interval
 
 MODES = "modes (one or several)"
 DATA = "data and files"
@@ -26,13 +24,17 @@ EVALUATION = "evaluation and inference"
 EXECUTION = "execution"
 
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
-_MOST_UNITS = 2**20
-"""More would overflow TensorFlow's 32-bit shapes; no memory holds as many anyway."""
+_MAX_UNITS = 2**20
+"""More units would overflow TensorFlow's 32-bit shapes."""
+_MODEL_MODES = ("test", "recommend", "similar_items", "export")
+"""Modes that need a trained model; the inference benchmark can use random weights."""
+_TITLE_MODES = ("recommend", "similar_items", "export")
+"""Modes that show item titles."""
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
 PRESETS: dict[str, dict[str, Any]] = {
-    # Batch, epochs and steps of annealing are those of section 4.3 for ML-20M; the cap, Adam's rate
-    # and its defaults, and a validation after each epoch are what the authors' program has. Sizes,
+    # Batch size, epochs and annealing steps: section 4.3 of the paper, for ML-20M. Annealing cap,
+    # Adam's learning rate and beta2, validation after each epoch: the authors' code. Layer sizes,
     # dropout and activation are this program's defaults.
     "liang": {
         "epochs": 200,
@@ -43,7 +45,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anneal_cap": 0.2,
         "validation_step": 1,
     },
-    # Chosen by validation NDCG@100 on data sets of 483 and 4,953 training users: docs/settings.md.
+    # Selected by validation NDCG@100 on data sets of 483 and 4,953 training users, see
+    # docs/settings.md.
     "small": {
         "epochs": 60,
         "batch_size_train": 100,
@@ -54,11 +57,46 @@ PRESETS: dict[str, dict[str, Any]] = {
         "validation_step": 5,
     },
 }
-"""Values of flags that belong together, by the name that ``--preset`` gives them."""
+"""Values of flags, by the name of the preset; a flag that is given takes precedence."""
+
+
+_INTERVAL = re.compile(r"(?P<minutes>\d{1,9}(\.\d+)?)m|(?P<epochs>\d{1,9})e?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Interval between checkpoints in epochs or in minutes; the other attribute is None."""
+
+    epochs: int | None = None
+    minutes: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Interval:
+        """Parse minutes (``10m``) or epochs (``5e`` or ``5``).
+
+        Raises:
+            ValueError: the text is not an interval, or the interval is zero.
+        """
+        match = _INTERVAL.fullmatch(text)
+        if match and match["epochs"] and int(match["epochs"]):
+            return cls(epochs=int(match["epochs"]))
+        if match and match["minutes"] and float(match["minutes"]):
+            return cls(minutes=float(match["minutes"]))
+        raise ValueError(
+            f"{text!r} is not a positive interval in minutes (10m) or epochs (5e or 5)"
+        )
+
+    def epochs_are_over(self, epoch: int) -> bool:
+        """Return whether an interval ends after this epoch, counted from 1."""
+        return self.epochs is not None and epoch % self.epochs == 0
+
+    def minutes_are_over(self, seconds: float) -> bool:
+        """Return whether so many seconds are an interval or more."""
+        return self.minutes is not None and seconds >= 60 * self.minutes
 
 
 def _preset_text(name: str) -> str:
-    """A preset as one would type it."""
+    """Return the flags that a preset stands for."""
     return " ".join(f"--{option} {value}" for option, value in PRESETS[name].items())
 
 
@@ -67,7 +105,7 @@ class Config:
     """Settings of one run.
 
     Raises:
-        UserError: values out of range or flags that contradict each other, all named at once.
+        UserError: values are out of range or flags contradict each other; names all of them.
     """
 
     train: bool = flag(MODES, False, "train the model")
@@ -76,11 +114,13 @@ class Config:
     recommend: Path | Literal[True] | None = flag(
         MODES,
         None,
-        "recommend items to the users of this file of histories, which has the columns of the "
-        "ratings file (given without a file: to all prepared users)",
+        "recommend items to the users in this file of histories, which has the columns of the "
+        "ratings file (without a file: to all prepared users)",
         bare=True,
     )
-    similar_items: str | None = flag(MODES, None, "list the items nearest to the one with this id")
+    similar_items: str | None = flag(
+        MODES, None, "list the items most similar to the one with this id"
+    )
     export: Path | None = flag(
         MODES,
         None,
@@ -90,7 +130,7 @@ class Config:
     data_dir: Path = flag(DATA, Path("/data"), "folder that holds the prepared data sets")
     dataset: str = flag(DATA, "ml-20m", "name of the prepared data set")
     checkpoint_dir: Path | None = flag(
-        DATA, None, "folder for checkpoints (none: the trained model is not kept)"
+        DATA, None, "folder for checkpoints (none: the trained model is discarded)"
     )
     results_dir: Path | None = flag(
         DATA,
@@ -99,125 +139,174 @@ class Config:
         "(none: not written)",
     )
     tensorboard_dir: Path | None = flag(
-        DATA, None, "folder for TensorBoard's summaries of each epoch (none: not written)"
+        DATA,
+        None,
+        "folder for TensorBoard summaries of each epoch (none: not written)",
+        needs=("train",),
     )
     log_path: Path = flag(DATA, Path("./vae_cf.log"), "file for the JSON log lines")
     output: Path | None = flag(
-        DATA, None, "file for the recommendations: .csv, .tsv, .csv.gz, .tsv.gz or .parquet"
+        DATA,
+        None,
+        "file for the recommendations: .csv, .tsv, .csv.gz, .tsv.gz or .parquet",
+        needs=("recommend",),
     )
     item_names: Path | None = flag(
-        DATA, None, "CSV file with titles of items, beside the ratings file's column of items"
+        DATA,
+        None,
+        "CSV file of item titles, with the item column of the ratings file",
+        needs=_TITLE_MODES,
     )
-    title_col: str = flag(DATA, "title", "column of titles in --item_names")
+    title_col: str = flag(DATA, "title", "column of titles in --item_names", needs=("item_names",))
 
     resume: str = flag(
         CHECKPOINTS,
         "auto",
-        "auto: train on from the newest checkpoint, if any; never: refuse a folder in use; "
-        "must: refuse an empty one; or the path of the checkpoint to train on from",
+        "auto: resume the latest checkpoint if there is one; never: fail if there is one; "
+        "must: fail if there is none; or the path of the checkpoint to resume from",
+        needs=("train",),
     )
     restart: bool = flag(
-        CHECKPOINTS, False, "start over; the folder's checkpoints move to replaced-1 inside it"
+        CHECKPOINTS,
+        False,
+        "start over; existing checkpoints are moved to the subfolder replaced-1",
+        needs=("train",),
     )
     save_every: str = flag(
         CHECKPOINTS,
         "10m",
-        "time between checkpoints, beside those of the best validations and of the end: in minutes "
-        "(10m) or epochs (5e or 5)",
+        "interval between checkpoints in minutes (10m) or epochs (5e or 5); the best and the final "
+        "ones are saved in any case",
+        needs=("train",),
     )
     keep_checkpoints: int = flag(
-        CHECKPOINTS, 2, "newest checkpoints to keep, beside the best one", low=1
+        CHECKPOINTS,
+        2,
+        "latest checkpoints to keep, besides the best one",
+        ge=1,
+        needs=("train",),
     )
     checkpoint: str = flag(
         CHECKPOINTS,
         "best",
-        "what to test and benchmark: the best by validation NDCG@100, or the latest",
+        "checkpoint to use after training: the best by validation NDCG@100, or the latest",
         choices=("best", "latest"),
+        needs=(*_MODEL_MODES, "inference_benchmark"),
     )
 
-    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", low=1, high=_MOST_UNITS)
-    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", low=1, high=_MOST_UNITS)
+    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
+    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
     activation: str = flag(
         MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
     )
     dropout: float = flag(
-        MODEL, 0.5, "share of a user's items dropped from the input", low=0, below=1
+        MODEL,
+        0.5,
+        "fraction of a user's items dropped from the input",
+        ge=0,
+        lt=1,
+        affects="training",
     )
     total_anneal_steps: int = flag(
-        MODEL, 15000, "steps in which the KL term's weight would rise from 0 to 1", low=1
+        MODEL,
+        15000,
+        "steps in which the weight of the KL term would rise from 0 to 1",
+        ge=1,
+        affects="training",
     )
-    anneal_cap: float = flag(MODEL, 0.1, "largest weight of the KL term", low=0)
-    lam: float = flag(MODEL, 0.0, "weight of the L2 penalty on the kernels", low=0)
+    anneal_cap: float = flag(MODEL, 0.1, "maximum weight of the KL term", ge=0, affects="training")
+    lam: float = flag(
+        MODEL, 0.0, "weight of the L2 penalty on the kernels", ge=0, affects="training"
+    )
 
     preset: str | None = flag(
         OPTIMISATION,
         None,
-        "fill in flags that are not given; "
+        "defaults for flags that are not given; "
         f"liang, the paper's settings for MovieLens-20M: {_preset_text('liang')}; "
         f"small, for fewer than 10,000 users: {_preset_text('small')}",
         choices=tuple(PRESETS),
     )
-    epochs: int = flag(OPTIMISATION, 400, "epochs to train", low=1)
+    epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)
     batch_size_train: int = flag(
-        OPTIMISATION, 24576, "users in a global training batch (all workers together)", low=1
+        OPTIMISATION,
+        24576,
+        "users per training batch, over all workers",
+        ge=1,
+        affects="order",
     )
-    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", low=0)
-    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", low=0, below=1)
-    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", low=0, below=1)
-    validation_step: int = flag(OPTIMISATION, 50, "epochs between two validations", low=1)
+    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", ge=0, affects="training")
+    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", ge=0, lt=1, affects="training")
+    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", ge=0, lt=1, affects="training")
+    validation_step: int = flag(
+        OPTIMISATION, 50, "epochs between validations", ge=1, affects="training"
+    )
     early_stop: int = flag(
         OPTIMISATION,
         0,
-        "validations without a better NDCG@100 to stop after (0: never)",
-        low=0,
+        "stop after this many validations without improvement in NDCG@100 (0: never)",
+        ge=0,
+        needs=("train",),
     )
     warm_up_epochs: int = flag(
-        OPTIMISATION, 5, "first epochs to leave out of the mean throughput", low=0
+        OPTIMISATION, 5, "first epochs to exclude from the mean throughput", ge=0
     )
 
     batch_size_validation: int = flag(
-        EVALUATION, 10000, "users in a batch of validation and testing", low=1
+        EVALUATION, 10000, "users per batch in validation and test", ge=1
     )
     inference_batch_sizes: str = flag(
-        EVALUATION, "1", "users of a query in the inference benchmark, e.g. 1,64,512"
+        EVALUATION,
+        "1",
+        "users per query in the inference benchmark, e.g. 1,64,512",
+        needs=("inference_benchmark",),
     )
-    top_results: int = flag(EVALUATION, 100, "items to recommend to a user", low=1)
+    top_results: int = flag(EVALUATION, 100, "items to recommend per user", ge=1)
     export_dtype: str = flag(
         EVALUATION,
         "float32",
-        "type of the exported model's last layer; bfloat16 halves it",
+        "type of the exported model's last layer; bfloat16 halves its size",
         choices=("float32", "bfloat16"),
+        needs=("export",),
     )
 
     amp: bool = flag(
-        EXECUTION, False, "train and benchmark in float16 on GPUs, in bfloat16 on CPUs that have it"
+        EXECUTION,
+        False,
+        "train and benchmark in float16 on GPUs, in bfloat16 on CPUs that have it",
+        affects="training",
     )
-    no_tf32: bool = flag(EXECUTION, False, "keep GPUs from rounding float32 matmuls to TF32")
-    fp16_allreduce: bool = flag(EXECUTION, False, "send gradients between workers as float16")
-    xla: bool = flag(EXECUTION, False, "compile the graph with XLA")
-    trace: bool = flag(EXECUTION, False, "save a timeline of one step for chrome://tracing")
-    seed: int = flag(EXECUTION, 0, "seed of everything random", low=0, high=2**31 - 1)
+    no_tf32: bool = flag(
+        EXECUTION, False, "keep GPUs from rounding float32 matmuls to TF32", affects="training"
+    )
+    fp16_allreduce: bool = flag(
+        EXECUTION, False, "send gradients between workers as float16", affects="training"
+    )
+    xla: bool = flag(EXECUTION, False, "compile the graph with XLA", affects="training")
+    trace: bool = flag(
+        EXECUTION,
+        False,
+        "save a timeline of one step for chrome://tracing",
+        needs=("train", "inference_benchmark"),
+    )
+    seed: int = flag(
+        EXECUTION, 0, "seed of all random numbers", ge=0, le=2**31 - 1, affects="order"
+    )
 
     @property
     def modes_of_a_model(self) -> list[str]:
-        """The flags given that need a trained model; the benchmark does with random weights."""
-        given = {
-            "--test": self.test,
-            "--recommend": self.recommend is not None,
-            "--similar_items": self.similar_items is not None,
-            "--export": self.export is not None,
-        }
-        return [mode for mode, asked in given.items() if asked]
+        """The given flags that need a trained model."""
+        return [f"--{mode}" for mode in _MODEL_MODES if getattr(self, mode) not in (None, False)]
 
     @property
     def loads_a_model(self) -> bool:
-        """Whether weights are read from a checkpoint to test or use them."""
+        """Whether a checkpoint is loaded for testing or inference."""
         used = bool(self.modes_of_a_model) or self.inference_benchmark
         return self.checkpoint_dir is not None and used
 
     @property
     def benchmark_batch_sizes(self) -> tuple[int, ...]:
-        """``inference_batch_sizes`` as numbers."""
+        """``inference_batch_sizes`` as integers."""
         return tuple(int(size) for size in self.inference_batch_sizes.split(","))
 
     @property
@@ -225,105 +314,89 @@ class Config:
         """``save_every`` as an interval."""
         return Interval.parse(self.save_every)
 
-    def trace_path(self, what: str) -> Path:
-        """Where ``--trace`` puts the timeline of ``what``."""
-        return (self.results_dir or Path()) / f"timeline_{what}.json"
+    def trace_path(self, mode: str) -> Path:
+        """Return the file of the timeline of a mode: ``"train"`` or ``"inference"``."""
+        return (self.results_dir or Path()) / f"timeline_{mode}.json"
 
     @property
     def trace_paths(self) -> list[Path]:
-        """The timelines that ``--trace`` asks for."""
-        traced = {"train": self.train, "inference": self.inference_benchmark}
-        return [self.trace_path(what) for what, asked in traced.items() if self.trace and asked]
+        """The timelines that the run writes."""
+        modes = {"train": self.train, "inference": self.inference_benchmark}
+        return [self.trace_path(mode) for mode, runs in modes.items() if self.trace and runs]
 
     def __post_init__(self) -> None:
-        problems = [*out_of_range(self), *self._contradictions()]
+        problems = [*out_of_range(self), *without_effect(self), *self._contradictions()]
         if problems:
             raise UserError("; ".join(problems) + ".")
 
     def _contradictions(self) -> Iterator[str]:
         if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", self.inference_batch_sizes):
             yield (
-                f"--inference_batch_sizes {self.inference_batch_sizes!r} is no list of numbers, "
-                "give e.g. 1,64,512"
+                f"--inference_batch_sizes: {self.inference_batch_sizes!r} is not a comma-separated "
+                "list of integers, e.g. 1,64,512"
             )
         if not (self.train or self.inference_benchmark or self.modes_of_a_model):
             yield (
-                "nothing to do, give --train, --test, --inference_benchmark, --recommend, "
-                "--similar_items or --export"
+                "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
+                "--recommend, --similar_items and --export"
             )
         if self.modes_of_a_model and not self.train and self.checkpoint_dir is None:
-            yield (
-                f"{self.modes_of_a_model[0]} needs a trained model, give --checkpoint_dir or add "
-                "--train"
-            )
-        if self.early_stop and not self.train:
-            yield "--early_stop is for training, add --train"
-        if self.trace and not (self.train or self.inference_benchmark):
-            yield "--trace is for training and the benchmark, add --train or --inference_benchmark"
-        yield from self._contradictions_of_recommending()
-        yield from self._contradictions_of_exporting()
-        yield from self._contradictions_of_resumption()
+            mode = self.modes_of_a_model[0]
+            yield f"{mode} needs a trained model; pass --checkpoint_dir or --train"
+        yield from self._contradictions_of_files()
+        yield from self._contradictions_of_checkpoints()
 
-    def _contradictions_of_recommending(self) -> Iterator[str]:
-        if (self.recommend is None) != (self.output is None):
-            given, missing = (
-                ("--recommend", "--output") if self.output is None else ("--output", "--recommend")
-            )
-            yield f"{given} needs {missing} as well"
-        users_of_titles = (self.recommend, self.similar_items, self.export)
-        if self.item_names is not None and all(mode is None for mode in users_of_titles):
-            yield "--item_names is for --recommend, --similar_items and --export, give one of them"
+    def _contradictions_of_files(self) -> Iterator[str]:
+        if self.recommend is not None and self.output is None:
+            yield "--recommend needs --output"
         if self.output is not None and not self.output.name.endswith(OUTPUT_SUFFIXES):
-            yield f"--output {self.output}: the name should end in {', '.join(OUTPUT_SUFFIXES)}"
+            yield f"--output {self.output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}"
         for name in ("recommend", "item_names"):
             path = getattr(self, name)
             if self.output is not None and isinstance(path, Path) and _same(self.output, path):
-                yield f"--output {self.output}: would replace the file of --{name}, name another"
-        if self.export is not None and re.search(r"[\[\\]", str(self.export.absolute())):
-            yield (
-                f"--export {self.export.absolute()}: TensorFlow takes '[' and '\\' in a path for a "
-                "pattern and could not load the model from there; name another folder"
-            )
-
-    def _contradictions_of_exporting(self) -> Iterator[str]:
-        """The folder appears as a whole, at the end: nothing else may have been written there."""
+                yield f"--output {self.output}: would overwrite the file of --{name}; name another"
         if self.export is None:
             return
+        if re.search(r"[\[\\]", str(self.export.absolute())):
+            yield (
+                f"--export {self.export.absolute()}: TensorFlow reads '[' and '\\' in a path as a "
+                "pattern and could not load the model; name another folder"
+            )
+        # The folder is created as a whole, at the end: no other file can be written to it before.
         folder = os.path.realpath(self.export)
         for name in ("checkpoint_dir", "results_dir", "tensorboard_dir", "log_path", "output"):
             path = getattr(self, name)
             if path is not None and Path(os.path.realpath(path)).is_relative_to(folder):
-                yield f"--export {self.export}: --{name} {path} lies there, name another folder"
+                yield f"--export {self.export}: contains --{name} {path}; name another folder"
 
-    def _contradictions_of_resumption(self) -> Iterator[str]:
+    def _contradictions_of_checkpoints(self) -> Iterator[str]:
         try:
             Interval.parse(self.save_every)
         except ValueError as error:
-            yield f"--save_every {error}, give minutes (10m) or epochs (5e or 5)"
-        if self.checkpoint == "latest" and self.checkpoint_dir is None:
-            yield "--checkpoint latest needs a folder of checkpoints, give --checkpoint_dir"
-        asked = [
-            *([f"--resume {self.resume}"] if self.resume != "auto" else []),
-            *(["--restart"] if self.restart else []),
-        ]
-        if len(asked) > 1:
-            yield f"{asked[0]} and --restart contradict each other, give one of them"
-        if asked and not self.train:
-            yield f"{asked[0]} is for training, add --train"
-        if asked and self.checkpoint_dir is None:
-            yield f"{asked[0]} needs a folder of checkpoints, give --checkpoint_dir"
+            yield f"--save_every: {error}"
+        if self.resume != "auto" and self.restart:
+            yield f"--resume {self.resume} and --restart are mutually exclusive"
+        if self.checkpoint_dir is None:
+            given = {
+                f"--resume {self.resume}": self.resume != "auto",
+                "--restart": self.restart,
+                "--checkpoint latest": self.checkpoint == "latest",
+            }
+            for name in (name for name, is_given in given.items() if is_given):
+                yield f"{name} needs --checkpoint_dir"
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file."""
+    """Return whether two paths name the same file."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> Config:
-    """The configuration that the command line asks for.
+    """Return the configuration of a command line, by default that of this process.
 
     Raises:
-        UserError: an unknown flag, a value of the wrong type or out of range, a contradiction.
+        UserError: a flag is unknown, a value has the wrong type or is out of range, or flags
+            contradict each other.
     """
     return parse(
         Config,

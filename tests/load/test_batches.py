@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from vae.load import TrainingBatches, prefetch
+from vae.load.batches import TrainingBatches, prefetch
 
 SEARCH = settings(max_examples=50, deadline=None)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -53,7 +53,7 @@ def plain(batch):
     return (
         batch.items.tolist(),
         batch.counts.tolist(),
-        batch.kept.tolist(),
+        batch.keep_mask.tolist(),
         batch.first_user,
         batch.global_users,
         batch.step,
@@ -84,10 +84,10 @@ def test_batches_have_the_types_and_numbers_that_they_promise(train, size, seed,
     for place, batch in enumerate(batches.epoch(number)):
         assert batch.items.dtype == np.int64
         assert batch.counts.dtype == np.int32
-        assert batch.kept.dtype == bool
-        assert len(batch.items) == len(batch.kept) == batch.counts.sum()
+        assert batch.keep_mask.dtype == bool
+        assert len(batch.items) == len(batch.keep_mask) == batch.counts.sum()
         assert batch.first_user == 0
-        assert batch.global_users == len(batch.counts) <= batches.largest_share
+        assert batch.global_users == len(batch.counts) <= batches.max_shard_users
         assert batch.step == number * batches.steps_per_epoch + place
 
 
@@ -98,7 +98,7 @@ def test_a_batch_larger_than_the_data_set_is_the_data_set(size):
     (batch,) = batches.epoch(3)
     assert sorted(batch.items.tolist()) == [0, 1, 2, 3, 4]
     assert batch.counts.tolist() == [1] * 5
-    assert (batches.steps_per_epoch, batches.largest_share, batch.step) == (1, 5, 3)
+    assert (batches.steps_per_epoch, batches.max_shard_users, batch.step) == (1, 5, 3)
 
 
 @SEARCH
@@ -108,12 +108,12 @@ def test_the_workers_shares_in_order_are_the_single_workers_batch(
 ):
     whole = TrainingBatches(train, size, seed, dropout).epoch(2)
     parts = [TrainingBatches(train, size, seed, dropout, rank, workers) for rank in range(workers)]
-    largest = [part.largest_share for part in parts]
+    largest = [part.max_shard_users for part in parts]
     assert len(set(largest)) == 1
     for batch, *shares in zip(whole, *(part.epoch(2) for part in parts), strict=True):
         assert np.concatenate([s.items for s in shares]).tolist() == batch.items.tolist()
         assert np.concatenate([s.counts for s in shares]).tolist() == batch.counts.tolist()
-        assert np.concatenate([s.kept for s in shares]).tolist() == batch.kept.tolist()
+        assert np.concatenate([s.keep_mask for s in shares]).tolist() == batch.keep_mask.tolist()
         users = [len(share.counts) for share in shares]
         assert [share.first_user for share in shares] == [sum(users[:r]) for r in range(workers)]
         assert {share.global_users for share in shares} == {batch.global_users}
@@ -132,7 +132,7 @@ def test_a_worker_without_users_still_gets_its_empty_share():
     empty = next(batch for share in shares for batch in share if not len(batch.counts))
     assert (empty.items.dtype, empty.items.shape) == (np.int64, (0,))
     assert (empty.counts.dtype, empty.counts.shape) == (np.int32, (0,))
-    assert (empty.kept.dtype, empty.kept.shape) == (bool, (0,))
+    assert (empty.keep_mask.dtype, empty.keep_mask.shape) == (bool, (0,))
 
 
 @SEARCH
@@ -161,7 +161,7 @@ def test_every_epoch_and_every_seed_has_its_own_order_and_its_own_dropout():
     for seed, number in cases:
         (batch,) = TrainingBatches(train, 200, seed, 0.5).epoch(number)
         orders.add(tuple(batch.items.tolist()))
-        dropped.add(tuple(batch.kept.tolist()))
+        dropped.add(tuple(batch.keep_mask.tolist()))
     assert len(orders) == len(dropped) == len(cases)
 
 
@@ -171,7 +171,7 @@ def test_the_batch_size_changes_neither_the_order_nor_the_dropout(train, seed, s
     def joined(size):
         batches = list(TrainingBatches(train, size, seed, 0.5).epoch(1))
         items = np.concatenate([batch.items for batch in batches]).tolist()
-        return items, np.concatenate([batch.kept for batch in batches]).tolist()
+        return items, np.concatenate([batch.keep_mask for batch in batches]).tolist()
 
     assert joined(size) == joined(other)
 
@@ -181,9 +181,9 @@ def test_dropout_drops_its_share_of_the_items(dropout):
     train = csr_matrix(np.ones((200, 500), np.uint8))
     (batch,) = TrainingBatches(train, 200, 7, dropout).epoch(0)
     # 100,000 coins: the share has a standard deviation of 0.0016 at most.
-    assert abs((1 - batch.kept.mean()) - dropout) < 0.01
+    assert abs((1 - batch.keep_mask.mean()) - dropout) < 0.01
     if dropout == 0:
-        assert batch.kept.all()
+        assert batch.keep_mask.all()
 
 
 @SEARCH

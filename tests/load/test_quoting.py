@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import csv_file, open_dataset, quotes
+from vae.load import csv_file, quotes
 from vae.load.columns import Columns
-from vae.load.histories import read_histories
+from vae.load.config import parse_flags as parse_options
+from vae.load.fold_in import read_histories
 from vae.load.prepare import prepare
 from vae.load.ratings import read_ratings
-from vae.load.store import prepared_folder, read_manifest
-from vae.prepare_config import parse_options
+from vae.load.store import open_dataset, prepared_folder, read_manifest
 from vae.recommend.titles import read_titles
 
 COLUMNS = Columns("user", "item")
@@ -46,7 +46,7 @@ def plays(count):
 
 
 def read(path, columns=COLUMNS):
-    """The raw (user, item) pairs, in order."""
+    """The interactions as raw ids, in order."""
     ratings = read_ratings([path], columns, 0)
     users = ratings.users.values[ratings.users.codes].tolist()
     items = ratings.items.values[ratings.items.codes].tolist()
@@ -181,7 +181,7 @@ def test_without_quoting_names_in_the_header_keep_their_quotes(write):
 def test_without_quoting_a_separator_inside_quotes_is_refused(write):
     sentence = problem(write(['u\ti\t"a\tb"']), UNQUOTED)
     assert sentence.startswith("row 2: 4 columns where the header has 3; ")
-    assert "go without --quoting none" in sentence
+    assert "drop --quoting none" in sentence
 
 
 ITEMS = ['"Heroes"', "Heroes", '"open', "Low", "Lodger", 'Blackstar 12"']
@@ -212,11 +212,9 @@ def test_the_prepared_data_keep_how_their_file_quotes(prepared, tmp_path):
     assert said[0] == "180 rows read, 180 kept."
     assert set(dataset.item_ids) == set(ITEMS)
     assert dataset.columns.quoting == "none"
-    assert read_manifest(prepared_folder(tmp_path, "plays"))["parameters"]["quoting"] == "none"
+    assert read_manifest(prepared_folder(tmp_path, "plays")).provenance.flags["quoting"] == "none"
     quoted, said = prepared_from(tmp_path, ['"Heroes"', *"abcde"])
-    assert (
-        said[0] == "Preparing again: quoting is 'minimal' and was 'none'; " + said[0].split("; ")[1]
-    )
+    assert said[0].startswith("Preparing again: --quoting changed from 'none' to 'minimal'; ")
     assert "Heroes" in quoted.item_ids
 
 
@@ -244,7 +242,7 @@ def test_histories_are_read_as_the_ratings_were(prepared, tmp_path):
 
 def titles(dataset, path):
     """The title of each item that has one."""
-    found = read_titles(path, "title", dataset).to_pylist()
+    found = read_titles(path, "title", dataset).fillna("").tolist()
     return {
         item: title for item, title in zip(dataset.item_ids.tolist(), found, strict=True) if title
     }

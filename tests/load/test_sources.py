@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from vae.errors import UserError
 from vae.load import csv_file, parquet_file, ratings
 from vae.load.columns import Columns
+from vae.load.config import PrepareConfig
 from vae.load.prepare import prepare
 from vae.load.ratings import read_ratings
 from vae.load.sources import column_names, ratings_files
 from vae.load.store import prepared_folder, read_manifest
-from vae.prepare_config import PrepareOptions
 
 COLUMNS = Columns("user", "item", "rating")
 HEADER = ["user", "item", "rating"]
@@ -45,8 +45,8 @@ def write_parquet(path, rows):
     pq.write_table(pa.table(arrays, names=HEADER), path, row_group_size=7)
 
 
-def pairs(files, threshold=4.0):
-    """The raw (user, item) pairs that count, in order."""
+def interactions(files, threshold=4.0):
+    """The interactions as raw ids, in order."""
     found = read_ratings(files, COLUMNS, threshold)
     users = found.users.values[found.users.codes].tolist()
     items = found.items.values[found.items.codes].tolist()
@@ -86,7 +86,7 @@ def test_a_folder_without_parts_is_refused(tmp_path):
 
 def test_a_missing_source_is_refused_whatever_is_beside_it(tmp_path):
     touch(tmp_path, "a.csv")
-    with pytest.raises(UserError, match=r"b\.csv: there is no such file"):
+    with pytest.raises(UserError, match=r"b\.csv: file not found\.$"):
         ratings_files([tmp_path / "a.csv", tmp_path / "b.csv"])
 
 
@@ -118,7 +118,7 @@ def test_a_part_that_is_no_regular_file_is_refused_and_not_left_out(tmp_path):
         ratings_files([tmp_path])
     (tmp_path / "part-2.csv").unlink()
     (tmp_path / "part-2.csv").symlink_to("gone.csv")
-    with pytest.raises(UserError, match=r"part-2\.csv: there is no such file; "):
+    with pytest.raises(UserError, match=r"part-2\.csv: file not found\.$"):
         ratings_files([tmp_path])
 
 
@@ -128,24 +128,24 @@ def test_files_of_all_formats_are_read_one_after_another(tmp_path):
     write_text(tmp_path / "3.csv.gz", [("a", "3", "5")])
     write_parquet(tmp_path / "4.parquet", [("c", "1", "4"), ("b", "9", "3")])
     files = ratings_files([tmp_path])
-    assert pairs(files) == [("a", 1), ("b", 2), ("a", 3), ("c", 1)]
+    assert interactions(files) == [("a", 1), ("b", 2), ("a", 3), ("c", 1)]
     assert [column_names(path) for path in files] == [HEADER] * 4
 
 
 def test_ids_are_numbers_if_all_of_a_column_over_all_files_are(tmp_path):
     write_parquet(tmp_path / "1.parquet", [("7", "10", "5")])
     write_text(tmp_path / "2.csv", [("x", "9", "5")])
-    assert pairs(ratings_files([tmp_path])) == [("7", 10), ("x", 9)]
+    assert interactions(ratings_files([tmp_path])) == [("7", 10), ("x", 9)]
 
 
 def test_a_part_without_rows_does_no_harm_but_one_part_needs_some(tmp_path):
     write_text(tmp_path / "1.csv", [])
     write_parquet(tmp_path / "2.parquet", [])
     with pytest.raises(UserError) as caught:
-        pairs(ratings_files([tmp_path / "1.csv"]))
-    assert str(caught.value) == f"{tmp_path / '1.csv'}: no rows."
+        interactions(ratings_files([tmp_path]))
+    assert str(caught.value) == f"{tmp_path / '1.csv'} and 1 more: no rows."
     write_text(tmp_path / "3.csv", [("1", "2", "5")])
-    assert pairs([tmp_path / "1.csv", tmp_path / "3.csv"]) == [(1, 2)]
+    assert interactions([tmp_path / "1.csv", tmp_path / "3.csv"]) == [(1, 2)]
 
 
 @pytest.mark.parametrize("name", ["2.csv", "2.parquet"])
@@ -156,7 +156,7 @@ def test_a_problem_names_its_file_column_and_row(tmp_path, name):
     )
     row = 3 if name == "2.csv" else 2  # a text file's first row is its header
     with pytest.raises(UserError) as caught:
-        pairs(ratings_files([tmp_path]))
+        interactions(ratings_files([tmp_path]))
     assert str(caught.value).startswith(
         f"{tmp_path / name}: column 'rating', row {row}: the value is missing"
     )
@@ -169,8 +169,8 @@ IDS = st.one_of(
 )
 
 
-def prepared_digest(data_dir, sources):
-    options = PrepareOptions(
+def prepared_fingerprint(data_dir, sources):
+    options = PrepareConfig(
         data_dir=data_dir,
         dataset="any",
         ratings=tuple(sources),
@@ -181,7 +181,7 @@ def prepared_digest(data_dir, sources):
         force=True,
     )
     prepare(options, lambda _: None)
-    return read_manifest(prepared_folder(data_dir, "any"))["digest"]
+    return read_manifest(prepared_folder(data_dir, "any")).fingerprint
 
 
 @settings(max_examples=25, deadline=None)
@@ -212,7 +212,7 @@ def test_the_prepared_data_do_not_depend_on_files_formats_and_blocks(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_file, "_BLOCK_BYTES", data.draw(st.integers(64, 1024)))
         patch.setattr(parquet_file, "_BLOCK_ROWS", data.draw(st.integers(1, 100)))
-        patch.setattr(ratings, "_LEAST_MERGED", data.draw(st.integers(1, 100)))
+        patch.setattr(ratings, "_MIN_MERGED", data.draw(st.integers(1, 100)))
         patch.setattr(ratings, "_PART", data.draw(st.integers(1, 100)))
-        split = prepared_digest(folder, [parts])
-    assert split == prepared_digest(folder, [folder / "whole.csv"])
+        split = prepared_fingerprint(folder, [parts])
+    assert split == prepared_fingerprint(folder, [folder / "whole.csv"])

@@ -10,10 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
+from vae.load.config import SplitOptions
 from vae.load.ratings import Ids, Ratings
-from vae.load.split import SplitOptions, split_ratings
+from vae.load.split import split_ratings
 
-PAIRS = st.lists(
+INTERACTIONS = st.lists(
     st.tuples(st.integers(0, 14), st.integers(0, 19)), min_size=30, max_size=150, unique=True
 )
 OPTIONS = st.builds(
@@ -52,8 +53,8 @@ def slow_filter(rows, options):
 
 
 def held_out(options, users):
-    asked = options.heldout_users
-    return int(asked * users) if asked < 1 else asked
+    requested = options.heldout_users
+    return int(requested * users) if requested < 1 else requested
 
 
 def split_or_reject(rows, options):
@@ -83,7 +84,7 @@ def parts(split):
     held = [
         (
             histories(part.fold_in, part.user_ids, split.item_ids),
-            histories(part.ranked, part.user_ids, split.item_ids),
+            histories(part.targets, part.user_ids, split.item_ids),
         )
         for part in (split.validation, split.test)
     ]
@@ -104,8 +105,8 @@ def same(one, other):
 
 
 @SEARCH
-@given(PAIRS, OPTIONS)
-def test_every_kept_user_is_in_one_set_and_the_sets_have_the_sizes_asked_for(rows, options):
+@given(INTERACTIONS, OPTIONS)
+def test_every_kept_user_is_in_one_set_and_the_sets_have_the_requested_sizes(rows, options):
     split, kept = split_or_reject(rows, options)
     train, (validation, _), (test, _) = parts(split)
     assert len(train) + len(validation) + len(test) == len(kept)
@@ -114,7 +115,7 @@ def test_every_kept_user_is_in_one_set_and_the_sets_have_the_sizes_asked_for(row
 
 
 @SEARCH
-@given(PAIRS, OPTIONS)
+@given(INTERACTIONS, OPTIONS)
 def test_training_users_keep_all_their_items_and_only_theirs_are_known(rows, options):
     split, kept = split_or_reject(rows, options)
     train, *_ = parts(split)
@@ -123,77 +124,79 @@ def test_training_users_keep_all_their_items_and_only_theirs_are_known(rows, opt
 
 
 @SEARCH
-@given(PAIRS, OPTIONS)
-def test_a_held_out_users_known_items_are_folded_in_or_ranked_and_never_both(rows, options):
+@given(INTERACTIONS, OPTIONS)
+def test_a_held_out_users_known_items_are_fold_in_items_or_targets_and_never_both(rows, options):
     split, kept = split_or_reject(rows, options)
     _, *held = parts(split)
     known = set(split.item_ids.tolist())
-    for fold_in, ranked in held:
+    for fold_in, targets in held:
         for user in fold_in:
-            assert not fold_in[user] & ranked[user]
-            assert fold_in[user] | ranked[user] == kept[user] & known
+            assert not fold_in[user] & targets[user]
+            assert fold_in[user] | targets[user] == kept[user] & known
 
 
 @SEARCH
-@given(PAIRS, OPTIONS)
-def test_a_fifth_is_ranked_rounded_down_and_nothing_of_fewer_than_five_items(rows, options):
+@given(INTERACTIONS, OPTIONS)
+def test_a_fifth_of_the_items_are_targets_rounded_down_and_none_of_fewer_than_five(rows, options):
     split, _ = split_or_reject(rows, options)
     _, *held = parts(split)
-    for fold_in, ranked in held:
+    for fold_in, targets in held:
         for user in fold_in:
-            items = len(fold_in[user]) + len(ranked[user])
+            items = len(fold_in[user]) + len(targets[user])
             expected = math.floor(options.test_proportion * items) if items >= 5 else 0
-            assert len(ranked[user]) == expected
+            assert len(targets[user]) == expected
 
 
 @pytest.mark.parametrize(
-    ("items", "ranked"), [(1, 0), (4, 0), (5, 1), (9, 1), (10, 2), (14, 2), (15, 3)]
+    ("items", "targets"), [(1, 0), (4, 0), (5, 1), (9, 1), (10, 2), (14, 2), (15, 3)]
 )
-def test_how_many_of_a_users_items_are_ranked(items, ranked):
+def test_how_many_of_a_users_items_are_targets(items, targets):
     rows = [(user, item) for user in range(9) for item in range(items)]
     split = split_ratings(ratings(rows), SplitOptions(min_items_per_user=1, heldout_users=2))
     for part in (split.validation, split.test):
-        assert part.ranked.sum(axis=1).ravel().tolist() == [[ranked, ranked]]
-        assert part.fold_in.sum(axis=1).ravel().tolist() == [[items - ranked] * 2]
+        assert part.targets.sum(axis=1).ravel().tolist() == [[targets, targets]]
+        assert part.fold_in.sum(axis=1).ravel().tolist() == [[items - targets] * 2]
 
 
 @SEARCH
-@given(PAIRS, OPTIONS)
+@given(INTERACTIONS, OPTIONS)
 def test_the_counts_add_up(rows, options):
     split, kept = split_or_reject(rows, options)
     counts = split.counts
     train, *held = parts(split)
-    held_pairs = sum(len(kept[user]) for fold_in, _ in held for user in fold_in)
-    known_pairs = 0
-    for name, (fold_in, ranked) in zip(("validation", "test"), held, strict=True):
-        assert counts[f"{name}_fold_in_pairs"] == sum(map(len, fold_in.values()))
-        assert counts[f"{name}_ranked_pairs"] == sum(map(len, ranked.values()))
-        nothing = sum(not items for items in ranked.values())
-        assert counts[f"{name}_users_with_nothing_to_rank"] == nothing
-        known_pairs += counts[f"{name}_fold_in_pairs"] + counts[f"{name}_ranked_pairs"]
+    held_interactions = sum(len(kept[user]) for fold_in, _ in held for user in fold_in)
+    known_interactions = 0
+    for name, (fold_in, targets) in zip(("validation", "test"), held, strict=True):
+        assert counts[f"{name}_fold_in_interactions"] == sum(map(len, fold_in.values()))
+        assert counts[f"{name}_target_interactions"] == sum(map(len, targets.values()))
+        nothing = sum(not items for items in targets.values())
+        assert counts[f"{name}_users_without_targets"] == nothing
+        known_interactions += (
+            counts[f"{name}_fold_in_interactions"] + counts[f"{name}_target_interactions"]
+        )
         assert counts["heldout_users"] == len(fold_in)
     assert counts["rows"] == len(rows) + 5
-    assert counts["kept_rows"] == counts["pairs"] == len(rows)
+    assert counts["interactions"] == counts["distinct_interactions"] == len(rows)
     assert counts["users"] == len(kept)
     assert counts["dropped_users"] == len({user for user, _ in rows}) - len(kept)
     takers = [sum(item == other for _, other in rows) for item in {item for _, item in rows}]
     assert counts["dropped_items"] == sum(n < options.min_users_per_item for n in takers)
     assert counts["items"] == len(split.item_ids)
     assert counts["train_users"] == len(train)
-    assert counts["train_pairs"] == sum(map(len, train.values()))
-    assert counts["heldout_pairs_unseen_in_training"] == held_pairs - known_pairs
+    assert counts["train_interactions"] == sum(map(len, train.values()))
+    assert counts["heldout_interactions_dropped"] == held_interactions - known_interactions
     assert all(type(count) is int for count in counts.values())
 
 
 @SEARCH
-@given(PAIRS, OPTIONS, st.data())
+@given(INTERACTIONS, OPTIONS, st.data())
 def test_neither_the_order_of_rows_nor_duplicates_matter(rows, options, data):
     split, _ = split_or_reject(rows, options)
     again = rows + data.draw(st.lists(st.sampled_from(rows), max_size=20))
     other = split_ratings(ratings(data.draw(st.permutations(again))), options)
     assert same(split, other)
-    assert other.counts["kept_rows"] == len(again)
-    assert other.counts["pairs"] == len(rows)
+    assert other.counts["interactions"] == len(again)
+    assert other.counts["distinct_interactions"] == len(rows)
 
 
 def test_another_seed_splits_otherwise():
@@ -214,14 +217,14 @@ def test_items_are_filtered_before_users_and_only_once():
 
 
 @SEARCH
-@given(PAIRS, st.integers(1, 6), st.floats(1e-9, 0.999) | st.integers(1, 30).map(float))
-def test_too_few_users_are_reported_with_a_number_that_works(rows, least, asked):
+@given(INTERACTIONS, st.integers(1, 6), st.floats(1e-9, 0.999) | st.integers(1, 30).map(float))
+def test_too_few_users_are_reported_with_a_number_that_works(rows, least, requested):
     users = len(slow_filter(rows, SplitOptions(min_items_per_user=least)))
-    count = int(asked * users) if asked < 1 else int(asked)
+    count = int(requested * users) if requested < 1 else int(requested)
     assume(users >= 3 and (count < 1 or users <= 2 * count))
     with pytest.raises(UserError, match=f"^{users} users are left") as caught:
-        split_ratings(ratings(rows), SplitOptions(least, heldout_users=asked))
-    proposal = re.search(r"give --heldout_users (\d+)\.$", str(caught.value))
+        split_ratings(ratings(rows), SplitOptions(least, heldout_users=requested))
+    proposal = re.search(r"pass --heldout_users (\d+)\.$", str(caught.value))
     split = split_ratings(ratings(rows), SplitOptions(least, heldout_users=int(proposal[1])))
     assert split.counts["heldout_users"] == int(proposal[1])
 
@@ -239,12 +242,12 @@ def test_filtering_every_item_away_is_reported():
         split_ratings(ratings(rows), SplitOptions(min_users_per_item=2))
 
 
-def test_what_is_ranked_is_chosen_at_random_for_each_user():
+def test_targets_are_chosen_at_random_for_each_user():
     rows = [(user, item) for user in range(500) for item in range(10)]
     split = split_ratings(ratings(rows), SplitOptions(heldout_users=200))
     for part in (split.validation, split.test):
         # 200 users rank 2 of 10 items: 40 an item with a standard deviation of 5.7.
-        times = part.ranked.sum(axis=0).ravel()
+        times = part.targets.sum(axis=0).ravel()
         assert times.min() > 10
         assert times.max() < 70
-        assert len({tuple(row) for row in part.ranked.toarray().tolist()}) > 30
+        assert len({tuple(row) for row in part.targets.toarray().tolist()}) > 30

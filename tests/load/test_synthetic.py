@@ -9,8 +9,8 @@ import pytest
 
 from vae.errors import UserError
 from vae.load import synthetic
+from vae.load.config import SCALES
 from vae.load.synthetic import POPULATIONS, Population, generate
-from vae.prepare_config import SCALES
 
 SMALL = Population(300, 90, 6, 20, 5, 2, 0.8, 5, 1.0)
 

@@ -1,4 +1,4 @@
-"""NDCG and recall against slow and obvious references, and in the cases that go wrong."""
+"""NDCG and recall against slow references, and in edge cases."""
 
 import math
 
@@ -8,21 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from vae.metrics import Moments, liang_metrics, ndcg, recall
+from vae.metrics.aggregate import Moments
+from vae.metrics.ranking import ndcg, recall, score
 
 
-def slow_ndcg(ranking: list[int], relevant: set[int], k: int) -> float:
-    if not relevant:
+def slow_ndcg(ranking: list[int], targets: set[int], k: int) -> float:
+    if not targets:
         return math.nan
-    gain = sum(1 / math.log2(r + 2) for r, item in enumerate(ranking[:k]) if item in relevant)
-    ideal = sum(1 / math.log2(r + 2) for r in range(min(k, len(relevant))))
+    gain = sum(1 / math.log2(r + 2) for r, item in enumerate(ranking[:k]) if item in targets)
+    ideal = sum(1 / math.log2(r + 2) for r in range(min(k, len(targets))))
     return gain / ideal
 
 
-def slow_recall(ranking: list[int], relevant: set[int], k: int) -> float:
-    if not relevant:
+def slow_recall(ranking: list[int], targets: set[int], k: int) -> float:
+    if not targets:
         return math.nan
-    return len(relevant & set(ranking[:k])) / min(k, len(relevant))
+    return len(targets & set(ranking[:k])) / min(k, len(targets))
 
 
 def matrix(rows: list[set[int]], items: int) -> csr_matrix:
@@ -34,35 +35,35 @@ def matrix(rows: list[set[int]], items: int) -> csr_matrix:
 
 @st.composite
 def rankings(draw):
-    """A catalogue, rankings of it that may end early, and what each user should find."""
+    """Number of items, rankings of them that may end early, and the targets of each user."""
     items = draw(st.integers(1, 30))
     users = draw(st.integers(0, 8))
     depth = draw(st.integers(1, items))
-    ranked, relevant = [], []
+    ranked, targets = [], []
     for _ in range(users):
         order = draw(st.permutations(range(items)))[:depth]
         length = draw(st.integers(0, depth))
         ranked.append(order[:length] + [-1] * (depth - length))
-        relevant.append(draw(st.sets(st.integers(0, items - 1))))
-    return items, np.array(ranked, np.int32).reshape(users, depth), relevant
+        targets.append(draw(st.sets(st.integers(0, items - 1))))
+    return items, np.array(ranked, np.int32).reshape(users, depth), targets
 
 
 @given(rankings(), st.integers(1, 40))
 def test_metrics_equal_the_slow_reference(case, k):
-    items, ranking, relevant = case
+    items, ranking, targets = case
     lists = ranking.tolist()
-    found = matrix(relevant, items)
-    expected_ndcg = [slow_ndcg(r, s, k) for r, s in zip(lists, relevant, strict=True)]
-    expected_recall = [slow_recall(r, s, k) for r, s in zip(lists, relevant, strict=True)]
-    np.testing.assert_allclose(ndcg(ranking, found, k), expected_ndcg, rtol=1e-12)
-    np.testing.assert_allclose(recall(ranking, found, k), expected_recall, rtol=1e-12)
+    target_matrix = matrix(targets, items)
+    expected_ndcg = [slow_ndcg(r, s, k) for r, s in zip(lists, targets, strict=True)]
+    expected_recall = [slow_recall(r, s, k) for r, s in zip(lists, targets, strict=True)]
+    np.testing.assert_allclose(ndcg(ranking, target_matrix, k), expected_ndcg, rtol=1e-12)
+    np.testing.assert_allclose(recall(ranking, target_matrix, k), expected_recall, rtol=1e-12)
 
 
 def test_a_perfect_ranking_scores_one_even_when_it_is_short():
     ranking = np.array([[3, 1, -1, -1]])
-    found = matrix([{1, 3}], 5)
-    assert ndcg(ranking, found, 4) == [1.0]
-    assert recall(ranking, found, 4) == [1.0]
+    target_matrix = matrix([{1, 3}], 5)
+    assert ndcg(ranking, target_matrix, 4) == [1.0]
+    assert recall(ranking, target_matrix, 4) == [1.0]
 
 
 def test_minus_one_is_never_a_hit_not_even_of_the_last_item():
@@ -70,7 +71,7 @@ def test_minus_one_is_never_a_hit_not_even_of_the_last_item():
     assert recall(ranking, matrix([{4}], 5), 2) == [0.0]
 
 
-def test_a_user_with_nothing_to_rank_is_left_out_and_counted_out():
+def test_a_user_without_targets_is_left_out_and_not_counted():
     ranking = np.array([[0, 1], [0, 1]])
     scores = recall(ranking, matrix([{0}, set()], 2), 2)
     assert math.isnan(scores[1])
@@ -78,17 +79,17 @@ def test_a_user_with_nothing_to_rank_is_left_out_and_counted_out():
 
 
 def test_a_ranking_shorter_than_the_cutoffs_is_refused():
-    with pytest.raises(ValueError, match="falsifies ndcg@100"):
-        liang_metrics(np.zeros((1, 50), int), matrix([{0}], 200))
+    with pytest.raises(ValueError, match="NDCG@100 needs rankings of at least 100 items, got 50"):
+        score(np.zeros((1, 50), int), matrix([{0}], 200))
 
 
 def test_a_catalogue_shorter_than_the_cutoffs_is_ranked_whole():
     ranking = np.array([[2, 0, 1]])
-    assert liang_metrics(ranking, matrix([{2}], 3))["ndcg@100"].mean == 1.0
+    assert score(ranking, matrix([{2}], 3))["ndcg@100"].mean == 1.0
 
 
 @given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=30), st.integers(0, 30))
-def test_moments_of_two_shares_add_up_to_those_of_all(scores, cut):
+def test_moments_of_two_shards_add_up_to_those_of_all(scores, cut):
     scores = np.array(scores, float)
     together = Moments.of(scores[:cut]) + Moments.of(scores[cut:])
     scored = scores[~np.isnan(scores)]

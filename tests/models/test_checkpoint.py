@@ -11,14 +11,14 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from vae.errors import UserError
-from vae.models import checkpoint, checkpoint_folder
-from vae.models.checkpoint_folder import CheckpointFolder
-from vae.models.run_state import RunState
+from vae.models import checkpoint, checkpoint_manager
+from vae.models.checkpoint_manager import CheckpointManager
+from vae.models.train_state import TrainState
 from vae.models.vae import VAE, Architecture
-from vae.utils.files import temporary_file
+from vae.utils.atomic import seal, temporary_file
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
-NEW = RunState.new(ARCHITECTURE, "digest", {"lr": 0.1})
+NEW = TrainState.new(ARCHITECTURE, "digest", {"lr": 0.1})
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def state_at(step, **fields):
     return dataclasses.replace(NEW, step=step, **fields)
 
 
-def save(folder, model, *steps, newest=2, **fields):
+def save(folder, model, *steps, keep=2, **fields):
     for step in steps:
-        folder.save(*model, state_at(step, **fields), newest)
+        folder.save(*model, state_at(step, **fields), keep)
 
 
 def test_state_and_weights_come_back_as_they_were(tmp_path, model):
     state = state_at(7, epoch=1, losses=[0.1, 1 / 3, 1e-300], best_ndcg=0.1 + 0.2, best_step=5)
-    folder = CheckpointFolder(tmp_path)
-    folder.save(*model, state, newest=1)
+    folder = CheckpointManager(tmp_path)
+    folder.save(*model, state, keep=1)
     assert checkpoint.verify(folder.at(7)) == state
     session, saver = model
     expected = session.run({v.op.name: v for v in tf.global_variables()})
@@ -55,7 +55,7 @@ def test_state_and_weights_come_back_as_they_were(tmp_path, model):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1, 2)
     save(folder, model, 3, 4, 5, 6, best_ndcg=0.5, best_step=2)
     assert folder.steps() == [2, 5, 6]
@@ -65,15 +65,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path, model):
 
 
 def test_before_any_validation_the_newest_is_the_best(tmp_path, model):
-    folder = CheckpointFolder(tmp_path / "none")
+    folder = CheckpointManager(tmp_path / "none")
     assert folder.best() is None
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1, 2)
     assert folder.best() == folder.at(2)
 
 
 def test_a_best_checkpoint_that_is_gone_is_an_error(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 3, best_ndcg=0.5, best_step=2)
     with pytest.raises(UserError, match="step-00000002: the best checkpoint is missing"):
         folder.best()
@@ -83,7 +83,7 @@ def test_only_folders_of_that_name_are_checkpoints(tmp_path):
     (tmp_path / "step-00000009").touch()
     for name in ("step-x", "step-1", ".writing-12", "replaced-1"):
         (tmp_path / name).mkdir()
-    assert CheckpointFolder(tmp_path).steps() == []
+    assert CheckpointManager(tmp_path).steps() == []
 
 
 class Crash(BaseException):
@@ -106,17 +106,17 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
         (model[1], "save"),
         (checkpoint, "sha256"),
         (checkpoint, "sync"),
-        (checkpoint_folder, "sync"),
-        (checkpoint_folder.shutil, "rmtree"),
+        (checkpoint_manager, "sync"),
+        (checkpoint_manager.shutil, "rmtree"),
         (Path, "mkdir"),
         (Path, "write_text"),
         (Path, "rename"),
     ):
         monkeypatch.setattr(owner, name, watched(name, getattr(owner, name)))
-    folder = CheckpointFolder(tmp_path)
-    save(folder, model, 1, newest=1)
+    folder = CheckpointManager(tmp_path)
+    save(folder, model, 1, keep=1)
     steps.clear()
-    save(folder, model, 2, newest=1)  # and remove the first
+    save(folder, model, 2, keep=1)  # and remove the first
     assert steps.count("rename") == 2
     seen = set()
     for place in range(1, len(steps) + 1):
@@ -124,27 +124,27 @@ def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(tmp_path, mo
         steps.clear()
         crash_at[:] = [place]
         with pytest.raises(Crash):
-            save(folder, model, step, newest=1)
+            save(folder, model, step, keep=1)
         crash_at.clear()
         newest = folder.latest()
         assert checkpoint.verify(newest).step in (step - 1, step)
         assert len(folder.steps()) <= 2
         seen.add(newest == folder.at(step))
         folder.prepare(1)
-        save(folder, model, step, newest=1)
+        save(folder, model, step, keep=1)
         assert [path.name for path in tmp_path.iterdir()] == [folder.at(step).name]
     assert seen == {False, True}
 
 
 def test_a_checkpoint_from_before_a_validation_is_brought_up_to_its_result(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     before = state_at(5, epoch=1).before_validation()
-    folder.save(*model, before, newest=2)
+    folder.save(*model, before, keep=2)
     assert checkpoint.verify(folder.at(5)).validation_is_due
     weights = checkpoint.read_weights(folder.at(5))
     model[0].run(tf.global_variables_initializer())
     after = before.after_validation(0.25)
-    folder.save(*model, after, newest=2)
+    folder.save(*model, after, keep=2)
     assert checkpoint.verify(folder.at(5)) == after
     assert not after.validation_is_due
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
@@ -153,7 +153,7 @@ def test_a_checkpoint_from_before_a_validation_is_brought_up_to_its_result(tmp_p
 
 
 def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1)
     for name in (".writing-12", ".removing-5", ".mine"):
         (tmp_path / name).mkdir()
@@ -167,21 +167,21 @@ def test_what_killed_runs_left_is_removed_and_the_rest_is_not(tmp_path, model):
 
 def test_without_room_for_a_checkpoint_training_does_not_begin(tmp_path):
     with pytest.raises(UserError, match="MiB are free and a checkpoint takes"):
-        CheckpointFolder(tmp_path).prepare(1 << 60)
+        CheckpointManager(tmp_path).prepare(1 << 60)
 
 
 def test_later_checkpoints_are_set_aside_whole(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     assert folder.set_aside(after=-1) is None
-    save(folder, model, 1, 2, 3, newest=9)
+    save(folder, model, 1, 2, 3, keep=9)
     assert folder.set_aside(after=1) == tmp_path / "replaced-1"
     assert folder.steps() == [1]
-    assert CheckpointFolder(tmp_path / "replaced-1").steps() == [2, 3]
+    assert CheckpointManager(tmp_path / "replaced-1").steps() == [2, 3]
     assert folder.set_aside(after=-1) == tmp_path / "replaced-2"
 
 
 def test_a_change_of_any_byte_is_noticed(tmp_path, model):
-    folder = CheckpointFolder(tmp_path)
+    folder = CheckpointManager(tmp_path)
     save(folder, model, 1)
     chance = random.Random(0)
     for path in sorted(folder.at(1).iterdir()):
@@ -215,8 +215,8 @@ def test_a_state_that_is_none_is_an_error(tmp_path, text):
 
 def test_another_format_version_is_named(tmp_path):
     document = {"format": checkpoint.FORMAT_VERSION + 1, "files": {}}
-    (tmp_path / "state.json").write_text(checkpoint._seal(document))
-    with pytest.raises(UserError, match="checkpoint format 2, this program reads 1"):
+    (tmp_path / "state.json").write_text(seal(document))
+    with pytest.raises(UserError, match="has checkpoint format 3 and this version reads 2"):
         checkpoint.read_state(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_another_model_and_other_data_are_named():
         UserError, match=r"hidden_dim is 3 there and 4 here.*other --checkpoint_dir"
     ):
         checkpoint.check_match("x", NEW, other, "digest")
-    with pytest.raises(UserError, match="its data have the digest"):
+    with pytest.raises(UserError, match="the dataset fingerprint is"):
         checkpoint.check_match("x", NEW, ARCHITECTURE, "another")
     checkpoint.check_match("x", NEW, ARCHITECTURE, "digest")
 
@@ -235,7 +235,7 @@ def test_a_state_counts_steps_epochs_and_validations():
     state = NEW.after_step(np.float32([3, 2, 1]), 0.5).after_step(np.float32([1, 1, 1]), 0.25)
     assert (state.step, state.epoch, state.batch) == (2, 0, 2)
     assert (state.losses, state.seconds) == ([4.0, 3.0, 2.0], 0.75)
-    assert state.position() == "step 2, after 0 epochs and 2 batches of the next"
+    assert state.position() == "step 2 (0 epochs completed, batch 2 of the next)"
     state = state.after_epoch()
     assert (state.step, state.epoch, state.batch, state.seconds) == (2, 1, 0, 0)
     assert state.losses == NEW.losses

@@ -5,8 +5,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from models.reference import log_softmax
 
-from vae.models.histories import Histories
 from vae.models.loss import kl_weight, multinomial_nll
+from vae.models.sparse_input import SparseBatch
 
 HIDDEN, ITEMS, COLUMNS = 5, 13, 16
 
@@ -24,7 +24,7 @@ def layer(rng):
 
 
 def build(hidden, kernel, bias, users, weight=1.0, **slices):
-    histories = Histories.of(
+    histories = SparseBatch.of(
         tf.constant(np.concatenate([np.array([], np.int64), *users])),
         tf.constant([len(items) for items in users], tf.int32),
     )
@@ -53,11 +53,11 @@ def reference(hidden, kernel, bias, users):
     return value, by_hidden, by_kernel, by_bias
 
 
-@pytest.mark.parametrize("slice_users", [100, 7, 3, 1])
-def test_value_and_gradients_equal_float64(slice_users):
+@pytest.mark.parametrize("chunk_users", [100, 7, 3, 1])
+def test_value_and_gradients_equal_float64(chunk_users):
     rng = np.random.default_rng(1)
     hidden, (kernel, bias), users = rng.normal(size=(7, HIDDEN)), layer(rng), random_users(rng, 7)
-    results = run(hidden, kernel, bias, users, slice_users=slice_users)
+    results = run(hidden, kernel, bias, users, chunk_users=chunk_users)
     for result, expected in zip(results, reference(hidden, kernel, bias, users), strict=True):
         np.testing.assert_allclose(result, expected, rtol=2e-5, atol=1e-5)
 

@@ -46,7 +46,7 @@ def test_a_model_is_refused_where_a_byte_is_missing(train, gpu, workers):
     sentence = str(caught.value)
     assert sentence.startswith("--hidden_dim 1048576 and --latent_dim 200: with 1,200 items")
     assert sentence.count(f"{needed / 1e9:.1f} GB") == 2
-    assert ("by 3 workers" in sentence) == (workers == 3)
+    assert ("for 3 workers" in sentence) == (workers == 3)
     assert sentence.endswith("lower --hidden_dim or --latent_dim.")
 
 

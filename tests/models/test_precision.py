@@ -6,33 +6,33 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from models.test_loss import HIDDEN, build, layer, random_users, reference
-from models.test_training_step import HIDDEN as STEP_HIDDEN
-from models.test_training_step import ITEMS as STEP_ITEMS
-from models.test_training_step import LATENT, USERS, training_matrix
+from models.test_train_step import HIDDEN as STEP_HIDDEN
+from models.test_train_step import ITEMS as STEP_ITEMS
+from models.test_train_step import LATENT, USERS, training_matrix
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Config
-from vae.load import TrainingBatches
-from vae.models.inference import Model, open_model
+from vae.load.batches import TrainingBatches
 from vae.models.precision import (
     FLOAT16_REWRITE,
     FLOAT32,
     LossScaling,
-    Overflows,
+    OverflowStreak,
     choose_precision,
 )
-from vae.models.training_step import TrainingStep
+from vae.models.train_step import TrainingStep
+from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.models.vae import VAE, Architecture
-from vae.utils.workers import SingleWorker
+from vae.utils.distributed import SingleWorker
 
 
-@pytest.mark.parametrize("slice_users", [100, 4])
-def test_bfloat16_stays_near_float64(slice_users):
+@pytest.mark.parametrize("chunk_users", [100, 4])
+def test_bfloat16_stays_near_float64(chunk_users):
     rng = np.random.default_rng(1)
     hidden, (kernel, bias), users = rng.normal(size=(9, HIDDEN)), layer(rng), random_users(rng, 9)
     with tf.Graph().as_default(), tf.Session() as session:
         value, inputs = build(
-            hidden, kernel, bias, users, dtype=tf.bfloat16, slice_users=slice_users
+            hidden, kernel, bias, users, dtype=tf.bfloat16, chunk_users=chunk_users
         )
         results = session.run([value, *tf.gradients(value, inputs)])
     for result, expected in zip(results, reference(hidden, kernel, bias, users), strict=True):
@@ -164,14 +164,17 @@ def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(mo
 def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrite(monkeypatch):
     # A machine that claims to have a GPU.
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
-    model = Model(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT))
+    model = TrainedModel(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT))
     config, workers = Config(train=True), SingleWorker("")
     tf.mixed_precision.enable_mixed_precision_graph_rewrite(tf.train.AdamOptimizer())
     found = []
     try:
         for amp in (False, True):
             precision = choose_precision(amp)
-            with open_model(config, workers, model, 5, USERS, precision) as (session, ranking):
+            with open_inference_session(config, workers, model, 5, USERS, precision) as (
+                session,
+                ranking,
+            ):
                 found.append(rewritten_types(session._config, ranking.items, monkeypatch))
     finally:
         tf.mixed_precision.disable_mixed_precision_graph_rewrite()
@@ -204,16 +207,16 @@ def test_a_checkpoint_holds_the_loss_scale_and_the_good_steps_since_it_changed(
 
 
 def test_overflows_in_a_row_are_counted_and_a_good_step_ends_them():
-    overflows = Overflows()
+    overflows = OverflowStreak()
     counts = []
-    for applied in (7, 8, 8, 8, 9, 10, 10):
-        overflows.add(applied)
-        counts.append(overflows.in_a_row)
+    for global_step_before in (7, 8, 8, 8, 9, 10, 10):
+        overflows.add(global_step_before)
+        counts.append(overflows.length)
     assert counts == [0, 0, 1, 2, 0, 0, 1]
 
 
 def test_a_processor_without_bfloat16_is_told_and_stays_in_float32(monkeypatch):
-    monkeypatch.setattr("vae.models.precision._cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr("vae.models.precision.cpu_info", lambda *names: "sse4_2 avx2")
     precision = choose_precision(amp=True)
     assert precision.dtype == tf.float32
     assert "no bfloat16 instructions" in precision.description

@@ -1,4 +1,4 @@
-"""The exported model, loaded where this package is not, answers as --recommend does."""
+"""The exported model, loaded without this package, returns the same items as --recommend."""
 
 import json
 import subprocess
@@ -8,15 +8,18 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
-from conftest import run_script
+from helpers import run_main, run_prepare
 
-from vae.load import open_dataset
+from vae.load.store import open_dataset
+
+# One model is exported for all.
+pytestmark = pytest.mark.xdist_group("export")
 
 ASK = """
-import importlib.util, json, sys
+import json, sys
+sys.modules["vae"] = None  # from here on, importing it fails
 import numpy as np
 import tensorflow as tf
-assert importlib.util.find_spec("vae") is None
 model = tf.saved_model.load(sys.argv[1])
 signature = model.signatures[sys.argv[2]]
 for histories in json.load(sys.stdin):
@@ -39,9 +42,9 @@ def ask(folder, signature, *batches, cwd):
     return [json.loads(line) for line in done.stdout.splitlines()[-len(batches) :]]
 
 
-def padded(histories, filler):
+def padded(histories, padding_value):
     longest = max(map(len, histories))
-    return [[*history, *[filler] * (longest - len(history))] for history in histories]
+    return [[*history, *[padding_value] * (longest - len(history))] for history in histories]
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +84,7 @@ def assert_same(answer, rows, users):
         np.testing.assert_allclose(score, expected.score, atol=1e-4)
 
 
-def test_it_answers_the_same_top_100_for_one_user_and_for_256(exported, histories, tmp_path):
+def test_it_returns_the_same_top_100_for_one_user_and_for_256(exported, histories, tmp_path):
     folder, rows = exported
     one, all_users = ask(
         folder, "serving_default", [histories[0]], padded(histories, -1), cwd=tmp_path
@@ -100,17 +103,18 @@ def test_repeated_and_unknown_items_change_nothing(exported, histories, tmp_path
     assert answer[2] == [len(histories[5])]
 
 
-def test_the_signature_of_columns_answers_in_columns(exported, histories, dataset, tmp_path):
+def test_the_columns_signature_takes_and_returns_item_indices(
+    exported, histories, dataset, tmp_path
+):
     folder, rows = exported
-    columns = [np.searchsorted(dataset.item_ids, histories[user]).tolist() for user in (0, 7)]
-    (answer,) = ask(folder, "columns", padded(columns, -1), cwd=tmp_path)
+    indices = [np.searchsorted(dataset.item_ids, histories[user]).tolist() for user in (0, 7)]
+    (answer,) = ask(folder, "columns", padded(indices, -1), cwd=tmp_path)
     ids = pd.read_csv(folder / "item_ids.csv").set_index("column").item_id
     assert_same(([ids[row].tolist() for row in answer[0]], *answer[1:]), rows, [0, 7])
 
 
-def test_the_signature_of_columns_converts_to_onnx_and_answers_the_same(
-    exported, dataset, tmp_path
-):
+@pytest.mark.slow
+def test_the_columns_signature_converts_to_onnx_and_returns_the_same(exported, dataset, tmp_path):
     folder, _ = exported
     convert = (
         "-m", "tf2onnx.convert", "--saved-model", folder, "--signature_def", "columns",
@@ -121,22 +125,22 @@ def test_the_signature_of_columns_converts_to_onnx_and_answers_the_same(
     )
     assert done.returncode == 0, done.stderr
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    columns = [row.indices.tolist() for row in dataset.test.fold_in[:256]]
-    columns[3] = [-1]
-    answers = session.run(["items", "scores"], {"histories": np.array(padded(columns, -1))})
-    (expected,) = ask(folder, "columns", padded(columns, -1), cwd=tmp_path)
+    indices = [row.indices.tolist() for row in dataset.test.fold_in[:256]]
+    indices[3] = [-1]
+    answers = session.run(["items", "scores"], {"histories": np.array(padded(indices, -1))})
+    (expected,) = ask(folder, "columns", padded(indices, -1), cwd=tmp_path)
     np.testing.assert_array_equal(answers[0], expected[0])
     np.testing.assert_allclose(answers[1], expected[1], atol=1e-4)
 
 
-def test_the_model_card_tells_data_flags_metrics_and_versions(exported, dataset):
+def test_the_model_card_has_data_flags_metrics_and_versions(exported, dataset):
     card = (exported[0] / "model_card.md").read_text()
     results = json.loads((exported[0].parent / "results/results.json").read_text())
-    for fact in (
-        dataset.digest, "| hidden_dim | 64 |", "| TensorFlow | 2.", "| checkpoint | ",
+    for entry in (
+        dataset.fingerprint, "| hidden_dim | 64 |", "| TensorFlow | 2.", "| checkpoint | ",
         f"| test_ndcg@100 | {results['test_ndcg@100']:.5f} |", "int64 item ids",
     ):  # fmt: skip
-        assert fact in card
+        assert entry in card
 
 
 def test_text_ids_and_bfloat16_are_exported_too(tmp_path):
@@ -144,13 +148,13 @@ def test_text_ids_and_bfloat16_are_exported_too(tmp_path):
     rows = [(f"u{user}", f"film {item}") for user in range(60) for item in rng.choice(30, 8, False)]
     pd.DataFrame(rows, columns=["who", "what"]).to_csv(tmp_path / "plays.csv", index=False)
     data = ("--data_dir", tmp_path, "--dataset", "plays")
-    done = run_script(
-        "prepare_dataset.py", *data, "--ratings", tmp_path / "plays.csv", "--user_col", "who",
+    done = run_prepare(
+        *data, "--ratings", tmp_path / "plays.csv", "--user_col", "who",
         "--item_col", "what", "--rating_col", "none", "--heldout_users", 10,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    done = run_script(
-        "main.py", "--train", *data, "--epochs", 2, "--hidden_dim", 8, "--latent_dim", 4,
+    done = run_main(
+        "--train", *data, "--epochs", 2, "--hidden_dim", 8, "--latent_dim", 4,
         "--export", tmp_path / "model", "--export_dtype", "bfloat16",
         "--log_path", tmp_path / "log",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What --recommend, --similar_items, --export and --item_names need is checked before a run."""
+"""Inputs and outputs of --recommend and --export, which are checked before a run."""
 
 import sys
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import run_main
 
+from main import run
 from vae.config import parse_flags
+from vae.load.config import PrepareConfig
 from vae.load.prepare import prepare
-from vae.prepare_config import PrepareOptions
-from vae.recipe import run_recipe
 from vae.recommend import titles
 
 USERS, ITEMS = 60, 30
@@ -23,7 +24,7 @@ def prepared(folder, name, user="userId", item="movieId"):
     rows = [(u, i) for u in range(USERS) for i in rng.choice(ITEMS, 8, replace=False)]
     source = folder / f"{name}.csv"
     pd.DataFrame(rows, columns=[user, item]).to_csv(source, index=False)
-    options = PrepareOptions(
+    options = PrepareConfig(
         data_dir=folder, dataset=name, ratings=(source,), user_col=user, item_col=item,
         rating_col="none", heldout_users=10, min_items_per_user=1,
     )  # fmt: skip
@@ -39,13 +40,13 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(here, data, tmp_path, monkeypatch):
+def tiny(data, tmp_path, monkeypatch):
     """Runs main.py on the tiny data set in an empty folder, the log beside it."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
     flags = ("--data_dir", data, "--log_path", tmp_path / "run.log", *TINY)
-    return lambda *more: here([*flags, "--dataset", "tiny", *more])
+    return lambda *more: run_main(*flags, "--dataset", "tiny", *more)
 
 
 def files_here():
@@ -55,7 +56,7 @@ def files_here():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: there is no such file"),
+        (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: file not found"),
         (("--recommend", "bad.csv", "--output", "r.csv"), "bad.csv: needs the columns 'userId'"),
         (("--recommend", "cut.csv", "--output", "r.csv"), "cut.csv: row 3: 1 columns where the"),
         (
@@ -75,8 +76,8 @@ def files_here():
             ("--recommend", "--output", "/proc/r.csv"),
             "--output /proc/r.csv: cannot be written (No such file or directory)",
         ),
-        (("--export", "f.csv"), "--export f.csv: is in use; name a folder that is empty or not"),
-        (("--export", "cut.csv"), "--export cut.csv: is in use"),
+        (("--export", "f.csv"), "--export f.csv: is not an empty folder; name an empty or a new"),
+        (("--export", "cut.csv"), "--export cut.csv: is not an empty folder"),
         (("--export", "cut.csv/m"), "--export cut.csv/m: cannot be written (Not a directory)"),
         (("--export", "/proc/m"), "--export /proc/m: cannot be written (No such file or"),
         (("--export", "link"), "--export link: is a link"),
@@ -93,7 +94,7 @@ def files_here():
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_told_before_training_and_nothing_is_left(tiny, flags, sentence):
+def test_unusable_files_are_refused_before_training_and_nothing_is_left(tiny, flags, sentence):
     Path("bad.csv").write_text("user,name\n1,2\n")
     Path("cut.csv").write_text("userId,movieId\n1,2\n3\n")
     for folder in (
@@ -113,17 +114,18 @@ def test_what_cannot_be_used_is_told_before_training_and_nothing_is_left(tiny, f
     assert files_here() == before
 
 
-def test_the_same_is_told_before_a_checkpoint_is_read(tiny):
+def test_an_unknown_item_is_refused_before_a_checkpoint_is_read(tiny):
     code, _, err = tiny("--similar_items", "terminator", "--checkpoint_dir", "none")
     assert code == 2
     assert "--similar_items terminator: tiny has no such item" in err
 
 
-def test_curves_without_matplotlib_are_refused_before_training(tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_report_without_its_packages_is_refused_before_training(tiny, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     code, out, err = tiny("--train", "--results_dir", "results")
     assert code == 2
-    assert "--results_dir: the curves need matplotlib, which is not installed" in err
+    assert f"--results_dir: the report needs {package}, which is not installed" in err
     assert "train_epoch_time" not in out
 
 
@@ -135,7 +137,7 @@ def checkpoints(data, tmp_path_factory):
         [*map(str, TINY), "--train", "--data_dir", str(data), "--dataset", "tiny",
          "--checkpoint_dir", str(folder), "--log_path", str(folder / "log")]
     )  # fmt: skip
-    run_recipe(config)
+    run(config)
     return folder
 
 
@@ -145,7 +147,7 @@ def write_titles(path, id_column, title_column, ids=None):
 
 
 @pytest.mark.parametrize(
-    ("user", "item", "added", "said"),
+    ("user", "item", "added", "renamed"),
     [
         ("source", "target", "rank score vae_source title", "source as vae_source"),
         (
@@ -160,7 +162,7 @@ def write_titles(path, id_column, title_column, ids=None):
     ],
 )
 def test_an_added_column_never_replaces_one_of_the_ratings(
-    tiny, data, checkpoints, user, item, added, said
+    tiny, data, checkpoints, user, item, added, renamed
 ):
     prepared(data, f"{user}-{item}", user, item)
     write_titles("titles.csv", item, "name")
@@ -179,7 +181,9 @@ def test_an_added_column_never_replaces_one_of_the_ratings(
     assert (np.diff(score.reshape(-1, 3).astype(float)) <= 0).all()
     first, second = rows[item][:2]
     assert f"{user} {rows[user][0]}: {first} The {first}; {second} The {second}" in out
-    assert (f"written under other names: {said}." in out) == (said is not None)
+    assert (f"because the ratings file uses their names: {renamed}." in out) == (
+        renamed is not None
+    )
 
 
 def test_titles_that_are_the_ids_are_written_beside_them(tiny, data, checkpoints):
@@ -220,7 +224,7 @@ def test_titles_are_read_once_and_the_items_that_have_one_are_counted(
 
 
 @pytest.mark.parametrize("ids", [["0000000005", "0000000006"], ["5.0", "6.0"]])
-def test_titles_of_no_item_at_all_are_refused_with_an_id_of_each_side(tiny, ids):
+def test_titles_without_any_item_are_refused_with_an_id_of_each_file(tiny, ids):
     write_titles("titles.csv", "movieId", "title", ids)
     code, _, err = tiny("--train", "--export", "m", "--item_names", "titles.csv")
     assert code == 2
@@ -241,7 +245,7 @@ def test_histories_are_read_before_training_and_used_after_it(tiny):
 
     code, out, err = tiny("--train", "--recommend", "h.csv", "--output", "a/b/r.csv")
     assert code == 0, err
-    read = "h.csv: 1 users, 2 known (user, item) pairs; items unknown to the model, skipped: 1."
+    read = "h.csv: 1 users, 2 known interactions; items unknown to the model, skipped: 1."
     assert read in out
     assert out.index(read) < out.index("train_epoch_time")
     assert set(pd.read_csv("a/b/r.csv").userId) == {"ann"}

@@ -7,7 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from models.reference import brute_force
 
-from vae.load import open_dataset
+from vae.load.store import open_dataset
 
 THRESHOLD = 4.0
 
@@ -33,12 +33,12 @@ def ratings(demo_data):
 
 
 def known(dataset, items):
-    """(items,) 0 or 1, where the catalogue has them."""
+    """(I,) 1 for each item of the catalogue that has one of these raw ids, else 0."""
     return np.isin(dataset.item_ids, items).astype(int)
 
 
 def assert_equals_brute_force(rows, dataset, weights, liked, seen, k):
-    """One user's rows hold the k best unseen items, best first, with their scores."""
+    """The rows of a user are the k best unseen items, best first, with their scores."""
     best, scores = brute_force(weights, known(dataset, liked), known(dataset, seen), k)
     np.testing.assert_allclose(rows.score, scores, atol=1e-4)
     assert rows["rank"].tolist() == list(range(1, len(best) + 1))
@@ -64,13 +64,13 @@ def test_raw_histories_get_the_best_unseen_items_in_raw_ids(
     for user, history in ratings.groupby("userId"):
         liked = history[history.rating >= THRESHOLD].movieId
         mine = rows[rows.userId == user]
-        # What was rated low is not folded in, and not recommended either.
+        # Items rated below the threshold are neither folded in nor recommended.
         assert not set(mine.movieId) & set(history.movieId)
         assert_equals_brute_force(mine, dataset, weights, liked, history.movieId, 20)
-    assert not list(output.parent.glob(".*")), "a draft is left"
+    assert not list(output.parent.glob(".*")), "a temporary file is left"
 
 
-def test_two_columns_are_enough_and_unknown_items_are_skipped_and_counted(
+def test_ratings_are_optional_and_unknown_items_are_skipped_and_counted(
     on_model, dataset, weights, tmp_path
 ):
     ids = dataset.item_ids
@@ -84,19 +84,17 @@ def test_two_columns_are_enough_and_unknown_items_are_skipped_and_counted(
         "--recommend", tmp_path / "h.csv", "--output", tmp_path / "r.csv", "--top_results", 5
     )
     assert done.returncode == 0, done.stderr
-    assert "2 users, 2 known (user, item) pairs; items unknown to the model, skipped: 3." in (
-        done.stdout
-    )
+    assert "2 users, 2 known interactions; items unknown to the model, skipped: 3." in done.stdout
     rows = pd.read_csv(tmp_path / "r.csv")
     ann, bob = rows[rows.userId == "ann"], rows[rows.userId == "bob"]
     assert_equals_brute_force(ann, dataset, weights, ids[[0, 3]], ids[[0, 3]], 5)
-    # Nothing is known of bob: he gets what is popular, and the file says so.
+    # Bob is a cold-start user: popular items, with that source.
     assert set(bob.source) == {"popular"}
     users_per_item = np.bincount(dataset.train.indices)
     popular = np.argsort(-users_per_item, kind="stable")[:5]
     assert bob.movieId.tolist() == ids[popular].tolist()
-    shares = users_per_item[popular] / dataset.train.shape[0]
-    np.testing.assert_allclose(np.exp(bob.score), shares, rtol=1e-5)
+    fractions = users_per_item[popular] / dataset.train.shape[0]
+    np.testing.assert_allclose(np.exp(bob.score), fractions, rtol=1e-5)
 
 
 def test_without_a_file_all_prepared_users_get_a_list_of_unseen_items(
@@ -105,31 +103,31 @@ def test_without_a_file_all_prepared_users_get_a_list_of_unseen_items(
     done = on_model("--recommend", "--output", tmp_path / "all.parquet", "--top_results", 3)
     assert done.returncode == 0, done.stderr
     rows = pa_parquet.read_table(tmp_path / "all.parquet").to_pandas()
-    parts = (dataset.validation, dataset.test)
-    users = np.concatenate([dataset.train_user_ids, *(part.user_ids for part in parts)])
+    held_out = (dataset.validation, dataset.test)
+    users = np.concatenate([dataset.train_user_ids, *(part.user_ids for part in held_out)])
     assert rows.userId.unique().tolist() == users.tolist()
     assert (rows.groupby("userId").size() == 3).all()
     ratings = pd.read_csv(demo_data / "synthetic/extracted/synthetic/ratings.csv")
     liked = ratings[ratings.rating >= THRESHOLD]
     both = rows.merge(liked, on=["userId", "movieId"])
-    assert both.empty, "a user of a held-out set has all of his items in his history"
+    assert both.empty, "the history of a held-out user has fold-in items and targets"
 
 
-def test_the_name_s_ending_chooses_the_format_and_titles_are_joined(on_model, dataset, tmp_path):
+def test_the_suffix_chooses_the_format_and_titles_are_joined(on_model, dataset, tmp_path):
     ids = dataset.item_ids
     (tmp_path / "h.csv").write_text(f"userId,movieId\n7,{ids[1]}\n7,{ids[2]}\n")
     titles = pd.DataFrame({"movieId": ids[::2], "name": [f'"{i}", the film' for i in ids[::2]]})
     titles.to_csv(tmp_path / "films.csv", index=False)
     tables = {}
-    for ending in ("csv", "tsv", "csv.gz", "parquet"):
+    for suffix in ("csv", "tsv", "csv.gz", "parquet"):
         done = on_model(
-            "--recommend", tmp_path / "h.csv", "--output", tmp_path / f"r.{ending}",
+            "--recommend", tmp_path / "h.csv", "--output", tmp_path / f"r.{suffix}",
             "--item_names", tmp_path / "films.csv", "--title_col", "name",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        read = pd.read_parquet if ending == "parquet" else pd.read_csv
-        options = {"sep": "\t"} if ending == "tsv" else {}
-        tables[ending] = read(tmp_path / f"r.{ending}", **options)
+        read = pd.read_parquet if suffix == "parquet" else pd.read_csv
+        options = {"sep": "\t"} if suffix == "tsv" else {}
+        tables[suffix] = read(tmp_path / f"r.{suffix}", **options)
     assert (tmp_path / "r.csv.gz").read_bytes().startswith(b"\x1f\x8b")
     for table in tables.values():
         same = table.assign(title=table.title.fillna(""))

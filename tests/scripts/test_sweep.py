@@ -9,8 +9,10 @@ import time
 
 import optuna
 import pytest
-from conftest import ROOT, log_lines, run_script
+from helpers import ROOT, log_lines, run_script
 from optuna.trial import TrialState
+
+pytestmark = pytest.mark.slow
 
 TINY = (
     "--hidden_dim", "16", "--latent_dim", "4", "--batch_size_train=500", "--validation_step", "5",

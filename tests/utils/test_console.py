@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, SMALL, log_lines
+from helpers import ROOT, SMALL, log_lines
 
 PREPARE = ("prepare_dataset.py", "--dataset", "synthetic", "--data_dir")
 

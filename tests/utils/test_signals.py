@@ -1,4 +1,4 @@
-"""Requests to stop."""
+"""StopOrSave to stop."""
 
 import os
 import signal
@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 
-from conftest import ROOT
+from helpers import ROOT
 
 from vae.utils.signals import StopSignals, exit_code
 
 
-def test_a_signal_is_noted_and_the_handlers_come_back():
+def test_a_signal_is_recorded_and_the_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopSignals() as signals:
         assert signals.received is None

@@ -1,21 +1,27 @@
-"""Training batches: each worker's share of each global batch, as functions of (seed, epoch) alone.
+"""Training batches: each worker's shard of each global batch, as functions of (seed, epoch) alone.
 
-Neither the number of workers nor the batch that an epoch starts with changes a user's place in the
-order or the items that he loses to dropout: invariants that exact resumption and equal results for
-any number of workers rest on.
+Neither the number of workers nor the batch that an epoch starts with changes the order of users or
+the items that dropout removes from a user's input: exact resumption and equal results for any
+number of workers depend on it. The random numbers are those of Philox, a counter-based
+generator (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3").
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.utils.workers import share
+from vae.utils.distributed import shard
+
+Element = TypeVar("Element")
 
 _ORDER, _DROPOUT = range(2)
 """Independent streams of random numbers."""
@@ -23,35 +29,35 @@ _ORDER, _DROPOUT = range(2)
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's share of one global batch: B users with N items in all.
+    """One worker's shard of one global batch: B users with N items in all.
 
     Attributes:
-        items: (N,) int64 columns, user by user, before dropout.
-        counts: (B,) int32 items of each user, before dropout.
-        kept: (N,) bool, the items that survive dropout.
-        first_user: place of the share's first user in the global batch.
-        global_users: users of the global batch.
-        step: steps of the run before this one.
+        items: (N,) int64 item indices, user by user, before dropout.
+        counts: (B,) int32 number of items per user, before dropout.
+        keep_mask: (N,) bool, true for the items that survive dropout.
+        first_user: position of the shard's first user in the global batch.
+        global_users: number of users in the global batch.
+        step: number of optimizer steps of the run before this one.
     """
 
     items: NDArray[np.int64]
     counts: NDArray[np.int32]
-    kept: NDArray[np.bool_]
+    keep_mask: NDArray[np.bool_]
     first_user: int
     global_users: int
     step: int
 
 
 class TrainingBatches:
-    """The batches of a training set: every user once an epoch, the last partial batch included.
+    """The batches of a training set: every user once per epoch, the last partial batch included.
 
     Args:
         train: (users, items) training matrix.
-        batch_size: users in a global batch.
-        seed: of order and dropout.
-        dropout: share of the items to drop.
-        rank: this worker's.
-        workers: how many share a batch; their shares differ by one user at most.
+        batch_size: users per global batch.
+        seed: seed of the order of users and of dropout.
+        dropout: fraction of the items to drop.
+        rank: rank of this worker.
+        workers: number of workers; their shards of a batch differ by one user at most.
     """
 
     def __init__(
@@ -73,47 +79,64 @@ class TrainingBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches in an epoch."""
+        """Return the number of global batches in an epoch."""
         return math.ceil(self._users / self._batch_size)
 
     @property
-    def largest_share(self) -> int:
-        """Users in this worker's share at most."""
+    def max_shard_users(self) -> int:
+        """Return the largest number of users in a shard."""
         return math.ceil(self._batch_size / self._workers)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from ``first_batch`` on.
+        """Yield the batches of an epoch, from ``first_batch`` on.
 
-        A share without users, where a last batch has fewer of them than there are workers, is
-        still yielded: all workers see the same number of batches.
+        If the last batch has fewer users than there are workers, empty shards are yielded too: all
+        workers see the same number of batches.
         """
         order = self._generator(epoch, _ORDER).permutation(self._users)
-        # With the mask as the matrix's values, one slicing of rows yields items and mask alike.
-        kept = csr_matrix(
-            (self._kept(epoch), self._train.indices, self._train.indptr), self._train.shape
+        # With the mask as the matrix's values, one selection of rows yields both items and mask.
+        masked = csr_matrix(
+            (self._keep_mask(epoch), self._train.indices, self._train.indptr), self._train.shape
         )
         for batch in range(first_batch, self.steps_per_epoch):
             users = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            part = share(len(users), self._rank, self._workers)
-            rows = kept[users[part]]
+            part = shard(len(users), self._rank, self._workers)
+            rows = masked[users[part]]
             yield Batch(
                 items=rows.indices.astype(np.int64),
                 counts=np.diff(rows.indptr).astype(np.int32),
-                kept=rows.data,
+                keep_mask=rows.data,
                 first_user=part.start,
                 global_users=len(users),
                 step=epoch * self.steps_per_epoch + batch,
             )
 
-    def _kept(self, epoch: int) -> NDArray[np.bool_]:
-        """(nonzeros,) which items of the training matrix survive dropout in this epoch.
+    def _keep_mask(self, epoch: int) -> NDArray[np.bool_]:
+        """Return (nonzeros,) bool: which items of the training matrix survive dropout.
 
-        Drawn for all users at once, which takes a thousandth of the time of an epoch, so that no
-        number of workers and no batch size changes what a user loses.
+        It is drawn for all users at once, in a thousandth of an epoch's time, so that neither the
+        number of workers nor the batch size changes which items a user keeps.
         """
         uniform = self._generator(epoch, _DROPOUT).random(self._train.nnz, dtype=np.float32)
-        kept: NDArray[np.bool_] = uniform >= self._dropout
-        return kept
+        keep_mask: NDArray[np.bool_] = uniform >= self._dropout
+        return keep_mask
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox([self._seed, epoch, stream]))
+
+
+def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
+    """Yield the same elements, computed by a background thread up to ``depth`` ahead of their use.
+
+    An exception in the thread is raised where the element would have been used. The thread ends
+    with this generator, whether that is exhausted, closed or interrupted by an exception.
+    """
+    end = object()
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        ahead = deque(pool.submit(next, elements, end) for _ in range(depth))
+        while (element := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(next, elements, end))
+            yield cast(Element, element)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,26 +1,24 @@
-"""The columns of a ratings file."""
+"""Columns and quoting of ratings files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 MINIMAL, NONE = "minimal", "none"
-"""Values may be quoted, as RFC 4180 has it; or quotes are data like any other character."""
+"""Quoting: values may be quoted as in RFC 4180; or quotes are data like any other character."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a ratings file keeps what.
+    """Names of the columns of ratings files, and the format of text files.
 
     Attributes:
         user: name of the column of user ids.
         item: name of the column of item ids.
-        rating: name of the column of ratings, None where every row counts.
-        separator: one character between two columns of a text file, None for the one that its
-            ending stands for: a tab for .tsv, else a comma.
-        quoting: of a text file: "minimal" where values may be quoted, "none" where quotes are data.
+        rating: name of the column of ratings, None if every row is an interaction.
+        separator: column separator of text files, one character; None for the default of the file
+            name's extension: a tab for .tsv, else a comma.
+        quoting: quoting of text files, ``MINIMAL`` or ``NONE``.
     """
 
     user: str
@@ -29,19 +27,7 @@ class Columns:
     separator: str | None = None
     quoting: str = MINIMAL
 
-    @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> Columns:
-        """Those that the parameters of a preparation name."""
-        rating = parameters["rating_col"]
-        return cls(
-            parameters["user_col"],
-            parameters["item_col"],
-            None if rating == "none" else rating,
-            parameters["separator"],
-            parameters.get("quoting", MINIMAL),  # which earlier versions did not write
-        )
-
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns to read."""
+        """Return the names of the columns to read."""
         return tuple(name for name in (self.user, self.item, self.rating) if name is not None)

@@ -1,4 +1,4 @@
-"""Ratings in a text file with a header row: CSV, TSV and the like, compressed ones too."""
+"""Ratings in a text file with a header row: CSV, TSV and the like, optionally compressed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from vae.errors import UserError
-from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
+from vae.errors import UserError, one_line
+from vae.load.blocks import ID, Block, check_names, not_utf8, unreadable
 from vae.load.columns import MINIMAL, NONE, Columns
 from vae.load.quotes import check_quotes
 
@@ -23,7 +23,7 @@ _FIRST_ROW = 2
 
 
 def csv_column_names(path: Path, separator: str | None, quoting: str = MINIMAL) -> list[str]:
-    """The names in the header row.
+    """Return the names in the header row.
 
     Raises:
         UserError: the file cannot be read or has no header row in UTF-8.
@@ -37,15 +37,14 @@ def csv_column_names(path: Path, separator: str | None, quoting: str = MINIMAL) 
 
 
 def read_csv(path: Path, columns: Columns) -> Iterator[Block]:
-    """Reads a file block by block; compressed by gzip, bzip2 or zstd too.
+    """Yield a file block by block; it may be compressed with gzip, bzip2 or zstd.
 
     Raises:
-        UserError: the file cannot be read, is not in UTF-8, or has another number of columns
-            somewhere, a quote that neither is data nor closes a value, or a rating that is no
-            number.
+        UserError: the file cannot be read, is not in UTF-8, or has a row with another number of
+            columns, a malformed quoted value, or a rating that is not a number.
     """
     names = csv_column_names(path, columns.separator, columns.quoting)
-    check_names(path, names, columns, _advice(path, columns))
+    check_names(path, names, columns, _fix(path, columns))
     row = _FIRST_ROW
     try:
         line_breaks = 0
@@ -69,7 +68,7 @@ def _open(path: Path, columns: Columns) -> pa_csv.CSVStreamingReader:
         types[columns.rating] = pa.float64()
     return pa_csv.open_csv(
         path,
-        # A streaming reader gains nothing from threads, and without it numbers the rows in errors.
+        # Threads do not speed up a streaming reader, and without them errors have row numbers.
         pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         pa_csv.ParseOptions(
             delimiter=_separator(path, columns.separator),
@@ -81,26 +80,26 @@ def _open(path: Path, columns: Columns) -> pa_csv.CSVStreamingReader:
     )
 
 
-def _separator(path: Path, given: str | None) -> str:
-    return given or ("\t" if ".tsv" in path.suffixes else ",")
+def _separator(path: Path, separator: str | None) -> str:
+    return separator or ("\t" if ".tsv" in path.suffixes else ",")
 
 
 def _read_header(path: Path) -> str:
-    """The first row, without a byte-order mark, and what follows in its first megabyte."""
+    """Return the first megabyte of a file, without a byte-order mark."""
     try:
         with pa.input_stream(str(path), compression="detect") as file:
             start = file.read(_HEADER_BYTES)
     except OSError as error:
         raise unreadable(path, error) from None
-    # Whether it is valid matters in the first row, and below in the wanted columns alone.
+    # Invalid UTF-8 is an error in the first row and, below it, in the required columns only.
     header = bytes(start).decode("utf-8-sig", errors="surrogateescape")
     if not header.strip():
-        raise UserError(f"{path}: is empty; a header row with the columns' names is needed.")
+        raise UserError(f"{path}: is empty; add a header row with the names of the columns.")
     return header
 
 
 def _split(header: str, separator: str, quoting: str) -> list[str]:
-    """The names in the first row that is not empty."""
+    """Return the names in the first row that is not empty."""
     if len(separator) > 1:
         return header.splitlines()[0].split(separator)
     lines = io.StringIO(header, newline="")
@@ -110,36 +109,43 @@ def _split(header: str, separator: str, quoting: str) -> list[str]:
         else:
             rows = csv.reader(lines, delimiter=separator)
         return next(filter(None, rows), [])
-    except csv.Error:  # a name longer than the csv module takes: this is no ratings file
+    except csv.Error:  # a name exceeds the csv module's limit: this is not a ratings file
         return header.split(separator)
 
 
-def _advice(path: Path, columns: Columns) -> str:
-    """What to do about the header row if its quotes or its separator seem to be others."""
+def _fix(path: Path, columns: Columns) -> str:
+    """Return how to fix a header row with an unclosed quote or another separator."""
     header, used = _read_header(path), _separator(path, columns.separator)
     if any("\n" in name for name in _split(header, used, columns.quoting)):
         return "close the quote that opens in row 1"
     for separator in _LIKELY_SEPARATORS:
         if separator != used and columns.user in _split(header, separator, columns.quoting):
-            mend = "give that as --sep" if len(separator) == 1 else "replace that by one character"
-            return f"it looks separated by {separator!r}, {mend}"
+            fix = "pass that as --sep" if len(separator) == 1 else "replace that by one character"
+            return f"the separator seems to be {separator!r}, {fix}"
     return ""
 
 
 def _explained(path: Path, columns: Columns, row: int, text: str) -> UserError:
-    """Arrow's complaint in this program's words; ``row`` is the first that it has not yielded."""
+    """Translate an error of Arrow.
+
+    Args:
+        path: ratings file.
+        columns: required columns.
+        row: number of the first row that Arrow has not yielded.
+        text: Arrow's message.
+    """
     found = re.search(r"Row #(\d+)", text)
     where = f"row {found[1] if found else row}"
     if count := re.search(r"Expected (\d+) columns, got (\d+)", text):
-        mend = "quote values that hold the separator"
+        fix = "quote values that contain the separator"
         if columns.quoting == NONE:
-            mend = "remove the separator from values, or quote them and go without --quoting none"
+            fix = "remove the separator from values, or quote them and drop --quoting none"
         return UserError(
-            f"{path}: {where}: {count[2]} columns where the header has {count[1]}; {mend}."
+            f"{path}: {where}: {count[2]} columns where the header has {count[1]}; {fix}."
         )
     if value := re.search(r"invalid value '(.*)'", text, re.DOTALL):
         return UserError(
-            f"{path}: column {columns.rating!r}, {where}: {short(value[1])!r} is not a number."
+            f"{path}: column {columns.rating!r}, {where}: {one_line(value[1])!r} is not a number."
         )
     if "invalid UTF8" in text:
         return not_utf8(path, where)
@@ -148,4 +154,4 @@ def _explained(path: Path, columns: Columns, row: int, text: str) -> UserError:
             f"{path}: {where} or one soon after it has more than {_BLOCK_BYTES:,} bytes; "
             "look for an unclosed quote."
         )
-    return UserError(f"{path}: {where}: is not CSV ({short(text)}).")
+    return UserError(f"{path}: {where}: is not valid CSV ({one_line(text)}).")

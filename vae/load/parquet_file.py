@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vae.errors import UserError
-from vae.load.blocks import ID, Block, check_names, not_utf8, short, unreadable
+from vae.errors import UserError, one_line
+from vae.load.blocks import ID, Block, check_names, not_utf8, unreadable
 from vae.load.columns import Columns
 
 _MAGIC = b"PAR1"
@@ -19,7 +19,7 @@ _FIRST_ROW = 1
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is one by its ending or by its first and last bytes."""
+    """Return whether a file is Parquet by its extension or by its first and last bytes."""
     if path.suffix == ".parquet":
         return True
     try:
@@ -32,7 +32,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def parquet_column_names(path: Path) -> list[str]:
-    """The names of the columns.
+    """Return the names of the columns.
 
     Raises:
         UserError: the file cannot be read.
@@ -42,16 +42,16 @@ def parquet_column_names(path: Path) -> list[str]:
 
 
 def read_parquet(path: Path, columns: Columns) -> Iterator[Block]:
-    """Reads a file block by block.
+    """Yield a file block by block.
 
-    Ids may be integers or strings; integers are read as they would be written in a text file.
+    Ids may be integers or strings; an integer becomes its decimal text.
 
     Raises:
         UserError: the file cannot be read, or a column is missing or of an unusable type.
     """
     with _open(path) as file:
         check_names(path, file.schema_arrow.names, columns)
-        if file.metadata.num_rows == 0:  # whose columns may have no type either
+        if file.metadata.num_rows == 0:  # an empty file may have columns without a type
             return
         _check_types(path, file.schema_arrow, columns)
         row = _FIRST_ROW
@@ -66,8 +66,10 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Block]:
         except _DAMAGE as error:
             raise _damaged(path, error) from None
         rows = row - _FIRST_ROW
-        if rows != file.metadata.num_rows:  # a damaged group of rows may end early
-            raise _damaged(path, ValueError(f"{rows} of {file.metadata.num_rows} rows are there"))
+        if rows != file.metadata.num_rows:  # a damaged row group may end early
+            raise _damaged(
+                path, ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
+            )
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -84,7 +86,7 @@ def _check_types(path: Path, schema: pa.Schema, columns: Columns) -> None:
         kind = _plain(schema.field(name).type)
         if not (pa.types.is_integer(kind) or _is_text(kind)):
             raise UserError(
-                f"{path}: column {name!r} holds {kind}; ids are integers or strings, convert it."
+                f"{path}: column {name!r} has the type {kind}; convert it to integers or strings."
             )
     if columns.rating is not None:
         kind = schema.field(columns.rating).type
@@ -92,7 +94,7 @@ def _check_types(path: Path, schema: pa.Schema, columns: Columns) -> None:
             pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         ):
             raise UserError(
-                f"{path}: column {columns.rating!r} holds {kind}, not numbers; convert it."
+                f"{path}: column {columns.rating!r} has the type {kind}; convert it to numbers."
             )
 
 
@@ -108,7 +110,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _ids(path: Path, name: str, row: int, column: pa.Array) -> pa.DictionaryArray:
-    # A dictionary may be that of the whole file: only what the block has of it is of use.
+    # The dictionary may be that of the whole file: re-encode the ids of this block only.
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not pa.types.is_integer(column.type):
@@ -123,21 +125,21 @@ def _ids(path: Path, name: str, row: int, column: pa.Array) -> pa.DictionaryArra
 
 
 def _first_invalid(column: pa.Array) -> int:
-    """The place of the first text that is not UTF-8."""
-    for place, text in enumerate(column.cast(pa.large_binary()).to_pylist()):
+    """Return the position of the first text that is not UTF-8."""
+    for position, text in enumerate(column.cast(pa.large_binary()).to_pylist()):
         try:
             (text or b"").decode()
         except UnicodeDecodeError:
-            return place
+            return position
     raise AssertionError("one of them is invalid")
 
 
 def _numbers(column: pa.Array) -> pa.Array:
-    """Floating-point numbers; through text from decimal ones, which it rounds correctly."""
+    """Return floating-point numbers; decimals go through text, which rounds them correctly."""
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.string())
     return column if column.type == pa.float32() else column.cast(pa.float64())
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is no Parquet file that can be read ({short(str(error))}).")
+    return UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).")

@@ -1,7 +1,7 @@
-"""Quotes in a text file, checked before Arrow reads it.
+"""Check of the quotes in a text file before Arrow reads it.
 
-Arrow takes a quote at the start of a value for an opening one and reads on to the next quote, over
-as many rows as it takes: where quotes are data, rows would be lost without a word.
+Arrow takes a quote at the start of a value as an opening one and reads on to the next quote, across
+any number of rows: if quotes are data, rows would be lost silently.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b'"\n\r'
 
 
 def check_quotes(path: Path, separator: str) -> int:
-    """Makes sure that a quote is data inside an unquoted value or belongs to a quoted one.
+    """Check that every quote is data inside an unquoted value or belongs to a quoted one.
 
     Args:
-        path: of a text file whose values may be quoted, as RFC 4180 has it; compressed ones too.
-        separator: of its columns.
+        path: text file, optionally compressed, whose values may be quoted as in RFC 4180.
+        separator: column separator.
 
     Returns:
         The number of line breaks inside quoted values.
@@ -50,17 +50,17 @@ def check_quotes(path: Path, separator: str) -> int:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, decompressed."""
+    """Yield the bytes of a file, decompressed."""
     with pa.input_stream(str(path), compression="detect") as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
 
 
 class _Check:
-    """Follows the quotes of a text file block by block.
+    """The state of the check between two blocks of a file.
 
     Attributes:
-        line_breaks: how many of them are inside quoted values.
+        line_breaks: number of line breaks inside quoted values.
     """
 
     def __init__(self, path: Path, separator: str) -> None:
@@ -74,17 +74,17 @@ class _Check:
 
     @property
     def row_bytes(self) -> int:
-        """How long the row is so far that has not ended yet."""
+        """Return the size so far of the row that has not ended yet."""
         return len(self._unfinished)
 
     def end(self, problem: str) -> None:
-        """Makes sure that no quoted value is open.
+        """Check that no quoted value is open at the end of the file.
 
         Args:
-            problem: what to say of the quote that opened one.
+            problem: rest of the message about the opening quote.
 
         Raises:
-            UserError: one is.
+            UserError: a quoted value is open.
         """
         self.add(b"\n")  # which ends the last row
         text = np.frombuffer(self._unfinished, np.uint8)
@@ -93,7 +93,7 @@ class _Check:
             raise self._malformed(text, opener[-1], f"a quote opens a value and {problem}")
 
     def add(self, block: bytes) -> None:
-        """Follows the quotes of the next bytes.
+        """Check the quotes of the next bytes.
 
         Raises:
             UserError: a quoted value has text after its closing quote.
@@ -101,7 +101,7 @@ class _Check:
         if self._unfinished == b"\n":
             block = block.removeprefix(_BYTE_ORDER_MARK)
         whole = self._unfinished + block
-        # What a quote at the end does depends on the byte after it.
+        # The meaning of a quote at the end depends on the byte after it.
         settled = whole.rstrip(b'"')
         text = np.frombuffer(settled, np.uint8)
         ends_row = _line_breaks(text)
@@ -113,7 +113,7 @@ class _Check:
         self._unfinished = whole[end:]
 
     def _leave_out_quoted(self, text: NDArray[np.uint8], ends_row: NDArray[np.bool_]) -> int:
-        """Unmarks the line breaks inside quoted values; returns the place of the last other one."""
+        """Unmark line breaks inside quoted values; return the position of the last other one."""
         first, inside, _ = self._follow(text)
         breaks = np.flatnonzero(ends_row)
         is_quoted = np.append(False, inside)[np.searchsorted(first, breaks)]
@@ -126,15 +126,15 @@ class _Check:
     def _follow(
         self, text: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-        """Follows the quotes from a line break on to a byte that is none.
+        """Follow the quotes of a text that begins with a line break and does not end with a quote.
 
-        What matters of a run of them is where it stands and whether their number is odd. Outside of
-        quoted values, one that begins a value opens it, and closes it again if the number is even;
-        another one is data. Inside, two of them are one doubled quote, and an odd one closes.
+        Only the position of a run of quotes and the parity of its length matter. Outside a quoted
+        value, a run at the start of a value opens it, and closes it again if the length is even;
+        any other run is data. Inside, two quotes are an escaped one, and an odd one closes.
 
         Returns:
-            (runs,) the place of the first quote of each run, whether a value is open after it, and
-            the place where the value opened.
+            For each run: (runs,) position of its first quote, whether a value is open after it, and
+            the position where that value opened.
 
         Raises:
             UserError: a quoted value has text after its closing quote.
@@ -153,14 +153,14 @@ class _Check:
         closes = np.where(was_inside, is_odd, begins_value & ~is_odd)
         wrong = closes & ~self._ends_value[text[last + 1]]
         if wrong.any():
-            place = opener[np.argmax(wrong)]
-            raise self._malformed(text, place, "a quoted value has text after its closing quote")
+            position = opener[np.argmax(wrong)]
+            raise self._malformed(text, position, "a quoted value has text after its closing quote")
         return first, inside, opener
 
-    def _malformed(self, text: NDArray[np.uint8], place: int, problem: str) -> UserError:
-        """The error of the value that opens at this place of the text."""
-        ends_row = _line_breaks(text[:place])
-        self._leave_out_quoted(text[:place], ends_row)
+    def _malformed(self, text: NDArray[np.uint8], position: int, problem: str) -> UserError:
+        """Return the error for the value that opens at this position of the text."""
+        ends_row = _line_breaks(text[:position])
+        self._leave_out_quoted(text[:position], ends_row)
         row = self._row + _count_rows(ends_row)
         return UserError(
             f"{self._path}: row {row}: {problem}; if quotes are part of the values, prepare the "
@@ -169,12 +169,12 @@ class _Check:
 
 
 def _line_breaks(text: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which bytes are a line feed or a carriage return."""
+    """Return which bytes are a line feed or a carriage return."""
     found: NDArray[np.bool_] = text == _LINE_FEED
     found |= text == _CARRIAGE_RETURN
     return found
 
 
 def _count_rows(ends_row: NDArray[np.bool_]) -> int:
-    """Rows between the marked bytes; one without anything is none."""
+    """Return the number of rows between the marked bytes; empty rows do not count."""
     return int(np.count_nonzero(ends_row[1:] > ends_row[:-1]))

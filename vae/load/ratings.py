@@ -1,7 +1,7 @@
-"""Reading ratings: two columns of ids, and one of ratings if there is one.
+"""Interactions read from ratings files: a column of user ids, one of item ids, one of ratings.
 
-Files are read block by block. What stays in memory of a row that counts is its two codes, 8 bytes,
-and of an id its text, once.
+Files are read block by block. Memory holds two codes of 4 bytes per interaction, and the text of
+each distinct id once.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.load.blocks import ID, Block, kept
+from vae.load.batches import prefetch
+from vae.load.blocks import ID, Block, keep_mask
 from vae.load.columns import Columns
-from vae.load.prefetch import prefetch
 from vae.load.sources import read_blocks
 
 _PART = 1 << 20
-_LEAST_MERGED = 1 << 20
+_MIN_MERGED = 1 << 20
 
 
 @dataclass(frozen=True)
 class Ids:
-    """A column of ids as numbers that index the sorted distinct ids.
+    """A column of ids as codes: indices into the sorted distinct ids.
 
     Attributes:
         codes: (rows,) int32.
-        values: distinct ids in ascending order, int64 or fixed-width unicode.
+        values: (distinct ids,) in ascending order, int64 or fixed-width unicode.
     """
 
     codes: NDArray[np.int32]
@@ -41,13 +41,13 @@ class Ids:
 
 @dataclass(frozen=True)
 class Ratings:
-    """The rows of ratings files that count, in the files' order.
+    """Interactions: the rows with a sufficient rating, in the order of the files.
 
     Attributes:
-        users: ids of the users.
-        items: ids of the items.
-        rows_read: rows of the files, those below the threshold included.
-        line_breaks: inside quoted values of the files.
+        users: user per interaction.
+        items: item per interaction.
+        rows_read: number of rows of the files, those below the threshold included.
+        line_breaks: number of line breaks inside quoted values of the files.
     """
 
     users: Ids
@@ -57,28 +57,29 @@ class Ratings:
 
 
 def read_ratings(files: Sequence[Path], columns: Columns, threshold: float) -> Ratings:
-    """Reads text and Parquet files one after another, in bounded memory.
+    """Read the interactions of text and Parquet files.
 
-    Ids become integers if all of a column, over all files, are plain ones, without plus sign or
-    leading zero.
+    Ids become integers if all ids of a column, over all files, are plain integers without a plus
+    sign or a leading zero.
 
     Args:
-        files: text in UTF-8 with a header row, compressed by gzip, bzip2 or zstd too, or Parquet.
-        columns: the columns to read.
+        files: UTF-8 text with a header row, optionally compressed with gzip, bzip2 or zstd; or
+            Parquet.
+        columns: columns to read.
         threshold: rows with a lower rating are dropped.
 
     Raises:
         UserError: a file cannot be read or holds no rows, or a row of it has no id or no finite
             rating.
     """
-    # Arrow's default allocator keeps what it was given, and reserves addresses by the gigabyte.
+    # Arrow's default allocator keeps freed memory and reserves addresses by the gigabyte.
     pa.set_memory_pool(pa.system_memory_pool())
     users, items = _Column(), _Column()
     rows = line_breaks = 0
     for block in prefetch(_blocks(files, columns)):
-        chosen = kept(block, columns, threshold)
-        users.add(block.users, chosen)
-        items.add(block.items, chosen)
+        mask = keep_mask(block, columns, threshold)
+        users.add(block.users, mask)
+        items.add(block.items, mask)
         rows += len(block.users)
         line_breaks += block.line_breaks
     if not rows:
@@ -87,7 +88,7 @@ def read_ratings(files: Sequence[Path], columns: Columns, threshold: float) -> R
 
 
 class _Column:
-    """A column of ids that grows by blocks."""
+    """A column of ids that grows block by block."""
 
     def __init__(self) -> None:
         self._distinct = pa.array([], ID.value_type)
@@ -96,20 +97,20 @@ class _Column:
         self._waiting: list[pa.DictionaryArray] = []
         self._waiting_rows = 0
 
-    def add(self, ids: pa.DictionaryArray, chosen: pa.BooleanArray | None) -> None:
-        """Appends the chosen rows of a block."""
-        self._waiting.append(ids if chosen is None else ids.filter(chosen))
+    def add(self, ids: pa.DictionaryArray, mask: pa.BooleanArray | None) -> None:
+        """Append the rows of a block where the mask is set; all rows without a mask."""
+        self._waiting.append(ids if mask is None else ids.filter(mask))
         self._waiting_rows += len(self._waiting[-1])
-        # Merging goes through all distinct ids: it waits until there are as many new rows.
-        if self._waiting_rows >= max(_LEAST_MERGED, len(self._distinct)):
+        # Merging scans all distinct ids: it waits until there are as many new rows.
+        if self._waiting_rows >= max(_MIN_MERGED, len(self._distinct)):
             self._merge()
 
     def ids(self) -> Ids:
-        """The column; nothing can be added to it afterwards."""
+        """Return the column, to which nothing can be added afterwards."""
         self._merge()
         values = _values(self._distinct)
         codes = np.frombuffer(self._codes, np.int32)
-        # In parts, for NumPy makes 64-bit numbers of indices.
+        # In parts, because NumPy converts indices to 64 bits.
         parts = np.array_split(codes, len(codes) // _PART + 1)
         used = np.zeros(len(values), bool)
         for part in parts:
@@ -123,7 +124,7 @@ class _Column:
         return Ids(codes, values[order])
 
     def _merge(self) -> None:
-        """Gives the waiting rows codes; distinct ids keep the places they have."""
+        """Assign codes to the waiting rows; existing codes do not change."""
         known = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), self._distinct)
         chunks = pa.chunked_array([known, *self._waiting], ID).unify_dictionaries().chunks
         self._distinct = chunks[0].dictionary
@@ -138,7 +139,7 @@ def _blocks(files: Sequence[Path], columns: Columns) -> Iterator[Block]:
 
 
 def _values(distinct: pa.Array) -> NDArray[Any]:
-    """Distinct ids as int64 where that loses nothing, as fixed-width unicode elsewhere."""
+    """Return distinct ids as int64 if that loses nothing, else as fixed-width unicode."""
     try:
         integers = distinct.cast(pa.int64())
         if integers.cast(distinct.type).equals(distinct):

@@ -1,4 +1,4 @@
-"""Where ratings come from: text and Parquet files, alone, several, or folders of them."""
+"""Ratings files: text and Parquet, one or several, or folders of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from vae.load.blocks import Block, unreadable
 from vae.load.columns import MINIMAL, Columns
 from vae.load.csv_file import csv_column_names, read_csv
 from vae.load.parquet_file import is_parquet, parquet_column_names, read_parquet
-from vae.utils.files import require_regular_file
+from vae.utils.atomic import require_regular_file
 
 
 def ratings_files(sources: Iterable[Path]) -> list[Path]:
-    """The files that are named, and those in the folders that are named, by their names.
+    """Return the files among the sources and, sorted by path, the files in the folders among them.
 
-    Hidden files and those that begin with an underscore, such as ``_SUCCESS``, are no parts.
+    Hidden files and those that begin with an underscore, such as ``_SUCCESS``, are skipped.
 
     Raises:
-        UserError: a source or a part does not exist or is no regular file, or a folder has no part.
+        UserError: a file does not exist or is not a regular file, or a folder has no ratings file.
     """
     files = []
     for source in sources:
@@ -38,12 +38,12 @@ def ratings_files(sources: Iterable[Path]) -> list[Path]:
 
 
 def column_names(path: Path, separator: str | None = None, quoting: str = MINIMAL) -> list[str]:
-    """The names of a ratings file's columns.
+    """Return the names of a ratings file's columns.
 
     Args:
-        path: the file.
-        separator: that of a text file; None: a tab for .tsv, else a comma.
-        quoting: that of a text file.
+        path: ratings file.
+        separator: column separator of a text file; None: a tab for .tsv, else a comma.
+        quoting: quoting of a text file.
 
     Raises:
         UserError: the file cannot be read.
@@ -54,7 +54,7 @@ def column_names(path: Path, separator: str | None = None, quoting: str = MINIMA
 
 
 def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
-    """Reads a ratings file of either format block by block.
+    """Yield a ratings file of either format block by block.
 
     Raises:
         UserError: the file cannot be used.

@@ -1,163 +1,167 @@
-"""From ratings to the five matrices of Liang et al. (2018), section 4.2 (strong generalisation).
+"""Split of interactions into five matrices for strong generalisation, Liang et al. (2018), 4.2.
 
 ::
 
                  items (those of the training users)
               +---------------------------------------+
-    training  |  everything                           |
+    training  |  all items                            |
       users   |                                       |
               +---------------------------------------+
-  validation  |  fold in 80 %       |  rank 20 %      |   each user's items, at random
-        test  |  fold in 80 %       |  rank 20 %      |
+  validation  |  fold-in 80 %       |  targets 20 %   |   each user's items, at random
+        test  |  fold-in 80 %       |  targets 20 %   |
               +---------------------------------------+
 
-All of it is a function of the seed and of the set of (user, item) pairs: the order of the rows in
-the file does not matter.
+The split is a function of the seed and of the set of interactions: the order of the rows in the
+file does not matter.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 
 from vae.errors import UserError
+from vae.load.config import SplitOptions
 from vae.load.dataset import HeldOut, Split
 from vae.load.ratings import Ratings
 
-FEWEST_ITEMS_TO_SPLIT = 5
-"""A held-out user with fewer items than this (Liang's code) folds them all in: nothing to rank."""
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How to filter and split.
-
-    Attributes:
-        min_items_per_user: users with fewer items are dropped.
-        min_users_per_item: items with fewer users are dropped, before the users are counted.
-        heldout_users: users of the validation set, and again of the test set; below 1 a fraction of
-            all users.
-        test_proportion: share of a held-out user's items to rank.
-        seed: of the order of users and of the items to rank.
-    """
-
-    min_items_per_user: int = 5
-    min_users_per_item: int = 0
-    heldout_users: float = 10_000
-    test_proportion: float = 0.2
-    seed: int = 0
+MIN_ITEMS_TO_SPLIT = 5
+"""A held-out user with fewer items, as in Liang's code, has no targets: all are fold-in items."""
 
 
 def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
-    """Filters the pairs, splits the users, and splits the held-out users' items.
+    """Filter the interactions, split the users, and split the held-out users' items.
+
+    Args:
+        ratings: interactions; their memory is released early unless the caller keeps a reference.
+        options: how to filter and split.
+
+    Returns:
+        The split; its matrices hold uint8 ones.
 
     Raises:
         UserError: too few users are left.
     """
-    pairs = _distinct_pairs(ratings)
-    counts = {"rows": ratings.rows_read, "kept_rows": len(ratings.users.codes), "pairs": pairs.nnz}
-    all_users, all_items = pairs.shape
+    interactions = _distinct(ratings)
+    counts = {
+        "rows": ratings.rows_read,
+        "interactions": len(ratings.users.codes),
+        "distinct_interactions": interactions.nnz,
+    }
+    all_users, all_items = interactions.shape
     user_ids, item_ids = ratings.users.values, ratings.items.values
-    # What is large goes as soon as it has been used; the caller does not hold it either.
-    del ratings
-    pairs, user_ids, item_ids = _filter(pairs, user_ids, item_ids, options)
+    del ratings  # large
+    interactions, user_ids, item_ids = _filter(interactions, user_ids, item_ids, options)
     counts |= {
-        "users": pairs.shape[0],
-        "dropped_users": all_users - pairs.shape[0],
-        "dropped_items": all_items - pairs.shape[1],
+        "users": interactions.shape[0],
+        "dropped_users": all_users - interactions.shape[0],
+        "dropped_items": all_items - interactions.shape[1],
     }
 
     rng = np.random.default_rng(options.seed)
-    held_out = _held_out_count(pairs.shape[0], options.heldout_users)
-    order = rng.permutation(pairs.shape[0])
+    held_out = _held_out_count(interactions.shape[0], options.heldout_users)
+    order = rng.permutation(interactions.shape[0])
     train_rows, validation_rows, test_rows = np.split(order, [-2 * held_out, -held_out])
 
-    train, validation, test = pairs[train_rows], pairs[validation_rows], pairs[test_rows]
-    del pairs
+    train, validation, test = (
+        interactions[rows] for rows in (train_rows, validation_rows, test_rows)
+    )
+    del interactions
     seen = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
     train = train[:, seen]
     item_ids = item_ids[seen]
     held = [
-        _fold(part[:, seen], user_ids[rows], options.test_proportion, rng)
+        _split_items(part[:, seen], user_ids[rows], options.test_proportion, rng)
         for part, rows in ((validation, validation_rows), (test, test_rows))
     ]
     counts |= {
         "items": len(item_ids),
         "train_users": train.shape[0],
-        "train_pairs": train.nnz,
+        "train_interactions": train.nnz,
         "heldout_users": held_out,
-        "heldout_pairs_unseen_in_training": validation.nnz
+        "heldout_interactions_dropped": validation.nnz
         + test.nnz
-        - sum(part.fold_in.nnz + part.ranked.nnz for part in held),
+        - sum(part.fold_in.nnz + part.targets.nnz for part in held),
     }
     for name, part in zip(("validation", "test"), held, strict=True):
-        counts[f"{name}_fold_in_pairs"] = part.fold_in.nnz
-        counts[f"{name}_ranked_pairs"] = part.ranked.nnz
-        counts[f"{name}_users_with_nothing_to_rank"] = int((np.diff(part.ranked.indptr) == 0).sum())
+        counts[f"{name}_fold_in_interactions"] = part.fold_in.nnz
+        counts[f"{name}_target_interactions"] = part.targets.nnz
+        counts[f"{name}_users_without_targets"] = int((np.diff(part.targets.indptr) == 0).sum())
     train.data = train.data.view(np.uint8)
     return Split(train, user_ids[train_rows], item_ids, held[0], held[1], counts)
 
 
-def _distinct_pairs(ratings: Ratings) -> csr_matrix:
-    """(users, items) bool matrix, rows and columns by ascending id; a pair counts once."""
+def _distinct(ratings: Ratings) -> csr_matrix:
+    """Return the distinct interactions: (users, items) bool, users and items by ascending id."""
     users, items = ratings.users, ratings.items
     ones = np.ones(len(users.codes), bool)
     shape = (len(users.values), len(items.values))
-    # SciPy sorts by counting, several times faster than a sort of the pairs; True + True is True.
+    # SciPy sorts by counting, several times faster than by comparing; True + True is True.
     return coo_matrix((ones, (users.codes, items.codes)), shape).tocsr()
 
 
 def _filter(
-    pairs: csr_matrix,
+    interactions: csr_matrix,
     user_ids: NDArray[np.generic],
     item_ids: NDArray[np.generic],
     options: SplitOptions,
 ) -> tuple[csr_matrix, NDArray[np.generic], NDArray[np.generic]]:
-    """The users and items with enough pairs, items first, once (Liang's order)."""
-    users_per_item = np.bincount(pairs.indices, minlength=pairs.shape[1])
+    """Drop rare items, then users with few items, once each (the order of Liang's code)."""
+    users_per_item = np.bincount(interactions.indices, minlength=interactions.shape[1])
     if users_per_item.min() < options.min_users_per_item:
         items = np.flatnonzero(users_per_item >= options.min_users_per_item)
-        pairs, item_ids = pairs[:, items], item_ids[items]
-    users = np.flatnonzero(np.diff(pairs.indptr) >= max(1, options.min_items_per_user))
-    return pairs[users], user_ids[users], item_ids
+        interactions, item_ids = interactions[:, items], item_ids[items]
+    users = np.flatnonzero(np.diff(interactions.indptr) >= max(1, options.min_items_per_user))
+    return interactions[users], user_ids[users], item_ids
 
 
-def _held_out_count(users: int, asked: float) -> int:
-    """Users of each held-out set; at least one, with at least one user left for training."""
-    count = int(asked * users) if asked < 1 else int(asked)
+def _held_out_count(users: int, requested: float) -> int:
+    """Return the users of each held-out set: at least one, and at least one left to train on.
+
+    Args:
+        users: users in all.
+        requested: users of each set; below 1 a fraction of all users.
+
+    Raises:
+        UserError: there are too few users.
+    """
+    count = int(requested * users) if requested < 1 else int(requested)
     if count < 1 or users <= 2 * count:
-        advice = (
-            f"give --heldout_users {max(1, users // 10)}"
+        fix = (
+            f"pass --heldout_users {max(1, users // 10)}"
             if users >= 3
             else "lower --threshold, --min_items_per_user or --min_users_per_item"
         )
         raise UserError(
             f"{users} users are left after filtering, too few to hold out 2 x {max(1, count)} of "
-            f"them and train on the others; {advice}."
+            f"them and train on the others; {fix}."
         )
     return count
 
 
-def _fold(
-    pairs: csr_matrix, user_ids: NDArray[np.generic], proportion: float, rng: np.random.Generator
+def _split_items(
+    interactions: csr_matrix,
+    user_ids: NDArray[np.generic],
+    proportion: float,
+    rng: np.random.Generator,
 ) -> HeldOut:
-    """Splits each user's items at random; floor(proportion * n) of n are to be ranked."""
-    lengths = np.diff(pairs.indptr)
-    to_rank = np.where(lengths >= FEWEST_ITEMS_TO_SPLIT, np.floor(proportion * lengths), 0)
+    """Split each user's items at random; floor(proportion * n) of n items are targets."""
+    lengths = np.diff(interactions.indptr)
+    targets = np.where(lengths >= MIN_ITEMS_TO_SPLIT, np.floor(proportion * lengths), 0)
     users = np.repeat(np.arange(len(lengths)), lengths)
-    # Each user's items in random order; the first of them are to be ranked.
-    shuffled = np.lexsort((rng.random(pairs.nnz), users))
-    places = np.arange(pairs.nnz) - pairs.indptr[users]
-    ranked = np.empty(pairs.nnz, bool)
-    ranked[shuffled] = places < to_rank[users]
-    return HeldOut(_only(pairs, ~ranked), _only(pairs, ranked), user_ids)
+    # Each user's items in random order; the first of them are targets.
+    shuffled = np.lexsort((rng.random(interactions.nnz), users))
+    ranks = np.arange(interactions.nnz) - interactions.indptr[users]
+    is_target = np.empty(interactions.nnz, bool)
+    is_target[shuffled] = ranks < targets[users]
+    return HeldOut(_select(interactions, ~is_target), _select(interactions, is_target), user_ids)
 
 
-def _only(pairs: csr_matrix, chosen: NDArray[np.bool_]) -> csr_matrix:
-    """The chosen entries alone as uint8 ones, in a matrix of the same shape."""
-    part = csr_matrix((chosen, pairs.indices, pairs.indptr), pairs.shape, np.uint8, copy=True)
+def _select(interactions: csr_matrix, mask: NDArray[np.bool_]) -> csr_matrix:
+    """Return the entries where the (nonzeros,) mask is set, as a uint8 matrix of the same shape."""
+    part = csr_matrix(
+        (mask, interactions.indices, interactions.indptr), interactions.shape, np.uint8, copy=True
+    )
     part.eliminate_zeros()
     return part

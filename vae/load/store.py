@@ -1,8 +1,8 @@
-"""The prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
+"""Prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
 
-Five CSR matrices in SciPy's format (uncompressed, so that they can be mapped into memory and be
-shared by all workers of a machine), the raw ids of their rows and columns, and ``manifest.json``.
-The manifest is written last and removed first: without it nothing counts as prepared.
+Five CSR matrices in SciPy's format, uncompressed for fast loading, the raw ids of their rows and
+columns, and ``manifest.json``. The manifest is written last and removed first: without it nothing
+counts as prepared.
 """
 
 from __future__ import annotations
@@ -13,63 +13,117 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, load_npz, save_npz
 
-from vae.errors import UserError
+from vae.errors import UserError, one_line
 from vae.load.columns import Columns
+from vae.load.config import SEPARATOR
 from vae.load.dataset import Dataset, HeldOut, Split
-from vae.load.npz import map_npz, save_npz
-from vae.prepare_config import SEPARATOR
-from vae.utils.files import lock_folder, read_text, remove_leftovers, sha256, sync, temporary_file
-from vae.utils.json_types import check_types, from_json, has_type, shown
+from vae.utils.atomic import (
+    lock_folder,
+    read_text,
+    remove_leftovers,
+    seal,
+    sha256,
+    sync,
+    temporary_file,
+    unseal,
+)
+from vae.utils.json_types import from_json, shown
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 
 _MATRICES = (
     "train",
     "validation_fold_in",
-    "validation_ranked",
+    "validation_targets",
     "test_fold_in",
-    "test_ranked",
+    "test_targets",
 )
 _IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
+FILES = (*(f"{name}.npz" for name in _MATRICES), *(f"{name}.npy" for name in _IDS))
+"""Everything in the folder but the manifest."""
 
-_MANIFEST_TYPES = {
-    "format_version": int,
-    "digest": str,
-    "sources": list[dict[str, Any]],
-    "parameters": dict[str, Any],
-    "counts": dict[str, int],
-    "files": dict[str, dict[str, Any]],
-}
 _SHA256 = "[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
-class _File:
-    """What the manifest says of a file."""
+class FileDigest:
+    """Size and digest of a file.
 
+    Attributes:
+        path: path of a ratings file as it was given, or name of a file in the folder.
+        bytes: size of the file.
+        sha256: its SHA-256 digest, hexadecimal.
+    """
+
+    path: str
     bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path, name: str) -> FileDigest:
+        """Return those of an existing file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return cls(name, path.stat().st_size, sha256(path))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What prepared data were made from, and how.
+
+    Attributes:
+        sources: the ratings files.
+        columns: columns of the ratings files.
+        threshold: least rating of an interaction.
+        flags: value of every flag that the data depend on, by its name.
+    """
+
+    sources: list[FileDigest]
+    columns: Columns
+    threshold: float
+    flags: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The metadata of prepared data.
+
+    Attributes:
+        format_version: ``FORMAT_VERSION`` of the program that wrote them.
+        fingerprint: SHA-256 digest of the content of the matrices and ids, hexadecimal.
+        provenance: what the data were made from.
+        counts: what was kept and dropped, by step; see ``split.py``.
+        files: the other files of the folder.
+    """
+
+    format_version: int
+    fingerprint: str
+    provenance: Provenance
+    counts: dict[str, int]
+    files: list[FileDigest]
+
 
 def prepared_folder(data_dir: Path, name: str) -> Path:
-    """Where a prepared data set lies."""
+    """Return the folder of a prepared data set."""
     return data_dir / name / "preprocessed"
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second preparation out of the folder; it waits for the first to finish.
+    """Lock the folder against a second preparation, which waits until the first one finishes.
 
-    Removes what a killed one left.
+    Temporary files of a killed preparation are removed.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -79,7 +133,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock = lock_folder(folder, wait=True)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); give another --data_dir."
+            f"{folder}: cannot be written ({error.strerror}); pass another --data_dir."
         ) from None
     try:
         remove_leftovers(folder)
@@ -88,13 +142,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
-    """Writes a split and its manifest, so that a crash leaves either all of it or nothing.
+def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
+    """Write a split and its manifest so that a crash leaves either all of it or nothing.
 
     Args:
-        folder: of the prepared data, locked by the caller.
-        split: what to write.
-        facts: what the manifest should say of the sources and the parameters.
+        folder: folder of the prepared data, locked by the caller.
+        split: matrices, ids and counts.
+        provenance: what the split was made from.
 
     Raises:
         UserError: the disk is full or the folder cannot be written to.
@@ -102,9 +156,9 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
     matrices = {
         "train": split.train,
         "validation_fold_in": split.validation.fold_in,
-        "validation_ranked": split.validation.ranked,
+        "validation_targets": split.validation.targets,
         "test_fold_in": split.test.fold_in,
-        "test_ranked": split.test.ranked,
+        "test_targets": split.test.targets,
     }
     ids = {
         "item_ids": split.item_ids,
@@ -122,23 +176,18 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
                 return written[target]
 
             for name, matrix in matrices.items():
-                save_npz(temporary(f"{name}.npz"), matrix)
+                save_npz(temporary(f"{name}.npz"), matrix, compressed=False)
             for name, values in ids.items():
                 with temporary(f"{name}.npy").open("wb") as file:
                     np.save(file, values, allow_pickle=False)
-            manifest = {
-                "format_version": FORMAT_VERSION,
-                "digest": _content_digest(matrices, ids),
-                **facts,
-                "counts": split.counts,
-                "files": {
-                    target.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-                    for target, path in written.items()
-                },
-            }
-            manifest["checksum"] = _checksum(manifest)
-            text = json.dumps(manifest, indent=2) + "\n"
-            temporary(MANIFEST).write_text(text, encoding="utf-8")
+            manifest = Manifest(
+                FORMAT_VERSION,
+                _fingerprint(matrices, ids),
+                provenance,
+                split.counts,
+                [FileDigest.of(path, target.name) for target, path in written.items()],
+            )
+            temporary(MANIFEST).write_text(seal(asdict(manifest)), encoding="utf-8")
             for path in written.values():
                 sync(path)
             (folder / MANIFEST).unlink(missing_ok=True)
@@ -148,71 +197,64 @@ def write_split(folder: Path, split: Split, facts: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror}).", exit_code=1) from None
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest, or None where nothing is prepared.
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest, None where nothing is prepared.
 
     Raises:
-        UserError: it cannot be understood, or another version of this program wrote it.
+        UserError: it is damaged, cannot be read, or another version of this program wrote it.
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(read_text(path))
-        version = manifest["format_version"]
+        text = read_text(path)
+        version = json.loads(text)["format_version"]
         if version == FORMAT_VERSION:
-            if manifest.pop("checksum") != _checksum(manifest):
-                raise ValueError("it differs from what was written")
-            _check_manifest(manifest)
+            return _parse_manifest(unseal(text))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); mend that, or "
-            "prepare the data in another --data_dir."
+            f"{path}: cannot be read ({error.strerror}); fix this or prepare the data in another "
+            "--data_dir."
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
         raise UserError(
             f"{path}: is damaged ({cause}); remove it and run prepare_dataset.py again."
         ) from None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: was written in format {version}, this program reads {FORMAT_VERSION}; "
-            "remove it and run prepare_dataset.py again."
-        )
-    return dict(manifest)
+    raise UserError(
+        f"{path}: was written in format {version}, this program reads {FORMAT_VERSION}; "
+        "remove it and run prepare_dataset.py again."
+    )
 
 
-def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Makes sure that what a manifest says can be true.
+def _parse_manifest(document: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a JSON object.
 
     Raises:
         ValueError: a value is missing, of another type or impossible.
-        KeyError: a parameter is missing.
+        KeyError: a nested value is missing.
+        TypeError: a nested value is of another type.
     """
-    for name, hint in _MANIFEST_TYPES.items():
-        if not has_type(manifest.get(name), hint):
-            raise ValueError(f"{name} is {shown(manifest.get(name))}")
-    if set(manifest["files"]) != {f"{n}.npz" for n in _MATRICES} | {f"{n}.npy" for n in _IDS}:
-        raise ValueError("it does not list the prepared files")
-    for file in manifest["files"].values():
-        from_json(_File, file)
-    digests = [manifest["digest"], *(source.get("sha256") for source in manifest["sources"])]
-    for digest in digests:
-        if not (has_type(digest, str) and re.fullmatch(_SHA256, digest)):
-            raise ValueError(f"{shown(digest)} is not a digest")
-    parameters = manifest["parameters"]
-    columns = Columns.of(parameters)
-    check_types(columns)
+    provenance = document["provenance"]
+    columns = from_json(Columns, provenance["columns"])
     if columns.separator is not None and not re.fullmatch(SEPARATOR, columns.separator):
         raise ValueError(f"separator is {shown(columns.separator)}")
-    if not has_type(parameters["threshold"], float):
-        raise ValueError(f"threshold is {shown(parameters['threshold'])}")
+    sources = [from_json(FileDigest, source) for source in provenance["sources"]]
+    nested = {
+        "provenance": from_json(Provenance, provenance | {"columns": columns, "sources": sources}),
+        "files": [from_json(FileDigest, file) for file in document["files"]],
+    }
+    manifest = from_json(Manifest, {**document, **nested})
+    if sorted(file.path for file in manifest.files) != sorted(FILES):
+        raise ValueError("it does not list the prepared files")
+    for digest in (manifest.fingerprint, *(file.sha256 for file in (*sources, *manifest.files))):
+        if not re.fullmatch(_SHA256, digest):
+            raise ValueError(f"{shown(digest)} is not a digest")
+    return manifest
 
 
 def open_dataset(data_dir: Path, name: str) -> Dataset:
-    """Opens a prepared data set, checking every file against the manifest.
-
-    The matrices' arrays are mapped into memory, not read: workers of one machine share them.
+    """Open a prepared data set and check every file against the manifest.
 
     Raises:
         UserError: nothing is prepared there, or a file is missing, damaged or of another set.
@@ -225,9 +267,9 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             f"--data_dir {data_dir} --dataset {name} first."
         )
     try:
-        for file, facts in manifest["files"].items():
-            _check_file(folder / file, facts)
-        matrices = {name: map_npz(folder / f"{name}.npz") for name in _MATRICES}
+        for file in manifest.files:
+            _check_file(folder, file)
+        matrices = {name: _load_matrix(folder / f"{name}.npz") for name in _MATRICES}
         ids = {name: _load_ids(folder / f"{name}.npy") for name in _IDS}
         dataset = Dataset(
             name=name,
@@ -236,59 +278,66 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             item_ids=ids["item_ids"],
             validation=HeldOut(
                 matrices["validation_fold_in"],
-                matrices["validation_ranked"],
+                matrices["validation_targets"],
                 ids["validation_user_ids"],
             ),
-            test=HeldOut(matrices["test_fold_in"], matrices["test_ranked"], ids["test_user_ids"]),
-            digest=manifest["digest"],
-            columns=Columns.of(manifest["parameters"]),
-            threshold=manifest["parameters"]["threshold"],
+            test=HeldOut(matrices["test_fold_in"], matrices["test_targets"], ids["test_user_ids"]),
+            fingerprint=manifest.fingerprint,
+            columns=manifest.provenance.columns,
+            threshold=manifest.provenance.threshold,
         )
         dataset.check()
     except UserError:
         raise
-    except Exception as error:  # zipfile and NumPy raise anything on what they did not write
+    except Exception as error:  # zipfile, NumPy and SciPy raise anything on damaged files
         raise UserError(
-            f"{folder}: cannot be opened ({error}); run prepare_dataset.py again."
+            f"{folder}: cannot be opened ({one_line(error)}); run prepare_dataset.py again."
         ) from None
     # A preparation removes the manifest before it replaces the first of the files checked above.
     if read_manifest(folder) != manifest:
-        raise UserError(f"{folder}: was prepared again while it was opened; start once more.")
+        raise UserError(
+            f"{folder}: was prepared again while it was being opened; rerun the same command."
+        )
     return dataset
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
-    mend = "run prepare_dataset.py again"
+def _check_file(folder: Path, file: FileDigest) -> None:
+    path = folder / file.path
+    fix = "run prepare_dataset.py again"
     if not path.is_file():
-        raise UserError(f"{path}: is missing; {mend}.")
-    if path.stat().st_size != facts["bytes"]:
-        raise UserError(
-            f"{path}: has {path.stat().st_size} bytes where the manifest says {facts['bytes']}; "
-            f"{mend}."
-        )
-    if sha256(path) != facts["sha256"]:
-        raise UserError(f"{path}: differs from what was written (its digest is another); {mend}.")
+        raise UserError(f"{path}: is missing; {fix}.")
+    size = path.stat().st_size
+    if size != file.bytes:
+        raise UserError(f"{path}: has {size} bytes where the manifest says {file.bytes}; {fix}.")
+    if sha256(path) != file.sha256:
+        raise UserError(f"{path}: differs from what was written (its digest is another); {fix}.")
+
+
+def _load_matrix(path: Path) -> csr_matrix:
+    """Load a matrix that ``scipy.sparse.save_npz`` wrote; no pickled object is loaded."""
+    matrix = load_npz(path)
+    if not isinstance(matrix, csr_matrix):
+        raise ValueError(f"{path.name} is not a CSR matrix")
+    return matrix
 
 
 def _load_ids(path: Path) -> NDArray[Any]:
-    """Ids as they were written; unlike ``np.load``, this opens no archive in their place."""
+    """Load an array of ids; unlike ``np.load``, refuse an archive in its place.
+
+    Returns:
+        (ids,) integers or fixed-width unicode.
+    """
     with path.open("rb") as file:
         ids: NDArray[Any] = np.lib.format.read_array(  # type: ignore[no-untyped-call]
             file, allow_pickle=False
         )
     if ids.ndim != 1 or ids.dtype.kind not in "iU":
-        raise ValueError(f"{path.name} holds no ids")
+        raise ValueError(f"{path.name} is not an array of ids")
     return ids
 
 
-def _content_digest(
-    matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]
-) -> str:
-    """Of what the data are, not of how NumPy and zip write them."""
+def _fingerprint(matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]) -> str:
+    """Return the SHA-256 digest of the data, independent of how NumPy and zip write them."""
     digest = hashlib.sha256()
     for name, matrix in matrices.items():
         digest.update(f"{name} {matrix.shape}".encode())

@@ -1,14 +1,12 @@
-"""A checkpoint: a folder ``step-00001234`` that holds all that a run needs to go on.
+"""One checkpoint on disk: a folder ``step-00001234`` with the whole state of a run.
 
-TensorFlow's ``Saver`` files hold weights, Adam's slots and global step, ``state.json`` the rest and
-the digests of all files, its own text's included.
+TensorFlow's ``Saver`` files hold the weights, Adam's slots and the global step; ``state.json`` has
+the rest, and the digests of all files and of its own text.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -21,34 +19,41 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.models.run_state import RunState
+from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
-from vae.utils.files import read_text, sha256, sync, write_whole
+from vae.utils.atomic import read_text, seal, sha256, sync, unseal, write_whole
 from vae.utils.json_types import has_type
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATE_FILE = "state.json"
 _PREFIX = "variables"
 _INDEX, _DATA = rf"{_PREFIX}\.index", rf"{_PREFIX}\.data-\d{{5}}-of-\d{{5}}"
-"""Names of the files that hold the variables: one of the first kind, and of the second."""
+"""Names of the files of variables: one index, and one or more data files."""
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """The checkpoint of a step in a folder of checkpoints."""
+    """Return the path of the checkpoint of a step."""
     return folder / f"step-{step:08d}"
 
 
 def steps_in(folder: Path) -> list[int]:
-    """Steps of the complete checkpoints in a folder, oldest first."""
+    """Return the steps of the complete checkpoints in a folder, oldest first."""
     names = (path.name for path in folder.glob("step-*") if path.is_dir())
     return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8,}", name))
 
 
-def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: RunState) -> None:
-    """Fills an empty folder with a checkpoint that has reached the disk.
+def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: TrainState) -> None:
+    """Write a checkpoint to an empty folder and flush it to the disk.
+
+    Args:
+        checkpoint: existing, empty folder.
+        session: holds the variables.
+        saver: of all variables.
+        state: of the run.
 
     Raises:
-        OSError: or ``tf.errors.OpError``, it cannot be written.
+        OSError: the checkpoint cannot be written.
+        tf.errors.OpError: TensorFlow cannot write the variables.
     """
     with _variables_in(checkpoint) as prefix:
         saver.save(session, prefix, write_meta_graph=False, write_state=False)
@@ -58,32 +63,32 @@ def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: R
     _write_document(checkpoint / STATE_FILE, state, digests)
 
 
-def replace_state(checkpoint: Path, state: RunState) -> None:
-    """Gives a checkpoint another state; its variables stay as they are.
+def replace_state(checkpoint: Path, state: TrainState) -> None:
+    """Replace the state of a checkpoint; its variables stay.
 
     Raises:
-        OSError: it cannot be written, and is as it was.
+        OSError: the state cannot be written; the checkpoint is unchanged.
         UserError: the checkpoint is damaged.
     """
     _, digests = _read_document(checkpoint)
     _write_document(checkpoint / STATE_FILE, state, digests)
 
 
-def read_state(checkpoint: Path) -> RunState:
-    """The state beside the variables of a checkpoint.
+def read_state(checkpoint: Path) -> TrainState:
+    """Return the state of a checkpoint, without a look at its variables.
 
     Raises:
-        UserError: it is missing, of another format, or damaged.
+        UserError: the state is missing, damaged or of another format.
     """
     state, _ = _read_document(checkpoint)
     return state
 
 
-def verify(checkpoint: Path) -> RunState:
-    """The state of a checkpoint, once all of its files are found as they were written.
+def verify(checkpoint: Path) -> TrainState:
+    """Return the state of a checkpoint whose files all have the digests they were written with.
 
     Raises:
-        UserError: a file is missing, truncated or changed.
+        UserError: a file is missing, truncated or changed, or the format is another.
     """
     state, digests = _read_document(checkpoint)
     for name, digest in digests.items():
@@ -98,13 +103,13 @@ def verify(checkpoint: Path) -> RunState:
 
 
 def restore(session: tf.Session, saver: tf.train.Saver, checkpoint: Path) -> None:
-    """Loads all variables of a training graph from a verified checkpoint."""
+    """Load all variables of a training graph from a verified checkpoint."""
     with _variables_in(checkpoint) as prefix:
         saver.restore(session, prefix)
 
 
 def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
-    """The layers' variables in a verified checkpoint by name, without building a graph."""
+    """Return the layers' variables of a verified checkpoint by name; builds no graph."""
     with _variables_in(checkpoint) as prefix:
         reader = tf.train.load_checkpoint(prefix)
         names = reader.get_variable_to_shape_map()
@@ -113,36 +118,37 @@ def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def check_match(
-    checkpoint: Path, state: RunState, architecture: Architecture, data_digest: str
+    checkpoint: Path, state: TrainState, architecture: Architecture, dataset_fingerprint: str
 ) -> None:
-    """Refuses a checkpoint of another model or other data.
+    """Check that a checkpoint is of this model and this data.
 
     Raises:
         UserError: names what differs.
     """
-    asked = dataclasses.asdict(architecture)
+    here = dataclasses.asdict(architecture)
     differences = [
-        f"{name} is {state.architecture.get(name)} there and {asked[name]} here"
-        for name in asked
-        if state.architecture.get(name) != asked[name]
+        f"{name} is {state.architecture.get(name)} there and {here[name]} here"
+        for name in here
+        if state.architecture.get(name) != here[name]
     ]
-    if state.data_digest != data_digest:
+    if state.dataset_fingerprint != dataset_fingerprint:
         differences.append(
-            f"its data have the digest {state.data_digest[:12]}, these {data_digest[:12]}"
+            f"the dataset fingerprint is {state.dataset_fingerprint[:12]} there and "
+            f"{dataset_fingerprint[:12]} here"
         )
     if differences:
         raise UserError(
             f"{checkpoint}: trained with another model or other data ({'; '.join(differences)}); "
-            "give the flags and the data it was trained with, or another --checkpoint_dir."
+            "pass the flags and the data it was trained with, or another --checkpoint_dir."
         )
 
 
 @contextmanager
 def _variables_in(checkpoint: Path) -> Iterator[str]:
-    """The prefix of the variables' files, by a path that holds no name of the user's.
+    """Yield the path prefix of the variables' files, by way of an open descriptor of the folder.
 
-    TensorFlow takes the path for a pattern when it reads: a checkpoint in ``run[1]`` would be
-    written there and never be found again.
+    TensorFlow interprets a path as a pattern when it reads: a checkpoint in the folder ``run[1]``
+    would be written there and never be found again.
     """
     folder = os.open(checkpoint, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -151,11 +157,11 @@ def _variables_in(checkpoint: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def check_progress(checkpoint: Path, state: RunState, users: int, steps_per_epoch: int) -> None:
-    """Refuses a checkpoint that no training on so many users can have reached.
+def check_progress(checkpoint: Path, state: TrainState, users: int, steps_per_epoch: int) -> None:
+    """Check that training on this number of users can have reached a checkpoint.
 
     Raises:
-        UserError: its state is damaged.
+        UserError: it cannot, so the state is damaged.
     """
     try:
         state.check_progress(users, steps_per_epoch)
@@ -163,22 +169,22 @@ def check_progress(checkpoint: Path, state: RunState, users: int, steps_per_epoc
         raise _damaged(checkpoint / STATE_FILE, error) from None
 
 
-def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
-    """The state and the files' digests."""
+def _read_document(checkpoint: Path) -> tuple[TrainState, dict[str, str]]:
+    """Return the state and the digest of each file."""
     path = checkpoint / STATE_FILE
     try:
-        document = _unseal(read_text(path))
+        document = unseal(read_text(path))
         version = document.pop("format")
         if not has_type(version, int):
-            raise ValueError("its format is not a number")
+            raise ValueError("format is not an integer")
         if version != FORMAT_VERSION:
             raise UserError(
-                f"{path}: checkpoint format {version}, this program reads {FORMAT_VERSION}; "
-                "train again or use the version that wrote it."
+                f"{path}: has checkpoint format {version} and this version reads {FORMAT_VERSION}; "
+                "train again, or use the version that wrote it."
             )
         digests = document.pop("files")
         _check_digests(digests)
-        state = RunState.from_json(document)
+        state = TrainState.from_json(document)
         _check_name(checkpoint.name, state.step)
         return state, digests
     except OSError as error:
@@ -190,7 +196,7 @@ def _read_document(checkpoint: Path) -> tuple[RunState, dict[str, str]]:
 
 
 def _check_digests(digests: Any) -> None:
-    """Makes sure that the files' digests are those of variables in the checkpoint's own folder.
+    """Check that the digests are those of the variables' files, and of no file elsewhere.
 
     Raises:
         ValueError: they are not.
@@ -198,56 +204,33 @@ def _check_digests(digests: Any) -> None:
     if not has_type(digests, dict[str, str]):
         raise ValueError("files does not map names to digests")
     if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values()):
-        raise ValueError("files holds what is not a digest")
+        raise ValueError("files holds an invalid digest")
     if not all(re.fullmatch(f"{_INDEX}|{_DATA}", name) for name in digests):
-        raise ValueError("files names a file that holds no variables")
+        raise ValueError("files names another file than those of the variables")
     if not all(any(re.fullmatch(kind, name) for name in digests) for kind in (_INDEX, _DATA)):
-        raise ValueError("files does not name all files of variables")
+        raise ValueError("files does not name all files of the variables")
 
 
 def _check_name(name: str, step: int) -> None:
-    """Makes sure that a folder named after a step holds the checkpoint of that step.
+    """Check that a folder named after a step holds the checkpoint of that step.
 
     Raises:
-        ValueError: it holds another.
+        ValueError: it holds that of another step.
     """
     named = re.fullmatch(r"step-(\d{8,})", name)
     if named and int(named[1]) != step:
         raise ValueError(f"step is {step} in a folder named {name}")
 
 
-def _write_document(path: Path, state: RunState, digests: dict[str, str]) -> None:
+def _write_document(path: Path, state: TrainState, digests: dict[str, str]) -> None:
     document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
-    write_whole(path, _seal(document), durable=True)
-
-
-def _seal(document: dict[str, Any]) -> str:
-    """The document as JSON, with a checksum of itself."""
-    checksum = hashlib.sha256(json.dumps(document).encode()).hexdigest()
-    return json.dumps({**document, "sha256": checksum}, indent=2) + "\n"
-
-
-def _unseal(text: str) -> dict[str, Any]:
-    """The document that was sealed.
-
-    Raises:
-        ValueError: the text is not what ``_seal`` wrote, to the byte.
-    """
-    document = json.loads(text)
-    if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")
-    document.pop("sha256", None)
-    if _seal(document) != text:
-        raise ValueError("its checksum differs from the one written with it")
-    return document
+    write_whole(path, seal(document), durable=True)
 
 
 def _damaged(path: Path, cause: object) -> UserError:
-    """The error for an unusable file of a checkpoint; it names the next older one as the mend."""
+    """Return the error for a damaged checkpoint; it names the next older one to resume from."""
     checkpoint = path.parent
     paths = (path_of(checkpoint.parent, step) for step in steps_in(checkpoint.parent))
     older = [path for path in paths if path.name < checkpoint.name]
-    mend = f"train on from an older one with --resume {older[-1]}" if older else "use --restart"
-    return UserError(
-        f"{path}: the checkpoint is damaged ({cause}); {mend}, or remove {checkpoint}."
-    )
+    fix = f"resume from an older one with --resume {older[-1]}" if older else "use --restart"
+    return UserError(f"{path}: the checkpoint is damaged ({cause}); {fix}, or remove {checkpoint}.")

@@ -1,9 +1,10 @@
 """``--amp``: mixed precision, on GPUs and on CPUs.
 
 On a GPU it is TensorFlow's automatic mixed precision: Grappler rewrites the graph to float16 where
-that is safe, and the loss is scaled dynamically. On a CPU whose matrix units know bfloat16, the
-last layer, nearly all of the work, computes in bfloat16; that has float32's range, so nothing needs
-scaling. In both, weights, Adam's slots, the loss and all sums over users stay in float32.
+that is safe, and the loss is scaled dynamically (Micikevicius et al. 2018, arXiv:1710.03740). On a
+CPU with bfloat16 instructions the last layer, which is nearly all of the work, computes in
+bfloat16, which has the range of float32 and needs no scaling. In both cases the weights, Adam's
+slots, the loss and all sums over users are float32.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""What Linux calls a processor's bfloat16 instructions (x86, x86, ARM)."""
+"""Linux's names of bfloat16 instructions (x86, x86, ARM)."""
 
-_KEPT_FROM_REWRITE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
+_EXCLUDED_FROM_REWRITE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
 
-MOST_OVERFLOWS = 64
-"""Steps in a row that may be skipped: as many halvings take any loss scale that training reaches
-down to 1, so from then on it is not the scale that makes gradients overflow."""
+MAX_OVERFLOWS = 64
+"""Consecutive steps that may be skipped: this many halvings reduce any loss scale that training
+reaches to 1, so gradients that still overflow do so for another reason."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How a graph computes.
+    """Precision of a graph.
 
     Attributes:
-        dtype: of the last layer's matmuls, as far as this program chooses it.
-        description: for the log.
-        rewritten: whether TensorFlow chooses float16 by itself, which needs loss scaling.
+        dtype: dtype of the last layer's matmuls in the graph as it is built.
+        description: human-readable.
+        rewritten: whether TensorFlow rewrites the graph to float16, which needs loss scaling.
     """
 
     dtype: tf.DType
@@ -42,15 +43,15 @@ class Precision:
     def configure(self, settings: tf.ConfigProto) -> None:
         """Switch the float16 rewrite of a session's graphs on or off.
 
-        Off has to be said too: once an optimizer has asked for the rewrite, TensorFlow switches it
-        on in every later session of the process that says nothing.
+        Off must be explicit: once an optimizer has enabled the rewrite, TensorFlow applies it in
+        every later session of the process whose settings leave it at its default.
         """
         rewrites = settings.graph_options.rewrite_options
         rewrites.auto_mixed_precision = RewriterConfig.ON if self.rewritten else RewriterConfig.OFF
         if self.rewritten:
-            # From TensorFlow 2.20 on the rewrite takes a softmax behind a matmul too, whose sums
-            # over a catalogue need float32.
-            os.environ.setdefault(_KEPT_FROM_REWRITE, "Softmax")
+            # From TensorFlow 2.20 on the rewrite includes a softmax after a matmul, whose sums over
+            # all items need float32.
+            os.environ.setdefault(_EXCLUDED_FROM_REWRITE, "Softmax")
 
 
 FLOAT32 = Precision(tf.float32, "float32")
@@ -61,22 +62,22 @@ FLOAT16_REWRITE = Precision(
 
 
 def choose_precision(amp: bool) -> Precision:
-    """The precision that this machine offers for ``--amp``; float32 without it."""
+    """Return the precision of ``--amp`` on this machine; float32 without the flag."""
     if not amp:
         return FLOAT32
     if tf.config.list_physical_devices("GPU"):
         return FLOAT16_REWRITE
-    if _cpu_flags() & _BFLOAT16_FLAGS:
+    if _BFLOAT16_FLAGS & set(cpu_info("flags", "Features").split()):
         return BFLOAT16
-    reason = "--amp has no effect here, the processor has no bfloat16 instructions"
+    reason = "--amp has no effect: the processor has no bfloat16 instructions"
     return Precision(tf.float32, f"float32 ({reason})")
 
 
 class LossScaling:
     """Dynamic loss scaling for float16, whose gradients would underflow.
 
-    A step whose gradients overflow is skipped: weights, slots and global step stay, and the scale
-    is halved. After ``growth_interval`` good steps in a row it is doubled.
+    A step whose gradients overflow is skipped: weights, slots and global step are unchanged, and
+    the scale is halved. After ``growth_interval`` consecutive finite steps it is doubled.
 
     Args:
         growth_interval: in steps; TensorFlow's default is 2,000.
@@ -87,41 +88,44 @@ class LossScaling:
         self.value: tf.Tensor = self._loss_scale()
 
     def wrap(self, optimizer: tf.train.Optimizer) -> tf.train.Optimizer:
-        """The optimizer with loss scaling and the float16 rewrite of the graph.
+        """Return the optimizer with loss scaling and the float16 rewrite of the graph.
 
-        It goes round Horovod's optimizer: all ranks see the same sum of gradients and skip the same
+        It wraps Horovod's optimizer: all ranks see the same sum of gradients, so they skip the same
         steps.
         """
         return tf.mixed_precision.enable_mixed_precision_graph_rewrite(optimizer, self._loss_scale)
 
 
-class Overflows:
-    """Counts the steps in a row that overflowing gradients made the optimizer skip.
+class OverflowStreak:
+    """Counter of consecutive steps that the optimizer skipped because of overflowing gradients.
 
-    All ranks skip the same steps, and so count alike.
+    All ranks skip the same steps, so their counts are equal.
     """
 
     def __init__(self) -> None:
-        self.in_a_row = 0
-        self._applied: int | None = None
+        self.length = 0
+        self._global_step_before: int | None = None
 
-    def add(self, applied: int) -> None:
-        """Counts the step before one that starts from ``applied``.
+    def add(self, global_step_before: int) -> None:
+        """Count the previous step, now that the next one has started.
 
         Args:
-            applied: the global step, which a skipped step leaves as it was.
+            global_step_before: global step at the start; a skipped step did not increment it.
         """
-        self.in_a_row = self.in_a_row + 1 if applied == self._applied else 0
-        self._applied = applied
+        self.length = self.length + 1 if global_step_before == self._global_step_before else 0
+        self._global_step_before = global_step_before
 
 
-def _cpu_flags() -> set[str]:
-    """The features that Linux lists for the first processor; none on other systems."""
+def cpu_info(*names: str) -> str:
+    """Return a field of Linux's ``/proc/cpuinfo`` for the first processor.
+
+    Args:
+        names: names of the field; architectures differ.
+
+    Returns:
+        The value of the first field with one of these names; empty if there is none.
+    """
     path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return set()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            return set(value.split())
-    return set()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in fields if name.strip() in names), "")

@@ -1,70 +1,112 @@
-"""One TensorFlow session a worker."""
+"""Sessions of a worker: its device, threads, XLA scopes and traces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import tensorflow.compat.v1 as tf
+from tensorflow.python.client import timeline
 
-from vae.config import Config
 from vae.errors import UserError
 from vae.models.precision import FLOAT32, Precision
-from vae.utils.workers import Workers
+from vae.utils.atomic import write_whole, written
+from vae.utils.distributed import Workers
 
 
 @contextmanager
 def open_session(
-    config: Config, workers: Workers, precision: Precision = FLOAT32, at_once: int = 1
+    workers: Workers,
+    precision: Precision = FLOAT32,
+    tf32: bool = True,
+    parallel_ops: int = 1,
 ) -> Iterator[tf.Session]:
-    """A session for the current graph on the worker's own GPU, if there is one, else on the CPU.
+    """Yield a session of the current graph on the worker's GPU, or on the CPU without one.
 
     Args:
-        config: the flags.
-        workers: which GPU is this worker's.
-        precision: in which its graphs compute.
-        at_once: operations that a CPU may run side by side.
+        workers: their ``local_rank`` selects the GPU.
+        precision: of the session's graphs.
+        tf32: whether GPUs may round the factors of float32 matmuls to TF32.
+        parallel_ops: operations that a CPU may run at the same time.
 
     Raises:
-        UserError: this machine has GPUs, but fewer than workers; or, from within, memory has run
-            out or another worker has ended.
+        UserError: the host has GPUs, but fewer than workers; or the block ran out of memory, or
+            another worker exited.
     """
-    with tf.Session(config=_settings(config, workers, precision, at_once)) as session:
+    with tf.Session(config=_settings(workers, precision, tf32, parallel_ops)) as session:
         try:
             yield session
         except tf.errors.ResourceExhaustedError as error:
             raise UserError(
-                f"Out of memory: {error.message.splitlines()[0]}; give a smaller "
-                "--batch_size_train or --batch_size_validation, or start more workers.",
+                f"out of memory: {error.message.splitlines()[0]}; lower --batch_size_train or "
+                "--batch_size_validation, or start more workers.",
                 exit_code=1,
             ) from None
         except tf.errors.OpError as error:
             if "Horovod has been shut down" not in error.message:
                 raise
-            raise UserError(
-                "Another worker has ended; its own message says why.", exit_code=1
-            ) from None
+            raise UserError("Another worker exited; see its error message.", exit_code=1) from None
+
+
+def compiled(enabled: bool) -> AbstractContextManager[None]:
+    """Return a scope whose operations XLA compiles (``--xla``), if enabled.
+
+    XLA compiles for fixed shapes. All batches but the last of an epoch have the same number of
+    users, so operations on B rows are compiled. The number of interactions differs from batch to
+    batch: operations of length N belong in an :func:`uncompiled` scope, or they would be compiled
+    anew in each step. So do random numbers, for which XLA has other generators.
+    """
+    scope: AbstractContextManager[None] = (
+        tf.xla.experimental.jit_scope() if enabled else nullcontext()
+    )
+    return scope
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Return a scope whose operations are never compiled."""
+    scope: AbstractContextManager[None] = tf.xla.experimental.jit_scope(compile_ops=False)
+    return scope
+
+
+def run_traced(session: tf.Session, fetches: Any, feed: dict[tf.Tensor, Any], path: Path) -> Any:
+    """Run ``fetches`` once and write a timeline of the operations to ``path`` (``--trace``).
+
+    The timeline opens in chrome://tracing and https://ui.perfetto.dev.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+    metadata = tf.RunMetadata()
+    result = session.run(fetches, feed, options=options, run_metadata=metadata)
+    trace = timeline.Timeline(metadata.step_stats).generate_chrome_trace_format()
+    with written("--trace", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, trace)
+    return result
 
 
 def _settings(
-    config: Config, workers: Workers, precision: Precision, at_once: int
+    workers: Workers, precision: Precision, tf32: bool, parallel_ops: int
 ) -> tf.ConfigProto:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus and workers.local_rank >= gpus:
         raise UserError(
-            f"worker {workers.local_rank} of this machine has no GPU of its own, there are {gpus}; "
+            f"local rank {workers.local_rank} has no GPU: this host has {gpus}; "
             f"start at most {gpus} workers here."
         )
     settings = tf.ConfigProto(allow_soft_placement=True)
     if not gpus:
-        # Each on all cores. In training, two large matmuls side by side fight for the caches and
-        # take a fifth longer than in turn (docs/performance.md).
+        # Each operation runs on all cores. In training, two large matmuls at the same time compete
+        # for the caches and take a fifth longer than one after the other (docs/performance.md).
         settings.inter_op_parallelism_threads = 1
-        if at_once > 1:
-            # Its own pool: the shared one has the size that the process's first session gave it.
-            settings.session_inter_op_thread_pool.add(num_threads=at_once)
+        if parallel_ops > 1:
+            # A separate pool: the shared one has the size that the process's first session set.
+            settings.session_inter_op_thread_pool.add(num_threads=parallel_ops)
     precision.configure(settings)
-    if config.no_tf32:
+    if not tf32:
         tf.config.experimental.enable_tensor_float_32_execution(False)
     settings.gpu_options.allow_growth = True
     settings.gpu_options.visible_device_list = str(workers.local_rank)

@@ -1,1 +1,1 @@
-"""From a trained model to recommendations: for raw histories, for similar items, for a server."""
+"""Recommendations for raw histories, similar items, and the export of a model for serving."""

@@ -1,66 +1,70 @@
-"""What --recommend, --similar_items and --item_names name, read before a long run."""
+"""Inputs of ``--recommend``, ``--similar_items`` and ``--item_names``, read before a long run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import pandas as pd
 
 from vae.config import Config
-from vae.load import Dataset
-from vae.load.histories import UserHistories, read_histories
-from vae.recommend.similar import find_item
+from vae.load.dataset import Dataset
+from vae.load.fold_in import UserHistories, read_histories
+from vae.recommend.export import check_export
+from vae.recommend.similar_items import find_item
 from vae.recommend.titles import read_titles
+from vae.utils.atomic import check_file
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the flags name, as far as they name anything.
+    """What the flags name; None for a flag that is not used.
 
     Attributes:
-        histories: of the users in the file of ``--recommend``.
+        histories: users in the file of ``--recommend``.
         similar_to: item index of ``--similar_items``.
-        titles: (items,) strings from ``--item_names``, null where the file has none.
+        titles: (I,) strings from ``--item_names``, NA for an item that the file does not have.
+        descriptions: a sentence for the log on each file that was read.
     """
 
     histories: UserHistories | None = None
     similar_to: int | None = None
-    titles: pa.Array | None = None
+    titles: pd.Series | None = None
+    descriptions: tuple[str, ...] = ()
 
 
 def read_inputs(config: Config, dataset: Dataset) -> Inputs:
-    """Read what the flags name; no flag, no input.
+    """Read the inputs that the flags name, and check that the outputs can be written.
 
     Raises:
-        UserError: a file cannot be read or does not fit the data set, or there is no such item.
+        UserError: a file cannot be read or does not fit the data set, the data set has no such
+            item, or an output cannot be written.
     """
+    if config.export is not None:
+        check_export(config.export)
+    if config.output is not None:
+        check_file(config.output, "--output")
+    for path in config.trace_paths:
+        check_file(path, "--trace")
     item, names, source = config.similar_items, config.item_names, config.recommend
-    return Inputs(
-        similar_to=None if item is None else find_item(item, dataset),
-        titles=None if names is None else read_titles(names, config.title_col, dataset),
-        histories=read_histories(source, dataset) if isinstance(source, Path) else None,
-    )
-
-
-def describe(config: Config, inputs: Inputs) -> Iterator[str]:
-    """A sentence for the log on each file that was read."""
-    if inputs.titles is not None:
-        # Neither a null nor an empty title counts.
-        titled = pc.sum(pc.not_equal(inputs.titles, "")).as_py()
-        yield f"Titles: {titled:,} of {len(inputs.titles):,} items."
-    if inputs.histories is not None:
-        yield f"{config.recommend}: {_counts(inputs.histories)}."
+    similar_to = None if item is None else find_item(item, dataset)
+    titles = None if names is None else read_titles(names, config.title_col, dataset)
+    histories = read_histories(source, dataset) if isinstance(source, Path) else None
+    descriptions = []
+    if titles is not None:
+        titled = (titles.fillna("") != "").sum()
+        descriptions.append(f"Titles: {titled:,} of {len(titles):,} items.")
+    if histories is not None:
+        descriptions.append(f"{source}: {_counts(histories)}.")
+    return Inputs(histories, similar_to, titles, tuple(descriptions))
 
 
 def _counts(users: UserHistories) -> str:
-    parts = [f"{users.users:,} users, {users.seen.nnz:,} known (user, item) pairs"]
+    counts = [f"{users.users:,} users, {users.seen.nnz:,} known interactions"]
     if disliked := users.seen.nnz - users.liked.nnz:
-        parts.append(f"rated below the threshold: {disliked:,}")
+        counts.append(f"rated below the threshold: {disliked:,}")
     if users.unknown_items:
-        parts.append(f"items unknown to the model, skipped: {users.unknown_items:,}")
+        counts.append(f"items unknown to the model, skipped: {users.unknown_items:,}")
     if users.line_breaks:
-        parts.append(f"line breaks inside quoted values: {users.line_breaks:,}")
-    return "; ".join(parts)
+        counts.append(f"line breaks inside quoted values: {users.line_breaks:,}")
+    return "; ".join(counts)

@@ -1,4 +1,4 @@
-"""The model card of an exported model: what it is, what it was trained on, how good it is."""
+"""Model card of an exported model: architecture, data, metrics, signatures and flags."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from datetime import datetime, timezone
 from typing import Any
 
 from vae.config import Config
-from vae.load import Dataset
-from vae.models.inference import Model
-from vae.report.facts import data_facts, version_facts
+from vae.load.dataset import Dataset
+from vae.models.trained_model import TrainedModel
+from vae.report.environment import dataset_metadata, software_versions
 
 _TEXT = """\
 # Model card: recommendations for {dataset}
 
 A variational autoencoder for collaborative filtering (Mult-VAE, Liang et al. 2018,
-arXiv:1802.05814). From the items that a user knows it ranks all others. It knows nothing but
-(user, item) pairs: it repeats what is popular and whatever bias the data have.
+arXiv:1802.05814). From the history of a user it ranks all other items. It is trained on
+interactions alone, and repeats the popularity and any other bias of the data.
 
-{facts}
+{metadata}
 
 ## Signatures
 
-`serving_default` takes `histories`, a (users, length) matrix of {id_type} item ids. Rows are filled
-up with {filler}; an id that the model does not know is ignored. It answers with `items` and
-`scores`, (users, {k}), best first, and `known_items`, (users,). Items of the history are never
-among the answers. Where a user has no known item, `known_items` is 0 and the answers are the most
-popular items, scored with the logarithm of their share of the training users. A list that ends
-early is filled up with {filler}.
+`serving_default` takes `histories`, a (users, length) matrix of {id_type} item ids, padded with
+{padding_value}; an id that the model does not know is ignored. It returns `items` and `scores`,
+(users, {k}), best first, and `known_items`, (users,), the number of items of each history that the
+model knows. Items of the history are never recommended. A cold-start user, whose `known_items` is
+0, gets the most popular items, scored with the logarithm of the fraction of training users that
+have them. A list that ends early is padded with {padding_value}.
 
-`columns` is the same with the columns of `item_ids.csv` in place of ids; -1 fills up.
+`columns` is the same with the item indices of `item_ids.csv` in place of ids, padded with -1.
 
 ## Flags of the training run
 
@@ -40,35 +40,35 @@ early is filled up with {filler}.
 def model_card(
     config: Config,
     dataset: Dataset,
-    model: Model,
-    figures: Mapping[str, float],
-    filler: str | int,
+    model: TrainedModel,
+    metrics: Mapping[str, float],
+    padding_value: str | int,
 ) -> str:
-    """The card, as Markdown.
+    """Render the model card as Markdown.
 
     Args:
-        config: the flags of the run that exports.
-        dataset: what the model was trained on.
-        model: knows where it comes from.
-        figures: metrics by name.
-        filler: stands for no item.
+        config: flags of the run that exports.
+        dataset: prepared data set that the model was trained on.
+        model: trained model, with the flags and the metadata of its training run.
+        metrics: metrics and statistics by their log keys.
+        padding_value: raw id that stands for no item.
     """
     architecture = model.architecture
     rows = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **data_facts(dataset),
+        **dataset_metadata(dataset),
         "architecture": f"{architecture.hidden_dim} {architecture.activation} units, "
         f"{architecture.latent_dim} latent dimensions",
         "weights of the last layer": config.export_dtype,
-        **model.facts,
-        **{name: f"{value:.5f}" for name, value in figures.items()},
-        **version_facts(),
+        **model.metadata,
+        **{name: f"{value:.5f}" for name, value in metrics.items()},
+        **software_versions(),
     }
     return _TEXT.format(
         dataset=dataset.name,
-        facts=_table(rows),
-        id_type="int64" if isinstance(filler, int) else "string",
-        filler=f"`{filler}`" if isinstance(filler, int) else '`""`',
+        metadata=_table(rows),
+        id_type="int64" if isinstance(padding_value, int) else "string",
+        padding_value=f"`{padding_value}`" if isinstance(padding_value, int) else '`""`',
         k=min(config.top_results, architecture.items),
         flags=_table(model.flags),
     )

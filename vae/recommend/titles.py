@@ -2,66 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 
 from vae.errors import UserError
-from vae.load import Dataset
 from vae.load.columns import Columns
 from vae.load.csv_file import csv_column_names, read_csv
-from vae.load.histories import find_ids
-from vae.utils.files import require_regular_file
+from vae.load.dataset import Dataset
+from vae.utils.atomic import require_regular_file
+
+TEXT = "string[pyarrow]"
+"""dtype of ids and titles in data frames: a gather of Arrow's strings creates no Python objects."""
 
 
-def read_titles(path: Path, title_column: str, dataset: Dataset) -> pa.Array:
-    """(items,) strings, the title of each column; null where the file has none.
+def read_titles(path: Path, title_column: str, dataset: Dataset) -> pd.Series:
+    """Titles of the items of a data set.
 
-    The file is CSV with a header row, separated by tabs if its name says .tsv. It names the column
-    of ids, and quotes its values or not, as the ratings do.
+    The file is CSV with a header row, or TSV if its name contains ``.tsv``. Its id column has the
+    name of the item column of the ratings, and it is quoted as the ratings are. If an id occurs
+    several times, its last title counts.
 
     Args:
-        path: the file, ``--item_names``.
+        path: file, ``--item_names``.
         title_column: its column of titles, ``--title_col``.
-        dataset: whose items to find.
+        dataset: prepared data set with I items.
+
+    Returns:
+        (I,) strings in the order of the item indices; NA for an item that the file does not have.
 
     Raises:
-        UserError: the file cannot be read, lacks one of the columns, or has no item of the data
+        UserError: the file cannot be read, lacks one of the two columns, or has no item of the data
             set.
     """
-    id_column, quoting = dataset.columns.item, dataset.columns.quoting
+    table = _read_table(path, dataset.columns.item, title_column, dataset.columns.quoting)
+    # Integer ids too are compared as they are written.
+    items = pd.DataFrame({"id": dataset.item_ids.astype(np.str_)}, dtype=TEXT)
+    if not items["id"].isin(table["id"]).any():
+        raise _no_item(path, table, dataset)
+    return items.merge(table.drop_duplicates("id", keep="last"), on="id", how="left")["title"]
+
+
+def _read_table(path: Path, id_column: str, title_column: str, quoting: str) -> pd.DataFrame:
+    """The file's rows with the columns ``id`` and ``title``; a missing value is an empty string."""
     try:
         require_regular_file(path)
-        found = csv_column_names(path, None, quoting)
-        if not {id_column, title_column} <= set(found):
+        if not {id_column, title_column} <= set(csv_column_names(path, None, quoting)):
             raise UserError(
                 f"{path}: needs the columns {id_column!r} and {title_column!r}; "
-                "name the second one with --title_col."
+                "name the column of titles with --title_col."
             )
         blocks = list(read_csv(path, Columns(id_column, title_column, quoting=quoting)))
     except OSError as error:
         raise UserError(f"--item_names {path}: cannot be read ({error.strerror}).") from None
     except UserError as error:
         raise UserError(f"--item_names {error}") from None
-    ids = [item or "" for block in blocks for item in block.users.to_pylist()]
-    titles = pa.array([title for block in blocks for title in block.items.to_pylist()], pa.string())
-    columns = find_ids(np.asarray(ids, np.str_), dataset.item_ids)
-    rows = np.full(len(dataset.item_ids), -1)
-    known = columns >= 0
-    if not known.any():
-        raise _no_item(path, id_column, ids, dataset)
-    rows[columns[known]] = np.flatnonzero(known)
-    return titles.take(pa.array(rows, mask=rows < 0))
+    columns = {
+        "id": [item for block in blocks for item in block.users.to_pylist()],
+        "title": [title for block in blocks for title in block.items.to_pylist()],
+    }
+    return pd.DataFrame(columns, dtype=TEXT).fillna("")
 
 
-def _no_item(path: Path, id_column: str, ids: Sequence[str], dataset: Dataset) -> UserError:
-    """The error of a file without an item of the data set: often ids are written differently."""
-    if not len(ids):
+def _no_item(path: Path, table: pd.DataFrame, dataset: Dataset) -> UserError:
+    """Error for a file without an item of the data set: its ids may be written differently."""
+    if table.empty:
         return UserError(f"--item_names {path}: has no rows.")
     return UserError(
-        f"--item_names {path}: no id in its column {id_column!r} is an item of {dataset.name}; "
-        f"its ids are like {ids[0]!r}, those of the data set like "
-        f"{str(dataset.item_ids[0])!r}, and must be written alike."
+        f"--item_names {path}: no id in its column {dataset.columns.item!r} is an item of "
+        f"{dataset.name}; its ids are like {table['id'][0]!r}, those of the data set like "
+        f"{str(dataset.item_ids[0])!r}: write them in the same way."
     )

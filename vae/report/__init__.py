@@ -1,1 +1,1 @@
-"""What a run leaves in ``--results_dir`` for people: figures by epoch, curves, a page on it all."""
+"""Human-readable output in ``--results_dir``: metrics per epoch, curves, an HTML report."""

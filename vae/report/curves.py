@@ -9,68 +9,68 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from vae.metrics import LIANG_METRICS
-from vae.report.history import History
+from vae.metrics.ranking import METRICS, SELECTION_METRIC
+from vae.report.epoch_log import EpochLog
 
-_WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 144  # inches, and dots an inch
+_WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 144  # inches, inches, dots per inch
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")
-"""Blue, vermilion and green of Okabe and Ito: told apart by colour-blind readers too."""
+"""Blue, vermilion and green of Okabe and Ito: distinct for colour-blind readers too."""
 _FEW_POINTS = 40
-"""So many, at most, are marked one by one."""
+"""Curves of at most this many points get a marker at each."""
 
 
-def draw_curves(history: History) -> dict[str, bytes]:
-    """PNG images by name; a figure that was never logged has none."""
-    return {name: _png(figure) for name, figure in _figures(history)}
+def draw_curves(epoch_log: EpochLog) -> dict[str, bytes]:
+    """Draw a PNG image for each group of metrics that was logged; return the images by name."""
+    return {name: _png(figure) for name, figure in _figures(epoch_log)}
 
 
-def _figures(history: History) -> Iterator[tuple[str, Figure]]:
-    if history.series("loss")[0]:
-        yield "loss", _loss(history)
-        yield "kl", _kl(history)
-    if history.series(LIANG_METRICS[0])[0]:
-        yield "validation", _validation(history)
-        yield "throughput", _throughput(history)
-    if history.series("loss_scale")[0]:
-        yield "loss_scale", _loss_scale(history)
+def _figures(epoch_log: EpochLog) -> Iterator[tuple[str, Figure]]:
+    if epoch_log.series("loss")[0]:
+        yield "loss", _loss(epoch_log)
+        yield "kl", _kl(epoch_log)
+    if epoch_log.series(SELECTION_METRIC)[0]:
+        yield "validation", _validation(epoch_log)
+        yield "throughput", _throughput(epoch_log)
+    if epoch_log.series("loss_scale")[0]:
+        yield "loss_scale", _loss_scale(epoch_log)
 
 
-def _loss(history: History) -> Figure:
-    """The objective, and the likelihood's part of it."""
+def _loss(epoch_log: EpochLog) -> Figure:
+    """Objective and negative log-likelihood."""
     figure, (axes,) = _panels(1, "Training loss")
-    _line(axes, history, "loss", _COLOURS[0])
-    _line(axes, history, "neg_log_likelihood", _COLOURS[1])
+    _line(axes, epoch_log, "loss", _COLOURS[0])
+    _line(axes, epoch_log, "neg_log_likelihood", _COLOURS[1])
     axes.set_ylabel("nats per user")
     axes.legend()
     return figure
 
 
-def _kl(history: History) -> Figure:
-    """The KL term, and its weight below it."""
+def _kl(epoch_log: EpochLog) -> Figure:
+    """KL term above its weight."""
     figure, (above, below) = _panels(2, "KL divergence and its weight")
-    _line(above, history, "kl_divergence", _COLOURS[0])
+    _line(above, epoch_log, "kl_divergence", _COLOURS[0])
     above.set_ylabel("nats per user")
-    _line(below, history, "kl_weight", _COLOURS[1])
+    _line(below, epoch_log, "kl_weight", _COLOURS[1])
     below.set_ylabel("weight")
     below.set_ylim(bottom=0)
     return figure
 
 
-def _validation(history: History) -> Figure:
-    """The metrics with a band of one standard error, and the best validation."""
+def _validation(epoch_log: EpochLog) -> Figure:
+    """Metrics with bands of one standard error; the best validation is marked."""
     figure, (axes,) = _panels(1, "Validation (bands: ± one standard error)")
-    for name, colour in zip(LIANG_METRICS, _COLOURS, strict=True):
-        _line(axes, history, name, colour)
-        epochs, means = history.series(name)
-        errors = dict(zip(*history.series(f"{name}_se"), strict=True))
-        low, high = (
+    for name, colour in zip(METRICS, _COLOURS, strict=True):
+        _line(axes, epoch_log, name, colour)
+        epochs, means = epoch_log.series(name)
+        errors = dict(zip(*epoch_log.series(f"{name}_se"), strict=True))
+        lower, upper = (
             [mean + sign * errors.get(epoch, 0) for epoch, mean in zip(epochs, means, strict=True)]
             for sign in (-1, 1)
         )
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-    epochs, means = history.series(LIANG_METRICS[0])
+        axes.fill_between(epochs, lower, upper, color=colour, alpha=0.15, linewidth=0)
+    epochs, means = epoch_log.series(SELECTION_METRIC)
     best = max(range(len(means)), key=means.__getitem__)
-    label = f"best {LIANG_METRICS[0]}: {means[best]:.4f} at epoch {epochs[best]}"
+    label = f"best {SELECTION_METRIC}: {means[best]:.4f} at epoch {epochs[best]}"
     axes.plot(
         epochs[best], means[best], "o", color=_COLOURS[0], fillstyle="none", ms=11, label=label
     )
@@ -79,27 +79,27 @@ def _validation(history: History) -> Figure:
     return figure
 
 
-def _throughput(history: History) -> Figure:
-    """The speed of training."""
-    figure, (axes,) = _panels(1, "Training speed")
-    _line(axes, history, "train_throughput", _COLOURS[0])
+def _throughput(epoch_log: EpochLog) -> Figure:
+    """Training throughput."""
+    figure, (axes,) = _panels(1, "Training throughput")
+    _line(axes, epoch_log, "train_throughput", _COLOURS[0])
     axes.set_ylabel("users per second")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
 
 
-def _loss_scale(history: History) -> Figure:
-    """The factor that keeps float16 from underflowing."""
+def _loss_scale(epoch_log: EpochLog) -> Figure:
+    """Loss scale of mixed precision, which keeps float16 gradients from underflowing."""
     figure, (axes,) = _panels(1, "Loss scale of mixed precision")
-    _line(axes, history, "loss_scale", _COLOURS[0])
+    _line(axes, epoch_log, "loss_scale", _COLOURS[0])
     axes.set_ylabel("factor")
     axes.set_yscale("log", base=2)
     return figure
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with panels below each other that share the axis of epochs."""
+    """Figure with panels stacked on a shared axis of epochs."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
     panels: list[Axes] = [*figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]]
     for axes in panels:
@@ -111,8 +111,8 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _line(axes: Axes, history: History, name: str, colour: str) -> None:
-    epochs, values = history.series(name)
+def _line(axes: Axes, epoch_log: EpochLog, name: str, colour: str) -> None:
+    epochs, values = epoch_log.series(name)
     marker = "." if len(epochs) <= _FEW_POINTS else ""
     axes.plot(epochs, values, color=colour, marker=marker, label=name.replace("_", " "))
 

@@ -1,73 +1,151 @@
-"""What goes into ``--results_dir``."""
+"""The files of ``--results_dir``, and the outputs that a run opens before it starts."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
-from vae.flags import as_json
-from vae.load import Dataset
-from vae.report.facts import data_facts, machine_facts, version_facts
-from vae.report.history import History
-from vae.utils.files import make_folder, write_whole, written
-from vae.utils.workers import Workers
+from vae.load.dataset import Dataset
+from vae.report.environment import dataset_metadata, hardware_metadata, software_versions
+from vae.report.epoch_log import EpochLog
+from vae.report.tensorboard import TensorBoardWriter
+from vae.utils.atomic import lock_folder, make_folder, write_whole, written
+from vae.utils.distributed import Workers, raise_on_all
+from vae.utils.run_log import Callback, RunLog
 
 
 class Results:
-    """The files of one run, each there whole or not at all.
+    """Files of one run in ``--results_dir``, each written complete or not at all.
+
+    Args:
+        folder: folder, created if it does not exist.
 
     Attributes:
-        history: follows the run's epochs.
+        epoch_log: callback that records each epoch.
 
     Raises:
         UserError: the folder cannot be written, or holds a table of epochs that cannot be read, or
-            matplotlib is missing.
+            a package that the report needs is missing.
     """
 
     def __init__(self, folder: Path) -> None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UserError(
-                "--results_dir: the curves need matplotlib, which is not installed in this "
-                "Python; run 'make env'."
-            )
+        for package in ("matplotlib", "jinja2"):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"--results_dir: the report needs {package}, which is not installed in this "
+                    "Python; run 'make env'."
+                )
         make_folder(folder, "--results_dir")
         self._folder = folder
-        self.history = History(folder / "epochs.csv")
+        self.epoch_log = EpochLog(folder / "epochs.csv")
 
     def write(
         self, config: Config, dataset: Dataset, workers: Workers, summary: Mapping[str, float]
     ) -> None:
-        """Writes ``args.json``, ``results.json``, the curves and ``report.html``.
+        """Write ``args.json``, ``results.json``, the curves and ``report.html``.
 
-        JSON has no NaN: what is undefined is left out there.
+        An undefined value (NaN) is left out of ``results.json``, since JSON has no NaN.
 
         Raises:
             UserError: a file cannot be written.
         """
-        # matplotlib takes a second to import: only those who asked for curves wait for it.
+        # matplotlib takes a second to import, which only a run with --results_dir pays for.
         from vae.report.curves import draw_curves
-        from vae.report.page import report_page
+        from vae.report.html import report_page
 
         self._write("args.json", json.dumps(as_json(config), indent=2) + "\n")
         defined = {name: value for name, value in summary.items() if math.isfinite(value)}
         self._write("results.json", json.dumps(defined, indent=2) + "\n")
-        curves = draw_curves(self.history)
+        curves = draw_curves(self.epoch_log)
         for name, png in curves.items():
             self._write(f"{name}.png", png)
-        facts = {
-            "Data set": data_facts(dataset),
-            "Hardware": machine_facts(workers),
-            "Versions": version_facts(),
+        metadata = {
+            "Data set": dataset_metadata(dataset),
+            "Hardware": hardware_metadata(workers),
+            "Versions": software_versions(),
         }
-        page = report_page(config, summary, curves, self.history.epochs(), facts)
-        # A path may hold bytes that are no UTF-8.
+        page = report_page(config, summary, curves, self.epoch_log.epochs(), metadata)
+        # A path may hold bytes that are not UTF-8.
         self._write("report.html", page.encode(errors="backslashreplace"))
 
     def _write(self, name: str, content: str | bytes) -> None:
         with written("--results_dir", self._folder / name):
             write_whole(self._folder / name, content)
+
+
+@contextmanager
+def open_outputs(
+    config: Config, workers: Workers, trains: bool
+) -> Iterator[tuple[RunLog, Results | None]]:
+    """Lock the folders of a run, and open its log and the folder of its results.
+
+    Rank 0 alone locks and writes. The log is opened last: a run that is refused leaves the log,
+    which it may share with another run, as it is.
+
+    Args:
+        config: flags, which name the folders.
+        workers: workers of the run; all of them call this.
+        trains: whether checkpoints will be written.
+
+    Yields:
+        The run log, and the results if ``--results_dir`` is used (rank 0 alone).
+
+    Raises:
+        UserError: a folder cannot be written, or another run is writing there; on all ranks.
+    """
+    is_first = workers.rank == 0
+    with ExitStack() as locks:
+        folders = _folders(config, trains) if is_first else {}
+        raise_on_all(workers, lambda: _lock(folders, locks))
+        results, callbacks = raise_on_all(
+            workers, lambda: _open_results(config) if is_first else (None, [])
+        )
+        log = raise_on_all(workers, lambda: RunLog(config.log_path, is_first, callbacks))
+        yield log, results
+
+
+def _folders(config: Config, trains: bool) -> dict[str, Path]:
+    """Folders that the run writes to, by flag."""
+    named = {
+        "--checkpoint_dir": config.checkpoint_dir if trains else None,
+        "--results_dir": config.results_dir,
+    }
+    return {flag: path for flag, path in named.items() if path is not None}
+
+
+def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
+    """Lock folders against other runs until ``locks`` is closed.
+
+    Raises:
+        UserError: a folder cannot be written, or another run is writing there.
+    """
+    # One folder may have both roles, and can be locked once.
+    distinct = {path.resolve(): (flag, path) for flag, path in folders.items()}
+    for flag, path in distinct.values():
+        make_folder(path, flag)
+        try:
+            locks.callback(os.close, lock_folder(path))
+        except BlockingIOError:
+            raise UserError(
+                f"{flag} {path}: another run is writing there; wait for its end, or name another "
+                "folder."
+            ) from None
+
+
+def _open_results(config: Config) -> tuple[Results | None, list[Callback]]:
+    """Results, if ``--results_dir`` is used, and the callbacks of the log."""
+    callbacks: list[Callback] = []
+    results = Results(config.results_dir) if config.results_dir else None
+    if results:
+        callbacks.append(results.epoch_log)
+    if config.tensorboard_dir:
+        callbacks.append(TensorBoardWriter(config.tensorboard_dir))
+    return results, callbacks

@@ -1,4 +1,4 @@
-"""Standard input, output and error, whatever the shell has connected to them."""
+"""Standard streams that survive a closed descriptor, a closed pipe and a full disk."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import signal
 import sys
 from typing import Any, TextIO
 
-from vae.utils.files import discard
+from vae.utils.atomic import discard
 
 
 def open_console() -> None:
-    """Makes the standard streams usable, and keeps them so; call it before any file is opened.
+    """Make the standard streams robust; call this before any file is opened.
 
-    - A descriptor that is closed would be given to the next file that is opened, and what a library
-      prints would land in that file. It becomes ``/dev/null``.
-    - A character that an encoding lacks is written as Python's escape sequence for it.
-    - A stream whose reader goes away does not end the program: see ``_Console``. A closed terminal
-      also sends SIGHUP, which is ignored from here on, by child processes too.
+    - A closed descriptor is opened on ``/dev/null``: otherwise the next file would get it, and
+      the output of libraries would be written to that file.
+    - A character that the encoding lacks is written as Python's escape sequence.
+    - The program continues when a stream is closed by its reader: see ``_Console``. A closed
+      terminal also sends SIGHUP, which is ignored from here on, by child processes too.
     """
     for descriptor in range(3):
         _open_if_closed(descriptor)
@@ -31,20 +31,20 @@ def open_console() -> None:
 
 
 class _Console(io.FileIO):
-    """A descriptor of the console that is replaced by ``/dev/null`` once it cannot be written.
+    """A stream that is redirected to ``/dev/null`` once it cannot be written.
 
-    What it shows of a run is in the log as well. So the loss of a console, be it a pipe, a terminal
-    or a file on a full disk, is no reason to lose hours of training. A pipe whose reader has left
-    (``| head``) misses nothing; of anything else that stops standard output, standard error tells.
+    The log holds the same information, so hours of training must not be lost with the console, be
+    it a pipe, a terminal or a file on a full disk. A failure of standard output is reported on
+    standard error, unless it is a pipe whose reader ended (``| head``).
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
 
     def write(self, data: Any) -> int:
-        """Writes bytes; returns how many of them are dealt with."""
+        """Write bytes; return the number of bytes that were written or discarded."""
         try:
-            while (written := super().write(data)) is None:  # a full pipe that does not block
+            while (written := super().write(data)) is None:  # a full non-blocking pipe
                 select.select([], [self], [])
         except OSError as error:
             discard(self.fileno())
@@ -59,7 +59,7 @@ class _Console(io.FileIO):
 
 
 def _open_if_closed(descriptor: int) -> None:
-    """Opens ``/dev/null`` on a closed descriptor; all lower ones have to be open."""
+    """Open ``/dev/null`` on a closed descriptor; all lower ones must be open."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -67,7 +67,7 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 def _stream(descriptor: int, before: TextIO | None) -> TextIO:
-    """A stream of text in the encoding of the one before, None where that was closed."""
+    """Return a text stream in the encoding of the previous one; None: that was closed."""
     return io.TextIOWrapper(
         io.BufferedWriter(_Console(descriptor)),
         encoding=before.encoding if before else "utf-8",

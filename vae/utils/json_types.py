@@ -1,4 +1,4 @@
-"""Values that were read from JSON, checked against the types that annotations promise."""
+"""Checks of values read from JSON against type annotations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Made = TypeVar("Made")
 
 
 def from_json(made: type[Made], values: Any) -> Made:
-    """A dataclass whose fields are the values of a JSON object, all of them and no others.
+    """Return a dataclass with the values of a JSON object, which must have exactly its fields.
 
     Raises:
-        ValueError: names the field that is missing, unknown or of another type.
+        ValueError: a field is missing, unknown or of another type.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{shown(values)} is not an object")
@@ -29,10 +29,10 @@ def from_json(made: type[Made], values: Any) -> Made:
 
 
 def check_types(instance: Any) -> None:
-    """Makes sure that the fields of a dataclass have their annotated types.
+    """Check that the fields of a dataclass have their annotated types.
 
     Raises:
-        ValueError: names the first that has not.
+        ValueError: a field has another type.
     """
     hints = get_type_hints(type(instance))
     for field in dataclasses.fields(instance):
@@ -42,10 +42,10 @@ def check_types(instance: Any) -> None:
 
 
 def has_type(value: Any, hint: Any) -> bool:
-    """Whether a value has an annotated type, among those that JSON can hold.
+    """Return whether a value has an annotated type that JSON can represent.
 
-    A bool is not a number, an integer is a float too, and a float is finite: Python's reader
-    accepts NaN and Infinity, which JSON has not.
+    A bool is not a number, an integer is a float too, and a float is finite: Python's JSON reader
+    accepts NaN and Infinity, which JSON does not have.
     """
     if hint is Any:
         return True
@@ -64,6 +64,6 @@ def has_type(value: Any, hint: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence, shortened."""
+    """Return the repr of a value for a message, at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

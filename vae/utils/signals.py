@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as requests to stop: noted the first time, obeyed at once the second."""
+"""SIGTERM and SIGINT: the first requests a graceful stop, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import signal
 import threading
 from types import TracebackType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that request a stop."""
 
 
 class StopSignals:
-    """Notes, while it is entered, that the process was asked to stop.
+    """A context manager that records the first stop signal and exits at the second.
 
-    Python runs a signal's handler between two of its own instructions only, so not before a running
-    step is over. A thread that reads the wake-up descriptor, which the interpreter writes to as the
-    signal arrives, knows at once: a second signal need not wait for the step.
+    Python runs a signal handler between two bytecode instructions, so not before a running step
+    ends. A thread reads the wake-up descriptor instead, to which the interpreter writes as soon as
+    the signal arrives: a second signal does not wait for the step.
 
     Attributes:
-        received: the first signal, None as long as there was none.
+        received: the first signal; None before.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class StopSignals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer)
-        self._handlers_before = {number: signal.signal(number, _ignore) for number in _SIGNALS}
+        self._handlers_before = {number: signal.signal(number, _ignore) for number in SIGNALS}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -47,9 +48,9 @@ class StopSignals:
         os.close(self._reader)
 
     def _watch(self) -> None:
-        """Reads the numbers of the signals until the pipe is closed."""
+        """Read signal numbers until the pipe is closed."""
         while number := os.read(self._reader, 1):
-            if number[0] not in _SIGNALS:
+            if number[0] not in SIGNALS:
                 continue
             if self.received is not None:
                 os._exit(exit_code(signal.Signals(number[0])))
@@ -57,9 +58,9 @@ class StopSignals:
 
 
 def exit_code(number: signal.Signals) -> int:
-    """What a shell reports for a process that this signal ended: 143 or 130."""
+    """Return the exit code of a process that a signal ended: 143 (SIGTERM) or 130 (SIGINT)."""
     return 128 + number
 
 
 def _ignore(number: int, frame: object) -> None:
-    """A handler of Python's own: without one the wake-up descriptor is not written to."""
+    """Do nothing; without a Python handler nothing is written to the wake-up descriptor."""

@@ -1,0 +1,319 @@
+"""Measure each part of the recipe against its roofline on this machine.
+
+::
+
+    python prepare_dataset.py --dataset synthetic --scale ml-20m --data_dir ./bench
+    python benchmarks/benchmark.py --data_dir ./bench --json bench.json
+
+The roofline is the time of the last layer's matrix products, which are nearly all of the work:
+forward, gradient by the hidden layer and gradient by the kernel for training, forward alone for
+evaluation. Each is timed in alternation with the part that is compared to it, so that a drifting
+clock rate favours neither. The roofline of a single query is one read of the last kernel from
+memory.
+
+Each part runs in its own process, so its peak memory includes no other part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import runs
+from numpy.typing import NDArray
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+REPEATS = 7
+RECOMMEND_REPEATS = 5
+SLICE = 2048
+PARTS = (
+    "train-2048", "train-2048-amp", "train-24576", "train-24576-amp",
+    "evaluate", "recommend", "query", "query-amp", "prepare",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run every part, or that of --part, and print the table; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--dataset", default="synthetic")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--part", choices=PARTS, help="run only this part and print its JSON")
+    flags = parser.parse_args()
+    if flags.part:
+        result = run_part(flags.part, flags.data_dir, flags.dataset)
+        usage = max(resource.getrusage(who).ru_maxrss for who in _WHO)
+        print(json.dumps(result | {"peak_gb": usage * 1024 / 1e9}))
+        return 0
+    results = {part: _in_a_process(part, flags) for part in PARTS}
+    print(table(results))
+    if flags.json:
+        runs.write_json(flags.json, {"machine": runs.machine(), "parts": results})
+    return 0
+
+
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+def run_part(part: str, data_dir: Path, dataset: str) -> dict[str, Any]:
+    """Return what a part measured, its roofline, and the fraction of the roofline reached."""
+    what, _, rest = part.partition("-")
+    amp = rest.endswith("amp")
+    if what == "train":
+        return training(data_dir, dataset, int(rest.split("-")[0]), amp)
+    if what == "evaluate":
+        return evaluation(data_dir, dataset)
+    if what == "recommend":
+        return recommendation(data_dir, dataset)
+    if what == "query":
+        return query(data_dir, dataset, amp)
+    return preparation(data_dir, dataset)
+
+
+def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str, Any]:
+    """Measure training steps in users per second, input included."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load.batches import TrainingBatches, prefetch
+    from vae.load.store import open_dataset
+    from vae.models.precision import choose_precision
+    from vae.models.session import open_session
+    from vae.models.train_step import TrainingStep
+    from vae.models.vae import VAE, Architecture
+    from vae.utils.distributed import init
+
+    dataset = open_dataset(data_dir, name)
+    config = Config(train=True, batch_size_train=batch_size, amp=amp)
+    workers, precision = init(), choose_precision(amp)
+    batches = TrainingBatches(dataset.train, batch_size, 0, config.dropout)
+    with tf.Graph().as_default(), open_session(workers, precision) as session:
+        vae = VAE(Architecture(len(dataset.item_ids)), 0)
+        step = TrainingStep(vae, config, workers, batches.max_shard_users, precision)
+        roofline = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
+        session.run(tf.global_variables_initializer())
+        elements = prefetch(batch for epoch in range(100) for batch in batches.epoch(epoch))
+        full = (batch for batch in elements if batch.global_users == batch_size)
+
+        def one_step() -> None:
+            session.run([step.totals, step.update], step.feed(next(full)))
+
+        seconds, roofline_seconds = in_turn(one_step, roofline, REPEATS)
+    scale = batch_size / min(batch_size, SLICE)
+    return {
+        "measured": f"{batch_size / np.median(seconds):,.0f} users/s",
+        "roofline": f"{batch_size / (scale * np.median(roofline_seconds)):,.0f} users/s",
+        "fraction": float(np.median(scale * roofline_seconds / seconds)),
+    }
+
+
+def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
+    """Measure ranking and scoring of the validation users, in users per second."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.load.store import open_dataset
+    from vae.models.evaluate import evaluate, min_ranking_depth
+    from vae.models.inference_graph import build_inference_graph
+    from vae.models.session import open_session
+    from vae.models.vae import VAE, Architecture
+    from vae.utils.distributed import init
+
+    dataset = open_dataset(data_dir, name)
+    workers = init()
+    users = dataset.validation.fold_in.shape[0]
+    with tf.Graph().as_default(), open_session(workers) as session:
+        vae = VAE(Architecture(len(dataset.item_ids)), 0)
+        ranking = build_inference_graph(vae, min_ranking_depth(vae.architecture.items), users)
+        roofline = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
+        session.run(tf.global_variables_initializer())
+        seconds, roofline_seconds = in_turn(
+            lambda: evaluate(session, ranking, dataset.validation, workers, users),
+            roofline,
+            REPEATS,
+        )
+    scale = users / SLICE
+    return {
+        "measured": f"{users / np.median(seconds):,.0f} users/s",
+        "roofline": f"{users / (scale * np.median(roofline_seconds)):,.0f} users/s",
+        "fraction": float(np.median(scale * roofline_seconds / seconds)),
+    }
+
+
+def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
+    """Measure recommending 100 items to every prepared user, in users per second, CSV included."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load.fold_in import prepared_histories
+    from vae.load.store import open_dataset
+    from vae.models.session import open_session
+    from vae.models.trained_model import TrainedModel
+    from vae.models.vae import Architecture
+    from vae.recommend.recommend import recommend
+    from vae.utils.distributed import init
+    from vae.utils.run_log import RunLog
+
+    dataset = open_dataset(data_dir, name)
+    model, workers = TrainedModel(Architecture(len(dataset.item_ids))), init()
+    log = RunLog(Path(os.devnull), enabled=False)
+    with (
+        tempfile.TemporaryDirectory(dir=data_dir) as folder,
+        tf.Graph().as_default(),
+        open_session(workers) as session,
+    ):
+        config = Config(train=True, recommend=True, output=Path(folder) / "recommended.csv")
+        roofline = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
+        session.run(tf.global_variables_initializer())
+        throughput: list[float] = []
+
+        def run() -> None:
+            users = prepared_histories(dataset)
+            statistics = recommend(config, dataset, workers, log, model, users)
+            throughput.append(statistics["recommend_throughput"])
+
+        _, roofline_seconds = in_turn(run, roofline, RECOMMEND_REPEATS)
+    users_per_second = np.array(throughput[1:])  # the first is the warm-up
+    return {
+        "measured": f"{np.median(users_per_second):,.0f} users/s",
+        "roofline": f"{SLICE / np.median(roofline_seconds):,.0f} users/s",
+        "fraction": float(np.median(users_per_second * roofline_seconds / SLICE)),
+    }
+
+
+def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
+    """Measure the mean latency of a query for one user."""
+    import tensorflow.compat.v1 as tf
+
+    from vae.config import Config
+    from vae.load.store import open_dataset
+    from vae.models.inference_benchmark import benchmark
+    from vae.models.precision import choose_precision
+    from vae.models.session import open_session
+    from vae.models.trained_model import TrainedModel
+    from vae.models.vae import Architecture
+    from vae.utils.distributed import init
+    from vae.utils.run_log import RunLog
+
+    dataset = open_dataset(data_dir, name)
+    architecture, workers = Architecture(len(dataset.item_ids)), init()
+    config = Config(inference_benchmark=True, amp=amp)
+    log = RunLog(Path(os.devnull), enabled=False)
+    latency = [
+        benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]
+        for _ in range(3)
+    ]
+    with tf.Graph().as_default(), open_session(workers) as session:
+        dtype = choose_precision(amp).dtype
+        # As many bytes as the last kernel, in float32: a maximum is cheap to compute, so the time
+        # is that of reading.
+        bytes_ = architecture.hidden_dim * architecture.padded_items * dtype.size
+        kernel = tf.get_variable("kernel", [1000, bytes_ // 4000], use_resource=True)
+        read = tf.reduce_max(kernel.read_value(), axis=1).op
+        session.run(tf.global_variables_initializer())
+        call = session.make_callable(read)
+        roofline_seconds, _ = in_turn(call, call, 200)
+    return {
+        "measured": f"{np.median(latency) * 1e3:.2f} ms",
+        "roofline": f"{np.median(roofline_seconds) * 1e3:.2f} ms",
+        "fraction": float(np.median(roofline_seconds) / np.median(latency)),
+    }
+
+
+def preparation(data_dir: Path, name: str) -> dict[str, Any]:
+    """Measure the seconds of preparing the data set again, as a whole process."""
+    source = data_dir / name / "extracted" / name / "ratings.csv"
+    script = runs.ROOT / "prepare_dataset.py"
+    command = [
+        sys.executable, str(script), "--dataset", f"{name}-benchmark", "--ratings", str(source),
+        "--data_dir", str(data_dir), "--force",
+    ]  # fmt: skip
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    return {"measured": f"{np.median(seconds):.1f} s", "roofline": "", "fraction": None}
+
+
+def matmuls(
+    session: Any, dtype: Any, architecture: Any, users: int, training: bool = True
+) -> Callable[[], None]:
+    """Return a function that runs the last layer's matrix products for ``users`` users."""
+    import tensorflow.compat.v1 as tf
+
+    def matrix(name: str, *shape: int) -> Any:
+        start = tf.random_normal_initializer(stddev=0.1)
+        return tf.get_variable(name, shape, dtype, initializer=start, use_resource=True)
+
+    hidden = matrix("roofline_hidden", users, architecture.hidden_dim)
+    kernel = matrix("roofline_kernel", architecture.hidden_dim, architecture.padded_items)
+    products = [tf.matmul(hidden, kernel)]
+    if training:
+        logits = matrix("roofline_logits", users, architecture.padded_items)
+        products += [
+            tf.matmul(logits, kernel, transpose_b=True),
+            tf.matmul(hidden, logits, transpose_a=True),
+        ]
+
+    def run() -> None:
+        for product in products:
+            session.run(product.op)
+
+    return run
+
+
+def in_turn(
+    first: Callable[[], Any], second: Callable[[], Any], repeats: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the seconds of two calls that alternate, without the first of each, the warm-up.
+
+    Returns:
+        Two arrays of shape [repeats].
+    """
+    seconds = np.empty((repeats + 1, 2))
+    for row in seconds:
+        for column, call in enumerate((first, second)):
+            start = time.perf_counter()
+            call()
+            row[column] = time.perf_counter() - start
+    return seconds[1:, 0], seconds[1:, 1]
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [
+        "| part | measured | roofline | fraction of the roofline | peak memory |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for part, result in results.items():
+        fraction = "" if result["fraction"] is None else f"{result['fraction']:.2f}"
+        lines.append(
+            f"| {part} | {result['measured']} | {result['roofline']} | {fraction} "
+            f"| {result['peak_gb']:.2f} GB |"
+        )
+    return "\n".join(lines)
+
+
+def _in_a_process(part: str, flags: argparse.Namespace) -> dict[str, Any]:
+    command = [
+        sys.executable, __file__, "--data_dir", flags.data_dir, "--dataset", flags.dataset,
+        "--part", part,
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The benchmarks that fill the README's tables: what they print, cache and repeat."""
+
+import json
+
+import pytest
+from helpers import run_script
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("--dataset", "synthetic", "--hidden_dim", 16, "--latent_dim", 8)
+
+
+def table_rows(text):
+    """The cells of each row of a Markdown table, its head first."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_data, tmp_path):
+    flags = (
+        "--data_dir", demo_data, *SMALL, "--epochs", 1, "--batch_size_train", 1000,
+        "--precision", "float32", "--work_dir", tmp_path, "--seeds", 2,
+    )  # fmt: skip
+    done = run_script("benchmarks/accuracy.py", *flags, "--json", tmp_path / "accuracy.json")
+    assert done.returncode == 0, done.stderr
+    head, _, row = table_rows(done.stdout)[:3]
+    assert head == ["Workers", "Precision", "Seeds", "ndcg@100", "recall@20", "recall@50"]
+    assert row[:3] == ["1", "float32", "2"]
+
+    seeds = json.loads((tmp_path / "accuracy.json").read_text())["runs"]["1"]["float32"]
+    first, second = (results["test_ndcg@100"] for results in seeds)
+    assert first != second
+    mean, deviation = row[3].split(" ± ")
+    assert abs(float(mean) - (first + second) / 2) <= 1e-5
+    assert abs(float(deviation) - abs(first - second) / 2**0.5) <= 1e-5
+
+    assert not list(tmp_path.glob("*/checkpoints"))  # they were for resuming
+    again = run_script("benchmarks/accuracy.py", *flags)
+    assert again.stdout == done.stdout
+    assert "main.py" not in again.stderr  # no command was started
+
+
+def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_refused(
+    demo_data, tmp_path
+):
+    flags = (
+        "--data_dir", demo_data, *SMALL, "--precision", "float32", "--work_dir", tmp_path,
+        "--batch_sizes", "1,8", "--json", tmp_path / "inference.json",
+    )  # fmt: skip
+    done = run_script("benchmarks/inference.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert [row[0] for row in table_rows(done.stdout)] == ["Batch size", "---:", "1", "8"]
+    document = json.loads((tmp_path / "inference.json").read_text())
+    assert document["statistics"]["float32"]["batch_8_mean_latency"] > 0
+    assert document["machine"]["cores"] > 0
+
+    refused = run_script("benchmarks/inference.py", *flags, "--top_results", 5)
+    assert refused.returncode == 1
+    assert "name another --work_dir" in refused.stderr
+
+
+@pytest.mark.xdist_group("mpi")
+def test_scaling_splits_the_batch_and_compares_with_the_smallest_job(demo_data, tmp_path):
+    done = run_script(
+        "benchmarks/scaling.py", "--data_dir", demo_data, *SMALL, "--workers", "1,2", "--precision",
+        "float32", "--epochs", 2, "--batch_size_train", 1000, "--work_dir", tmp_path,
+        "--json", tmp_path / "scaling.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = table_rows(done.stdout)[2:]
+    assert one[:2] == ["1", "1,000"]
+    assert one[-1] == "1.00"
+    assert two[:2] == ["2", "500"]
+    throughput = json.loads((tmp_path / "scaling.json").read_text())["throughput"]["float32"]
+    assert two[-1] == f"{throughput['2'] / throughput['1']:.2f}"

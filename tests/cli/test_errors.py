@@ -1,0 +1,73 @@
+"""How a program ends: a sentence and an exit code, never a stack trace."""
+
+import re
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+from helpers import ROOT
+
+from vae.cli import exit_code_of
+from vae.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence", "code"),
+    [
+        (UserError("ratings.csv: is empty."), "ratings.csv: is empty.", 2),
+        (UserError("the loss is not finite.", exit_code=1), "the loss is not finite.", 1),
+        (OSError(28, "No space left on device", "x"), "No space left on device: 'x'.", 1),
+        (MemoryError(), "out of memory.", 1),
+        (KeyboardInterrupt(), "", 130),
+    ],
+    ids=["input", "run", "disk", "memory", "ctrl-c"],
+)
+def test_what_no_programmer_did_is_no_stack_trace(problem, sentence, code, capsys):
+    def run():
+        raise problem
+
+    assert exit_code_of("main.py", run) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(sentence)
+    if sentence:
+        assert lines[0].startswith("main.py: error: ")
+        assert sentence in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("main.py", ("--train",)), ("prepare_dataset.py", ("--dataset", "synthetic"))],
+)
+def test_without_the_environment_a_sentence_says_how_to_create_it(script, flags, tmp_path):
+    """A Python without site-packages has none of the modules."""
+    bare = [sys.executable, "-S", str(ROOT / script)]
+    run = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run([*bare, *flags])
+    assert done.returncode == 2
+    assert re.fullmatch(
+        rf"{script}: error: the module '(numpy|pyarrow|tensorflow|tqdm)' is not installed in this "
+        rf"Python \(.*\); run 'make env' once, then \.venv/bin/python {script} \.\.\.\n",
+        done.stderr,
+    )
+    assert not any(tmp_path.iterdir())
+    done = run([*bare, "--help"])
+    assert done.returncode == 0
+    assert flags[0] in done.stdout
+
+
+@pytest.mark.parametrize("name", ["vae.modles.train", "vae"])
+def test_a_missing_module_of_the_program_itself_is_not_hidden(name):
+    def run():
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    with pytest.raises(ModuleNotFoundError):
+        exit_code_of("main.py", run)
+
+
+def test_a_mistake_of_the_program_itself_is_not_hidden():
+    def run():
+        raise AssertionError
+
+    with pytest.raises(AssertionError):
+        exit_code_of("main.py", run)

@@ -1,0 +1,205 @@
+"""Several workers: real mpirun and horovodrun jobs, compared with a single process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from helpers import (
+    ONE_THREAD,
+    ROOT,
+    assert_close_weights,
+    checkpoints,
+    horovodrun,
+    log_lines,
+    mpirun,
+    run_main,
+    run_script,
+    variables,
+)
+
+SMALL = ("--hidden_dim", 32, "--latent_dim", 8, "--batch_size_train", 1001, "--lr", 0.01)
+
+# Two jobs at the same time would fight for the cores.
+pytestmark = pytest.mark.xdist_group("mpi")
+
+
+LAUNCHERS = {
+    "mpirun-2": mpirun(2),
+    "mpirun-3": mpirun(3),
+    "gloo-2": horovodrun(2),
+    # Two hosts as far as Horovod can tell: two addresses of this machine, each with one worker.
+    "gloo-2-hosts": (
+        horovodrun(2)[0], "--gloo", "--network-interfaces", "lo",
+        "-np", "2", "-H", "127.0.0.1:1,127.0.0.2:1",
+    ),
+}  # fmt: skip
+LOCAL_SSH = {"PATH": f"{ROOT / 'tests/support/ssh'}:{os.environ['PATH']}"}
+
+
+def train_flags(data, folder):
+    return (
+        "--dataset", "synthetic", "--data_dir", data, "--checkpoint_dir", folder / "ckpt",
+        "--results_dir", folder / "results", "--log_path", folder / "run.log",
+        "--tensorboard_dir", folder / "summaries", *SMALL,
+    )  # fmt: skip
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        "mpirun-2",
+        "gloo-2",
+        pytest.param("mpirun-3", marks=pytest.mark.slow),
+        pytest.param("gloo-2-hosts", marks=pytest.mark.slow),
+    ],
+)
+def job(request, demo_data, build_once):
+    """The folder of a finished job of 20 steps; its test ran in the same job."""
+
+    def train(folder):
+        done = run_script(
+            "main.py", "--train", "--test", *train_flags(demo_data, folder), "--epochs", 4,
+            launcher=LAUNCHERS[request.param], env=ONE_THREAD | LOCAL_SSH,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return build_once(request.param, train)[0]
+
+
+@pytest.fixture(scope="session")
+def alone(demo_data, build_once):
+    """The folder of the same run of one process."""
+
+    def train(folder):
+        done = run_main("--train", "--test", *train_flags(demo_data, folder), "--epochs", 4)
+        assert done.returncode == 0, done.stderr
+
+    return build_once("alone", train)[0]
+
+
+def test_any_number_of_workers_trains_the_same_weights(job, alone):
+    assert variables(*checkpoints(alone))["global_step"] == 20
+    assert_close_weights(job, alone)
+
+
+@pytest.mark.parametrize(
+    ("last_batch", "launcher"),
+    [
+        (1, "mpirun-2"),
+        *(
+            pytest.param(users, launcher, marks=pytest.mark.slow)
+            for users in (1, 2, 4)
+            for launcher in ("mpirun-2", "mpirun-3")
+            if (users, launcher) != (1, "mpirun-2")
+        ),
+    ],
+)
+def test_a_last_batch_with_few_users_trains_the_same_weights(
+    last_batch, launcher, demo_data, tmp_path
+):
+    train = np.load(demo_data / "synthetic/preprocessed/train_user_ids.npy")
+    batch = len(train) - last_batch  # two steps per epoch, of very unequal size
+    more = ("--epochs", 3, "--batch_size_train", batch)
+    alone, job = tmp_path / "alone", tmp_path / launcher
+    done = run_main("--train", *train_flags(demo_data, alone), *more)
+    assert done.returncode == 0, done.stderr
+    done = run_script(
+        "main.py", "--train", *train_flags(demo_data, job), *more,
+        launcher=LAUNCHERS[launcher], env=ONE_THREAD,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert variables(*checkpoints(alone))["global_step"] == 6
+    assert_close_weights(job, alone)
+
+
+def test_any_number_of_workers_reports_the_same_test_metrics(job, alone):
+    found, expected = (
+        json.loads((folder / "results/results.json").read_text()) for folder in (job, alone)
+    )
+    for name in ("test_ndcg@100", "test_recall@20", "test_recall@50", "test_users"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_rank_0_alone_writes_the_log_and_the_summaries(job):
+    steps = [line["step"] for line in log_lines(job / "run.log") if line["type"] == "LOG"]
+    assert steps.count("PARAMETER") == 1
+    assert steps.count([1]) == 1
+    assert len(list((job / "summaries").iterdir())) == 1
+
+
+@pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
+def test_a_killed_rank_ends_the_job_and_leaves_a_usable_checkpoint(launcher, demo_data, tmp_path):
+    flags = train_flags(demo_data, tmp_path)
+    command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train", *map(str, flags)]
+    with subprocess.Popen(
+        [*command, "--epochs", "100000", "--validation_step", "1"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as job:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "ckpt").glob("step-*")):
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        victim = subprocess.run(
+            ["pgrep", "-n", "-f", f"main.py --train .*{tmp_path}"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        subprocess.run(["kill", f"-{signal.SIGKILL.value}", victim.stdout.split()[0]], check=True)
+        assert job.wait(timeout=60) != 0
+    tested = flags[: flags.index("--tensorboard_dir")]  # which has no effect on a test
+    done = run_main("--test", *tested, *SMALL)
+    assert done.returncode == 0, done.stderr
+
+
+def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_path):
+    flags = [*map(str, train_flags(demo_data, tmp_path))]
+    command = [*mpirun(1), sys.executable, "main.py", "--train", *flags, "--epochs", "1"]
+    other = ["-np", "1", sys.executable, "main.py", "--train", *flags, "--epochs", "2"]
+    done = subprocess.run(
+        [*command, ":", *other], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert "epochs: 1 on rank 0 and 2 on rank 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_several_workers_without_horovod_are_an_error(demo_data, tmp_path):
+    # A Python that cannot find Horovod: a module of that name which is not there to be found.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'horovod' else find(name, *a)\n"
+    )
+    done = run_script(
+        "main.py", "--train", *train_flags(demo_data, tmp_path),
+        launcher=mpirun(2), env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Horovod is not installed" in done.stderr
+    assert not (tmp_path / "ckpt").exists()
+
+
+def test_processes_that_srun_started_and_horovod_cannot_join_all_end_with_the_reason(
+    demo_data, tmp_path
+):
+    flags = (*train_flags(demo_data, tmp_path), "--epochs", 1)
+    command = [sys.executable, "main.py", "--train", *map(str, flags)]
+    task = {**os.environ, **ONE_THREAD, "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
+    job = [
+        subprocess.Popen(
+            command, cwd=ROOT, env={**task, "SLURM_PROCID": str(rank)}, stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in job:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "2 processes were started, but Horovod sees 1" in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "ckpt").exists()

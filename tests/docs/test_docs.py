@@ -1,0 +1,26 @@
+"""What the documents promise is there."""
+
+import re
+
+from helpers import ROOT
+
+
+def test_every_test_that_the_table_of_faults_names_exists():
+    rows = [
+        line
+        for line in (ROOT / "docs/reliability.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    ][2:]
+    assert len(rows) > 20
+    for row in rows:
+        proofs = row.strip("|").split("|")[-1]
+        assert "`test_" in proofs, row
+        # A file stands behind the names that it holds.
+        for names, file in re.findall(r"((?:`test_\w+`[^`(;]*)+)(?:\((\S+\.py)\))?", proofs):
+            text = (ROOT / "tests" / (file or "cli/test_reliability.py")).read_text(
+                encoding="utf-8"
+            )
+            for name in re.findall(r"`(test_\w+)`", names):
+                assert f"def {name}(" in text, f"{name} is not in {file}"
+        for file in re.findall(r"[\w/]+\.py", proofs):
+            assert (ROOT / "tests" / file).is_file()

@@ -1,0 +1,168 @@
+"""Ways to run the programs, and readers of the files that a run leaves, for all tests."""
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+SMALL = ("--hidden_dim", 64, "--latent_dim", 16, "--batch_size_train", 200, "--lr", 0.005)
+METRICS = ("ndcg@100", "recall@20", "recall@50")
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+"""One core per worker: runs that are compared bit for bit need the same number of threads."""
+
+
+class Done(NamedTuple):
+    """A finished program: its exit code and its output."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_script(script, *flags, cwd=ROOT, env=None, timeout=240, launcher=()):
+    """Run a script of the repository in a process of its own, or in those of a launcher."""
+    command = [*launcher, sys.executable, str(ROOT / script), *map(str, flags)]
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def run_main(*arguments):
+    """Run main.py in this process, which saves the import of TensorFlow."""
+    from main import main  # not above: some tests do without TensorFlow
+
+    return _call(main, arguments)
+
+
+def run_prepare(*arguments):
+    """Run prepare_dataset.py in this process."""
+    from prepare_dataset import main
+
+    return _call(main, arguments)
+
+
+def _call(main, arguments):
+    """The end of ``main(arguments)``; the signal handlers that it sets are taken back."""
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", newline="", write_through=True)
+        for _ in range(2)
+    )
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([*map(str, arguments)])
+    except SystemExit as end:  # of --help and --version
+        code = end.code or 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    done = Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+    assert "Traceback" not in done.stderr
+    return done
+
+
+class Forked:
+    """main.py with one thread, in a process forked from a server that has imported TensorFlow.
+
+    It takes signals like the process of the script, and starts in a fraction of the time.
+    """
+
+    def __init__(self, arguments):
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload(["helpers", "vae.models.train"])
+        self._output = Path(tempfile.mkdtemp())
+        self.process = processes.Process(
+            target=_main, args=([*map(str, arguments)], str(self._output))
+        )
+        self.process.start()
+
+    def poll(self):
+        """The exit code; None while it runs."""
+        return self.process.exitcode
+
+    def wait(self, timeout=240):
+        """The end of the program."""
+        self.process.join(timeout)
+        code = self.process.exitcode
+        self.process.kill()
+        files = [self._output / name for name in ("stdout", "stderr")]
+        # A signal may end it before it opens them.
+        output = [file.read_text() if file.exists() else "" for file in files]
+        shutil.rmtree(self._output)
+        assert code is not None, f"it still runs; {output[1]}"
+        return Done(code, *output)
+
+
+def _main(arguments, output):
+    """Be main.py: the body of a forked process."""
+    os.environ.update(ONE_THREAD)
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(Path(output) / name, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, descriptor)
+        os.close(file)
+    from main import main
+    from vae.utils.console import open_console
+
+    open_console()
+    sys.exit(main(arguments))
+
+
+def mpirun(workers):
+    """The beginning of a command that starts workers on this machine under MPI."""
+    path = shutil.which("mpirun", path=BIN) or shutil.which("mpirun")
+    assert path, "Horovod is installed with an MPI: run 'make horovod'"
+    options = ("--allow-run-as-root", "--oversubscribe", "--bind-to", "none")
+    return (path, *options, "-np", str(workers))
+
+
+def horovodrun(workers):
+    """The same under Gloo."""
+    return (str(BIN / "horovodrun"), "--gloo", "-np", str(workers), "-H", f"localhost:{workers}")
+
+
+def log_lines(path):
+    """The JSON objects of a log file; a line without the prefix DLLL is an error."""
+    lines = path.read_text().splitlines()
+    assert all(line.startswith("DLLL ") for line in lines)
+    return [json.loads(line.removeprefix("DLLL ")) for line in lines]
+
+
+def checkpoints(folder):
+    """The checkpoints of a run, oldest first."""
+    return sorted((folder / "ckpt").glob("step-*"))
+
+
+def variables(checkpoint):
+    """Weights, Adam's slots and the global step by name."""
+    import tensorflow.compat.v1 as tf
+
+    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_close_weights(folder, reference):
+    """The newest checkpoints of two runs hold the same variables up to rounding."""
+    found, expected = (variables(checkpoints(run)[-1]) for run in (folder, reference))
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-5, err_msg=name)

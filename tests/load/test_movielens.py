@@ -1,0 +1,378 @@
+"""--download from a local server: complete files, or one sentence that says why not."""
+
+import csv
+import hashlib
+import io
+import os
+import pty
+import socket
+import sys
+import threading
+import zipfile
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from helpers import run_script
+
+from vae.errors import UserError
+from vae.load import movielens as module
+from vae.load.movielens import download
+from vae.load.store import open_dataset
+
+RATINGS = b"userId,movieId,rating,timestamp\r\n" + b"".join(
+    b"%d,%d,%.1f,1112486027\r\n" % (user, item, 0.5 + (user * item) % 10 / 2)
+    for user in range(1, 120)
+    for item in range(1, 60)
+    if (user * 7 + item) % 3
+)
+MOVIES = b'movieId,title,genres\r\n1,"Caf\xc3\xa9, The (1995)",Drama\r\n'
+FILES = {"README.txt": b"Conditions.\n", "movies.csv": MOVIES, "ratings.csv": RATINGS}
+
+
+def archive(files=FILES, name="ml-20m", compression=zipfile.ZIP_STORED):
+    """Return the zip archive of a data set."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as members:
+        for member, content in files.items():
+            members.writestr(f"{name}/{member}", content)
+    return buffer.getvalue()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves files from memory; its faults can be set."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {}
+        self.cuts = []  # bytes after which to cut the next downloads of an archive
+        self.answers = {}  # path -> bytes of the whole answer
+        self.requests = []  # paths
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def offer(self, content, name="ml-20m", checksum=None):
+        self.files[f"/{name}.zip"] = content
+        digest = checksum or hashlib.md5(content).hexdigest()
+        self.files[f"/{name}.zip.md5"] = f"MD5 ({name}.zip) = {digest}\n".encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, content = self.server, self.server.files.get(self.path)
+        server.requests.append(self.path)
+        if self.path in server.answers:
+            self.wfile.write(server.answers[self.path])
+            return
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if server.cuts and self.path.endswith(".zip"):
+            content = content[: server.cuts.pop(0)]
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _: None))
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "ml-20m/extracted/ml-20m"
+
+
+def fetch(server, folder, name="ml-20m"):
+    """Return the lines of a successful download."""
+    said = []
+    download(name, server.address, folder, said.append)
+    return said
+
+
+def problem(server, folder, name="ml-20m"):
+    """Return the message of a download that fails."""
+    with pytest.raises(UserError) as caught:
+        download(name, server.address, folder, lambda _: None)
+    assert caught.value.exit_code == 1
+    assert "\n" not in str(caught.value)
+    assert not (folder / "ratings.csv").exists()
+    return str(caught.value)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def left_over(folder):
+    """Return the names beside the extracted files."""
+    return [path.name for path in folder.parents[1].iterdir() if path.name != "extracted"]
+
+
+def test_a_data_set_is_fetched_checked_and_unpacked_once(server, folder):
+    server.offer(archive())
+    said = fetch(server, folder)
+    assert "claim no endorsement" in said[0]
+    assert "research" in said[0]
+    assert said[1] == f"Downloading {server.address}/ml-20m.zip."
+    assert "as published" in said[2]
+    assert content(folder) == FILES
+    assert left_over(folder) == []
+    requests = len(server.requests)
+    assert fetch(server, folder) == [f"{folder} is already downloaded."]
+    assert len(server.requests) == requests
+
+
+@pytest.mark.parametrize("cuts", [[1], [1000, 50_000]])
+def test_a_cut_download_starts_again(server, folder, cuts):
+    server.offer(archive())
+    server.cuts = list(cuts)
+    fetch(server, folder)
+    assert content(folder) == FILES
+    assert server.requests.count("/ml-20m.zip") == len(cuts) + 1
+
+
+def test_a_download_that_is_cut_every_time_is_refused_and_leaves_nothing(server, folder):
+    server.files["/ml-20m.zip"] = archive()
+    server.cuts = [1000] * 20
+    assert "1000 bytes read" in problem(server, folder)
+    assert left_over(folder) == []
+    server.answers["/ml-20m.zip"] = OK + b"\r\n" + archive()[:-1]  # without a Content-Length
+    assert "not a whole zip archive" in problem(server, folder)
+    assert left_over(folder) == []
+    server.answers = {}
+    server.cuts = []
+    fetch(server, folder)
+    assert content(folder) == FILES
+
+
+def test_what_a_killed_download_left_is_removed(server, folder):
+    server.offer(archive())
+    killed = folder.parents[1] / ".writing-01234567-ml-20m.zip"
+    killed.mkdir(parents=True)
+    (killed / "tmp").write_bytes(b"x")
+    fetch(server, folder)
+    assert left_over(folder) == []
+
+
+def test_a_wrong_checksum_is_told_and_nothing_is_kept(server, folder):
+    whole = archive()
+    server.offer(whole, checksum="0" * 32)
+    digest = hashlib.md5(whole).hexdigest()
+    assert f"expected md5:{'0' * 32} but got {digest})" in problem(server, folder)
+    assert left_over(folder) == []
+
+
+@pytest.mark.parametrize("published", [None, b"", b"<html>no checksum here</html>"])
+def test_without_a_published_checksum_the_archives_own_are_checked(server, folder, published):
+    whole = archive()
+    damaged = whole.replace(b"1112486027", b"1112486028", 1)
+    server.files = {"/ml-20m.zip": damaged}
+    if published is not None:
+        server.files["/ml-20m.zip.md5"] = published
+    assert "Bad CRC-32" in problem(server, folder)
+    (folder.parents[1] / "ml-20m.zip").unlink()
+    server.files["/ml-20m.zip"] = whole
+    assert "only the checksums inside the archive" in fetch(server, folder)[2]
+    assert content(folder) == FILES
+
+
+def test_a_missing_file_on_the_server_is_told_with_its_address(server, folder):
+    sentence = problem(server, folder)
+    assert sentence.startswith(f"{server.address}/ml-20m.zip: cannot be downloaded (")
+    assert "404" in sentence
+
+
+def test_without_a_network_a_sentence_says_what_to_do_by_hand(server, folder):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(UserError) as caught:
+        download("ml-20m", nobody, folder, lambda _: None)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{nobody}/ml-20m.zip: cannot be downloaded (")
+    place = folder.parents[1] / "ml-20m.zip"
+    assert "refused" in sentence
+    assert f"save the file as {place}" in sentence
+    place.write_bytes(archive())
+    fetch(server, folder)
+    assert content(folder) == FILES
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+FOUND = b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n"
+LONG_HOST = "a" * 70 + ".example"
+RUBBISH = {
+    "nothing": b"",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "status": b"HTTP/1.1 2x0 OK\r\n\r\n",
+    "reason": b"HTTP/1.1 500 a\rb\x1b[31m" + b"c" * 10_000 + b"\r\n\r\n",
+    "many headers": OK + b"a: b\r\n" * 200 + b"\r\n",
+    "long header": OK + b"a: " + b"b" * 70_000 + b"\r\n\r\n",
+    **{
+        f"length {value[:9]!r}": OK + b"Content-Length: " + value + b"\r\n\r\ncontent"
+        for value in (
+            b"abc", b"", b"-5", b"42, 43", b"1_0", b"\xb2", b"9" * 30, b"8" * 4_000, b"7" * 5_000,
+        )
+    },
+    **{
+        f"chunk {size[:9]!r}": CHUNKED + size + b"\r\ncontent\r\n0\r\n\r\n"
+        for size in (b"xyz", b"", b"-5", b"-" + b"f" * 40, b"f" * 20, b"f" * 70_000)
+    },
+    **{
+        f"redirect {place[:15]}": FOUND % place.encode("latin-1")
+        for place in (
+            "http://[::1/", "http://[x]/", f"http://{LONG_HOST}/", "http://a..b/", "http:///",
+            "http://ex\xe4mple/", "http://127.0.0.1:x/", "http://127.0.0.1:99999/", "ftp:///",
+            "file:///etc/passwd", "/ml-20m.zip", "", "http://a b/", "http://\1/",
+        )
+    },
+}  # fmt: skip
+"""Responses that hold no file."""
+
+
+@pytest.mark.parametrize("answer", RUBBISH.values(), ids=RUBBISH)
+def test_an_answer_that_makes_no_sense_is_one_sentence(server, folder, answer):
+    for path in ("/ml-20m.zip", "/ml-20m.zip.md5"):
+        server.answers[path] = answer
+        sentence = problem(server, folder)
+        assert sentence.startswith(f"{server.address}/ml-20m.zip: cannot be downloaded (")
+        assert sentence.isprintable()
+        assert len(sentence) < 600
+        assert left_over(folder) == []
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        f"http://{LONG_HOST}", "http://", "http:///folder", "http://a..b", "http://h\u20acst",
+        "http://[::1", "http://[]", "http://127.0.0.1:x", "http://127.0.0.1:99999",
+        "http://127.0.0.1:1/caf\xe9", "http://a\x7f",
+    ],
+)  # fmt: skip
+def test_an_address_that_makes_no_sense_is_one_sentence(mirror, folder):
+    with pytest.raises(UserError) as caught:
+        download("ml-20m", mirror, folder, lambda _: None)
+    assert caught.value.exit_code == 1
+    assert "/ml-20m.zip: cannot be downloaded (" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("whole", "complaint"),
+    [
+        (b"no archive", "not a zip file"),
+        (archive(compression=zipfile.ZIP_LZMA), "unsupported compression of README.txt"),
+        (archive(name="ml-1m"), "ml-20m/README.txt"),
+    ],
+    ids=["no archive", "another method", "another data set"],
+)
+def test_another_archive_is_refused(server, folder, whole, complaint):
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "ml-20m.zip").write_bytes(whole)
+    sentence = problem(server, folder)
+    assert "is not the archive of ml-20m" in sentence
+    assert complaint in sentence
+    assert server.requests == []
+
+
+def test_a_member_that_would_fill_the_disk_is_refused(server, folder, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_MEMBER_BYTES", len(RATINGS) - 1)
+    server.offer(archive(compression=zipfile.ZIP_DEFLATED))
+    assert f"ratings.csv has {len(RATINGS):,} bytes" in problem(server, folder)
+
+
+def test_only_the_named_members_are_written(server, folder, tmp_path):
+    server.offer(archive({"../../../evil": b"1", "/evil": b"2", "tags.csv": b"3", **FILES}))
+    fetch(server, folder)
+    assert content(folder) == FILES
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(path.name for path in written) == sorted(FILES)
+
+
+def test_movielens_1m_is_brought_into_the_form_of_20m(server, tmp_path):
+    films = 'Café, "The" (1995)'.encode("latin-1")
+    files = {
+        "README": b"Conditions.\n",
+        "movies.dat": b"1::%s::Drama|Comedy\n2::Heat (1995)::Action\n" % films,
+        "ratings.dat": b"1::1193::5::978300760\n6040::2::3::956704746\n",
+    }
+    server.offer(archive(files, "ml-1m"), "ml-1m")
+    folder = tmp_path / "ml-1m/extracted/ml-1m"
+    fetch(server, folder, "ml-1m")
+    assert content(folder).keys() == FILES.keys()
+    assert (folder / "ratings.csv").read_text() == (
+        "userId,movieId,rating,timestamp\n1,1193,5,978300760\n6040,2,3,956704746\n"
+    )
+    with (folder / "movies.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["movieId", "title", "genres"],
+            ["1", 'Café, "The" (1995)', "Drama|Comedy"],
+            ["2", "Heat (1995)", "Action"],
+        ]
+
+
+def flags_for(server, data_dir):
+    return (
+        "--download", "--mirror", server.address, "--data_dir", data_dir, "--heldout_users", 10,
+    )  # fmt: skip
+
+
+def test_one_command_downloads_and_prepares(server, tmp_path):
+    server.offer(archive())
+    done = run_script("prepare_dataset.py", *flags_for(server, tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    open_dataset(tmp_path, "ml-20m")
+    again = run_script("prepare_dataset.py", *flags_for(server, tmp_path))
+    assert "is already downloaded" in again.stdout
+    assert "is already prepared" in again.stdout
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(server, tmp_path):
+    server.offer(archive())
+    # Measuring coverage would need the disk as well.
+    full = ("bash", "-c", 'unset COVERAGE_PROCESS_CONFIG; ulimit -f 8; exec "$@"', "--")
+    done = run_script("prepare_dataset.py", *flags_for(server, tmp_path), launcher=full)
+    assert done.returncode == 1
+    assert "cannot be written (File too large)" in done.stderr
+    assert done.stderr.count("\n") == 1
+    done = run_script("prepare_dataset.py", *flags_for(server, tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def terminal():
+    """A pseudo-terminal; yields its two ends."""
+    ours, theirs = pty.openpty()
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_a_terminal_shows_a_bar(server, folder, monkeypatch):
+    server.offer(archive())
+    with terminal() as (ours, theirs), open(theirs, "w", closefd=False) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        fetch(server, folder)
+        stderr.flush()
+        shown = b""
+        while b"100%" not in shown:  # a read may bring a piece alone
+            shown += os.read(ours, 10_000)

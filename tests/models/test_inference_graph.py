@@ -1,0 +1,74 @@
+"""Rankings against brute force: nothing seen, nothing padded, short lists where little is left."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models.reference import brute_force
+from scipy.sparse import csr_matrix
+
+from vae.models.inference_graph import build_inference_graph, top_k
+from vae.models.sparse_input import feed
+from vae.models.vae import VAE, Architecture
+
+ITEMS, HIDDEN, LATENT = 61, 6, 3
+
+
+# In one slice, in three of them one after another, and in three of which two at once.
+@pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
+def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
+    chunk_users, at_once, monkeypatch
+):
+    monkeypatch.setattr("vae.models.inference_graph.users_per_chunk", lambda columns: chunk_users)
+    rng = np.random.default_rng(0)
+    histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
+    histories[1] = 0  # nothing known
+    histories[2, 3:] = 1  # three items left
+    histories[3] = 1  # nothing left
+    k = 10
+    with tf.Graph().as_default(), tf.Session() as session:
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
+        ranking = build_inference_graph(vae, k, max_users=7, parallel_chunks=at_once)
+        session.run(tf.global_variables_initializer())
+        weights = session.run({v.op.name: v for v in vae.variables})
+        items, scores = session.run(
+            [ranking.items, ranking.scores], feed(ranking.histories, csr_matrix(histories))
+        )
+    assert items.shape == scores.shape == (7, k)
+    for user, history in enumerate(histories):
+        best, best_scores = brute_force(weights, history, history, k)
+        assert items[user].tolist() == [*best, *[-1] * (k - len(best))]
+        np.testing.assert_allclose(scores[user][: len(best)], best_scores, atol=1e-5)
+        assert np.isneginf(scores[user][len(best) :]).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 12), st.data())
+def test_grouped_top_k_finds_the_same_scores_as_a_sort(users, groups, data):
+    columns = 8 * groups
+    k = data.draw(st.integers(1, columns))
+    seed = data.draw(st.integers(0, 1000))
+    scores = np.random.default_rng(seed).integers(-5, 50, (users, columns)).astype(np.float32)
+    scores[scores < 0] = -np.inf
+    with tf.Graph().as_default(), tf.Session() as session:
+        values, columns_found = session.run(top_k(tf.constant(scores), k))
+    np.testing.assert_array_equal(values, -np.sort(-scores, axis=1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(scores, columns_found, 1), values)
+    assert all(len(set(row)) == k for row in columns_found.tolist())
+
+
+def test_half_the_weights_in_bfloat16_rank_nearly_the_same():
+    histories = (np.random.default_rng(1).random((4, ITEMS)) < 0.2).astype(np.uint8)
+    scores = []
+    for dtype in (tf.float32, tf.bfloat16):
+        with tf.Graph().as_default(), tf.Session() as session:
+            vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0, dtype)
+            ranking = build_inference_graph(vae, 5, 4)
+            session.run(tf.global_variables_initializer())
+            for variable in vae.variables:
+                values = np.random.default_rng(len(variable.op.name)).normal(size=variable.shape)
+                variable.load(values.astype(variable.dtype.as_numpy_dtype), session)
+            fed = feed(ranking.histories, csr_matrix(histories))
+            scores.append(session.run(ranking.scores, fed))
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.05)

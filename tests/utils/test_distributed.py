@@ -1,0 +1,88 @@
+"""Who works together: what the launchers' variables say, and what Horovod makes of it."""
+
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from vae.errors import UserError
+from vae.utils import distributed
+from vae.utils.distributed import SingleWorker, init
+
+VARIABLES = (
+    "HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+)  # fmt: skip
+
+
+@pytest.fixture
+def connected(monkeypatch):
+    """Joins the workers of a job with these variables; Horovod sees so many processes."""
+
+    def join(environment, seen=1):
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+        monkeypatch.setattr(distributed, "HorovodWorkers", lambda _: SimpleNamespace(size=seen))
+        return init()
+
+    return join
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize(
+    "value", ["abc", "0", "-2", "2.5", "nan", pytest.param("9" * 5000, id="huge")]
+)
+def test_a_launchers_variable_that_is_not_a_positive_integer_is_refused(connected, name, value):
+    with pytest.raises(UserError, match=rf"^{name}: .* is not a positive integer"):
+        connected({name: value})
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        dict.fromkeys(VARIABLES, ""),
+        dict.fromkeys(VARIABLES, "1"),
+        # Of a batch script, or of a shell in an allocation.
+        {"SLURM_NTASKS": "2", "SLURM_NPROCS": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": ""},
+        # mpirun -np 1 in an allocation of two hosts, where srun started its daemons.
+        {"OMPI_COMM_WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "2"},
+    ],
+)
+def test_a_single_process_needs_no_horovod(connected, environment):
+    assert isinstance(connected(environment), SingleWorker)
+
+
+@pytest.mark.parametrize(
+    ("environment", "size"),
+    [
+        *(({name: "3"}, 3) for name in VARIABLES),
+        ({"OMPI_COMM_WORLD_SIZE": "8", "SLURM_STEP_NUM_TASKS": "2"}, 8),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "SLURM_STEP_NUM_TASKS": "4", "PMI_SIZE": "4"}, 2),
+        ({"PMI_SIZE": "", "SLURM_STEP_NUM_TASKS": "2"}, 2),
+        # A job of several components, each with its own number of tasks.
+        ({"SLURM_STEP_NUM_TASKS": "2"}, 4),
+    ],
+)
+def test_processes_of_one_launcher_join_through_horovod(connected, environment, size):
+    assert connected(environment, seen=size).size == size
+
+
+@pytest.mark.parametrize("seen", [1, 2])
+@pytest.mark.parametrize("name", VARIABLES)
+def test_processes_that_horovod_cannot_join_never_work_alone(connected, name, seen):
+    with pytest.raises(UserError, match=f"{name}=3 .* 3 processes .* Horovod sees {seen}"):
+        connected({name: "3"}, seen)
+
+
+def test_a_horovod_that_cannot_be_loaded_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
+    with pytest.raises(UserError, match=r"Horovod cannot be started \(.*make horovod"):
+        init()

@@ -1,0 +1,145 @@
+"""The run's log: plain numbers, valid JSON, dllogger's lines with or without dllogger."""
+
+import json
+import math
+import os
+import socket
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vae.errors import UserError
+from vae.utils import dllogger_fallback, run_log
+from vae.utils.run_log import UNITS, RunLog
+
+LOGGERS = {"fallback": dllogger_fallback}
+if find_spec("dllogger"):  # `make dllogger` installs NVIDIA's
+    LOGGERS["dllogger"] = import_module("dllogger")
+
+
+@pytest.fixture(autouse=True, params=LOGGERS)
+def logger(request, monkeypatch):
+    """The module that writes the lines: the fallback, and NVIDIA's where it is installed."""
+    monkeypatch.setattr(run_log, "dllogger", LOGGERS[request.param])
+    return LOGGERS[request.param]
+
+
+def lines(path):
+    return [json.loads(x.removeprefix("DLLL ")) for x in path.read_text().splitlines()]
+
+
+def test_numpy_numbers_become_json_and_what_is_not_finite_is_left_out(tmp_path):
+    RunLog(tmp_path / "log").log(
+        (3,), {"a": np.float32(0.5), "b": np.int64(2), "c": math.nan, "d": np.inf}
+    )
+    (line,) = lines(tmp_path / "log")
+    assert line["step"] == [3]
+    assert line["data"] == {"a": 0.5, "b": 2}
+
+
+def test_a_line_has_dlloggers_keys(tmp_path):
+    log = RunLog(tmp_path / "log")
+    log.units({"train_epoch_time": "s"})
+    log.log((), {"train_epoch_time": 1.0})
+    unit, line = lines(tmp_path / "log")
+    assert set(line) == {"timestamp", "datetime", "elapsedtime", "type", "step", "data"}
+    assert set(unit) == {"timestamp", "datetime", "elapsedtime", "type", "metric", "metadata"}
+    assert unit["metadata"]["unit"] == "s"
+    float(line["timestamp"])
+    float(line["elapsedtime"])
+
+
+def test_the_console_shows_names_rounded_values_and_units(tmp_path, capsys):
+    log = RunLog(tmp_path / "log")
+    log.units(UNITS)
+    log.log((1,), {"train_throughput": 1234.56789, "kl_weight": 0.1, "other": "text"})
+    shown = capsys.readouterr().out
+    assert shown.startswith("DLL ")
+    assert "(1,) train_throughput : 1234.6 users/s kl_weight : 0.1  other : text" in shown
+
+
+def test_runs_that_share_a_log_at_the_same_time_keep_each_others_lines_whole(tmp_path):
+    logs = [RunLog(tmp_path / "log") for _ in range(2)]
+    for log in logs:
+        log.log("PARAMETER", {"path": "x" * 20_000})  # more than a buffer holds
+        log.units(UNITS)
+    for epoch in range(100):
+        for log in logs:
+            log.log((epoch,), {"loss": 1.0})
+    written = lines(tmp_path / "log")
+    of_a_run = ["PARAMETER", *[None] * len(UNITS)]
+    epochs = [[epoch] for epoch in range(100) for _ in logs]
+    assert [line.get("step") for line in written] == [*of_a_run, *of_a_run, *epochs]
+
+
+def test_a_log_whose_last_line_was_cut_is_continued_on_a_new_line(tmp_path):
+    (tmp_path / "log").write_text('DLLL {"type": "LOG"}\nDLLL {"timesta')
+    for step in (1, 2):
+        RunLog(tmp_path / "log").log((step,), {"x": 1})
+    whole, cut, *new = (tmp_path / "log").read_text().splitlines()
+    assert (whole, cut) == ('DLLL {"type": "LOG"}', 'DLLL {"timesta')
+    assert [json.loads(line.removeprefix("DLLL "))["step"] for line in new] == [[1], [2]]
+
+
+def test_other_ranks_log_nothing(tmp_path, capsys):
+    log = RunLog(tmp_path / "log", enabled=False)
+    log.log("PARAMETER", {"x": 1})
+    log.say("hello")
+    assert not (tmp_path / "log").exists()
+    assert capsys.readouterr().out == ""
+
+
+def a_socket(path):
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.mkdir(), "Is a directory"),
+        (os.mkfifo, "a FIFO or a socket that no program reads"),
+        (a_socket, "a FIFO or a socket that no program reads"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+    ids=["folder", "fifo", "socket", "loop"],
+)
+def test_a_log_that_is_no_file_is_named_at_once(make, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket has to be short
+    make(Path("log"))
+    with pytest.raises(UserError, match=f"--log_path log: cannot be written .{reason}.; name an"):
+        RunLog(Path("log"))
+
+
+def test_a_log_in_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--log_path .*file/log: cannot be written"):
+        RunLog(tmp_path / "file/log")
+
+
+def test_a_log_may_be_a_pipe_that_is_read_as_standard_output_often_is():
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as read, os.fdopen(writer):
+        RunLog(Path(f"/dev/fd/{writer}")).log((1,), {"x": 1})
+        assert json.loads(read.readline().removeprefix("DLLL "))["data"] == {"x": 1}
+
+
+def test_a_line_that_could_not_be_written_is_not_tried_again_at_the_end(logger, monkeypatch):
+    ends = []
+
+    class Logger(logger.Logger):
+        """Does at the end of the process what NVIDIA's does."""
+
+        def __init__(self, backends):
+            super().__init__(backends)
+            ends.append(self.flush)
+
+    monkeypatch.setattr(logger, "Logger", Logger)
+    log = RunLog(Path("/dev/full"))
+    with pytest.raises(UserError, match="No space left on device") as raised:
+        log.log("PARAMETER", {"x": 1})
+    assert raised.value.exit_code == 1
+    ends[0]()

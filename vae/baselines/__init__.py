@@ -1,0 +1,1 @@
+"""Baselines to compare the model with, in NumPy and SciPy alone."""

@@ -1,0 +1,287 @@
+"""Command lines from frozen dataclasses, one flag per field, and the exit codes of the programs.
+
+``main.py`` and ``prepare_dataset.py`` both define their flags this way: the default, the range and
+the help text of a flag stand in one place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
+
+from vae import __version__
+from vae.errors import UserError
+
+Options = TypeVar("Options")
+
+
+def flag(
+    group: str,
+    default: Any,
+    help: str,
+    ge: float = -math.inf,
+    le: float = math.inf,
+    lt: float = math.inf,
+    choices: Sequence[str] | None = None,
+    bare: bool | None = None,
+    affects: str | None = None,
+    needs: Sequence[str] = (),
+) -> Any:
+    """Define a dataclass field that is a command-line flag of the same name.
+
+    Args:
+        group: heading in ``--help``.
+        default: value without the flag; a bool makes a switch.
+        help: one line for ``--help``.
+        ge: values must be greater than or equal to this.
+        le: values must be less than or equal to this.
+        lt: values must be less than this.
+        choices: allowed values; None for all of the type.
+        bare: value of the flag without an argument; None if the argument is required.
+        affects: result that depends on the value: ``"training"`` (the weights), ``"order"`` (the
+            weights, through the users of each batch) or ``"data"`` (the prepared data set).
+        needs: other flags; without any of them this one has no effect.
+    """
+    limits = {"ge": ge, "le": le, "lt": lt}
+    metadata = {
+        "group": group,
+        "help": help,
+        "limits": limits,
+        "choices": choices,
+        "bare": bare,
+        "affects": affects,
+        "needs": needs,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse(
+    options: type[Options],
+    prog: str,
+    description: str,
+    arguments: Sequence[str] | None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Options:
+    """Return the options of a command line.
+
+    Args:
+        options: dataclass of ``flag`` fields.
+        prog: name of the program.
+        description: of the program, for ``--help``.
+        arguments: command line; None for that of this process.
+        presets: values of flags that are not given, by the value of ``--preset``.
+
+    Raises:
+        UserError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
+    """
+    parser = build_parser(options, prog, description)
+    given = _given(parser, options, arguments)
+    preset = presets[given["preset"]] if presets and "preset" in given else {}
+    return options(**{**preset, **given})
+
+
+def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser behind ``--help``; its result holds the flags that were given only."""
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    types = get_type_hints(options)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in dataclasses.fields(options):
+        name, text = field.metadata["group"], field.metadata["help"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        if types[field.name] is bool:
+            groups[name].add_argument(f"--{field.name}", action="store_true", help=text)
+        else:
+            groups[name].add_argument(
+                f"--{field.name}",
+                # A flag with several values can be repeated.
+                action="extend" if types[field.name] in _SEVERAL else "store",
+                type=_converter(types[field.name]),
+                nargs=_nargs(types[field.name], field.metadata["bare"]),
+                choices=field.metadata["choices"],
+                const=field.metadata["bare"],
+                help=text if field.default is None else f"{text} (default: {field.default})",
+            )
+    return parser
+
+
+def out_of_range(options: Any) -> Iterator[str]:
+    """Yield a phrase for each number that is out of its flag's range."""
+    for field in dataclasses.fields(options):
+        value, limits = getattr(options, field.name), field.metadata["limits"]
+        if isinstance(value, (int, float)) and not _in_range(value, limits):
+            yield f"--{field.name} {value} is out of range: {_range_text(limits)}"
+
+
+def without_effect(options: Any) -> Iterator[str]:
+    """Yield a phrase for each flag that has no effect without another one, none of which is set.
+
+    A flag with its default value passes: it changes nothing.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    is_set = {name for name, default in defaults.items() if getattr(options, name) != default}
+    for field in dataclasses.fields(options):
+        needs = field.metadata["needs"]
+        if needs and field.name in is_set and not is_set.intersection(needs):
+            yield f"--{field.name} has no effect without {_alternatives(needs)}"
+
+
+def flags_that_affect(options: type, *results: str) -> tuple[str, ...]:
+    """Return the names of the flags whose ``affects`` is one of ``results``."""
+    fields = dataclasses.fields(options)
+    return tuple(field.name for field in fields if field.metadata["affects"] in results)
+
+
+def as_json(options: Any) -> dict[str, Any]:
+    """Return the options as a JSON object."""
+    values = dataclasses.asdict(options)
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+_OWN_MODULES = ("vae", "main", "prepare_dataset")
+"""If one of these is missing, the program is at fault, not its environment."""
+
+_SEVERAL = (tuple[Path, ...] | None,)
+"""Types of flags with several values."""
+
+_DASHES = "-\u2013\u2014"
+"""First characters of a flag; word processors replace two hyphens by one long dash."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises ``UserError`` for an invalid flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help.")
+
+
+def _given(
+    parser: argparse.ArgumentParser, options: type, arguments: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the values of the flags that are given, by name.
+
+    Raises:
+        UserError: a flag is unknown, or a value has the wrong type.
+    """
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [field.name for field in dataclasses.fields(options)]
+        nearest = ", ".join(_nearest(unknown, flags))
+        advice = f" (did you mean {nearest}?)" if nearest else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(namespace).items()}
+
+
+def _nearest(unknown: Iterable[str], names: Iterable[str]) -> Iterator[str]:
+    """Yield the most similar flag of each unknown argument that looks like one."""
+    for argument in unknown:
+        name = argument.partition("=")[0].lstrip(_DASHES)
+        if argument[:1] in _DASHES:
+            found = difflib.get_close_matches(name.lower(), names, n=1)
+            yield from (f"--{match}" for match in found)
+
+
+def _nargs(hint: Any, bare: bool | None) -> str | None:
+    """Return argparse's ``nargs`` for a flag: None for one value."""
+    if hint in _SEVERAL:
+        return "+"
+    return None if bare is None else "?"
+
+
+def _converter(hint: Any) -> Any:
+    """Return the function that converts a flag's text to a value of its field's type."""
+    if hint in (Path, Path | None, Path | Literal[True] | None, *_SEVERAL):
+        return _path
+    if hint in (str, str | None):
+        return _text
+    for plain in (int, float):
+        if hint in (plain, plain | None):
+            return plain
+    raise TypeError(f"unsupported type of a flag: {hint}")
+
+
+def _path(text: str) -> Path:
+    """Return a path; an empty one, such as an unset shell variable, is not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
+def _text(text: str) -> str:
+    """Return the text unless it is empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
+
+
+def _in_range(value: float, limits: Mapping[str, float]) -> bool:
+    return math.isfinite(value) and limits["ge"] <= value <= limits["le"] and value < limits["lt"]
+
+
+def _range_text(limits: Mapping[str, float]) -> str:
+    if math.isfinite(limits["lt"]):
+        return f"at least {limits['ge']} and below {limits['lt']}"
+    if math.isfinite(limits["le"]):
+        return f"{limits['ge']} to {limits['le']}"
+    return f"at least {limits['ge']}"
+
+
+def _alternatives(flags: Sequence[str]) -> str:
+    """Return ``--a, --b or --c``."""
+    *others, last = (f"--{flag}" for flag in flags)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def exit_code_of(
+    program: str, run: Callable[[], None], out_of_memory: str = "out of memory."
+) -> int:
+    """Run a program and return its exit code; an expected error is printed without a stack trace.
+
+    Args:
+        program: name, for the message.
+        run: the program.
+        out_of_memory: message for a ``MemoryError``.
+
+    Returns:
+        0 for success, ``UserError.exit_code``, 2 for a missing package, 1 for a failed system call
+        or a lack of memory, 130 for Ctrl-C.
+    """
+    try:
+        run()
+    except UserError as error:
+        return _report(program, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN_MODULES:
+            raise
+        return _report(program, _missing_package(program, error.name), 2)
+    except OSError as error:  # such as a full disk
+        return _report(program, f"{error}.", 1)
+    except MemoryError:
+        return _report(program, out_of_memory, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _missing_package(program: str, module: str) -> str:
+    return (
+        f"the module {module!r} is not installed in this Python ({sys.executable}); "
+        f"run 'make env' once, then .venv/bin/python {program} ..."
+    )
+
+
+def _report(program: str, message: str, exit_code: int) -> int:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,185 @@
+"""MovieLens: download from GroupLens or a mirror, verification, and conversion to one format.
+
+Each data set ends up in ``extracted`` as ratings.csv, movies.csv and README.txt in the format of
+MovieLens-20M.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+import shutil
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from vae.errors import UserError, one_line
+from vae.utils.atomic import temporary_file, temporary_folder, unwritable
+
+Say = Callable[[str], None]
+
+_LICENCE = (
+    "MovieLens belongs to GroupLens at the University of Minnesota. It is for research: cite it in "
+    "publications, ask GroupLens before any commercial use and before redistributing it, and claim "
+    "no endorsement. The binding terms are in {readme}."
+)
+_MEMBERS = {"README.txt": "README.txt", "movies.csv": "movies.csv", "ratings.csv": "ratings.csv"}
+_MEMBERS_OF_1M = {"README.txt": "README", "movies.csv": "movies.dat", "ratings.csv": "ratings.dat"}
+"""File to write -> member of the archive; ratings last, so that they imply the other files."""
+
+_BLOCK_BYTES = 1 << 20
+_MAX_MEMBER_BYTES = 1 << 32
+_TIMEOUT_SECONDS = 60
+_RETRIES = 2
+_INVALID_ARCHIVE = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, RuntimeError)
+"""What zipfile raises on an archive that is damaged or is not one."""
+
+
+def download(name: str, mirror: str, folder: Path, say: Say) -> None:
+    """Download and unpack a MovieLens data set, unless its files exist.
+
+    Args:
+        name: data set, which is also the name of its archive.
+        mirror: URL of the folder that holds the archive.
+        folder: where the files go; the archive is kept two levels above until it is unpacked.
+        say: receives lines for the user.
+
+    Raises:
+        UserError: the archive cannot be downloaded or is invalid, or a file cannot be written.
+    """
+    if all((folder / target).is_file() for target in _MEMBERS):
+        say(f"{folder} is already downloaded.")
+        return
+    say(_LICENCE.format(readme=folder / "README.txt"))
+    archive = folder.parents[1] / f"{name}.zip"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not archive.exists():
+            _fetch(mirror.rstrip("/"), archive, say)
+        _unpack(archive, name, folder)
+        archive.unlink()
+    except OSError as error:
+        raise unwritable(str(folder), error) from None
+    say(f"Unpacked {archive.name} to {folder}.")
+
+
+def _fetch(mirror: str, archive: Path, say: Say) -> None:
+    """Download an archive and compare it with the MD5 that the server publishes, if any.
+
+    Raises:
+        UserError: the archive cannot be downloaded, or its MD5 is another one.
+        OSError: the archive cannot be written.
+    """
+    import pooch
+    import requests
+
+    # Both report failed attempts on standard error, which is for the final error alone.
+    for logger in (pooch.get_logger(), logging.getLogger("urllib3")):
+        logger.setLevel(logging.ERROR)
+    url = f"{mirror}/{archive.name}"
+    say(f"Downloading {url}.")
+    try:
+        md5 = _published_md5(f"{url}.md5")
+        with temporary_folder(archive) as folder:
+            fetcher = pooch.create(
+                path=folder.absolute(),  # pooch would expand a leading ~
+                base_url=f"{mirror}/",
+                registry={archive.name: f"md5:{md5}" if md5 else None},
+                retry_if_failed=_RETRIES,
+            )
+            downloader = pooch.HTTPDownloader(
+                progressbar=sys.stderr.isatty(), chunk_size=_BLOCK_BYTES, timeout=_TIMEOUT_SECONDS
+            )
+            downloaded = Path(fetcher.fetch(archive.name, downloader=downloader))
+            if not zipfile.is_zipfile(downloaded):  # cut where neither MD5 nor length is known
+                raise ValueError("the response is not a whole zip archive")
+            downloaded.replace(archive)
+    # The latter two come from invalid URLs and responses, ValueError from a wrong MD5 as well.
+    except (requests.RequestException, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{url}: cannot be downloaded ({_root_cause(error)}); rerun the same command later, or "
+            f"save the file as {archive} and rerun it.",
+            exit_code=1,
+        ) from None
+    if md5 is None:
+        say(f"{url}.md5: not found; only the checksums inside the archive are verified.")
+    else:
+        say(f"{url}: downloaded; its MD5 is {md5}, as published.")
+
+
+def _published_md5(url: str) -> str | None:
+    """Return the MD5 that a server publishes, in lower case; None if it publishes none.
+
+    Raises:
+        requests.RequestException: the server cannot be reached or reports an error.
+    """
+    import requests
+
+    with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+        if response.status_code == 404:
+            return None
+        response.raise_for_status()
+        text = next(response.iter_content(1000), b"").decode(errors="replace")
+    found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
+    return found[0].lower() if found else None
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the first sentence of the exception that started a chain, on one printable line."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return one_line(str(error).partition(". ")[0] or type(error).__name__, 200)
+
+
+def _unpack(archive: Path, name: str, folder: Path) -> None:
+    """Write the files of ``_MEMBERS``, each atomically, and no others.
+
+    Raises:
+        UserError: the archive is invalid or of another data set.
+        OSError: a file cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as members:
+            for target, member in (_MEMBERS_OF_1M if name == "ml-1m" else _MEMBERS).items():
+                info = members.getinfo(f"{name}/{member}")
+                if info.file_size > _MAX_MEMBER_BYTES:
+                    raise zipfile.BadZipFile(f"{member} has {info.file_size:,} bytes")
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise zipfile.BadZipFile(f"unsupported compression of {member}")
+                with temporary_file(folder / target) as temporary:
+                    with members.open(info) as source, temporary.open("wb") as file:
+                        _CONVERSIONS.get(member, _copy)(source, file)
+                    temporary.replace(folder / target)
+    except _INVALID_ARCHIVE as error:
+        raise UserError(
+            f"{archive}: is not the archive of {name} ({error}); remove it and rerun the same "
+            "command.",
+            exit_code=1,
+        ) from None
+
+
+def _copy(source: IO[bytes], file: IO[bytes]) -> None:
+    shutil.copyfileobj(source, file, _BLOCK_BYTES)
+
+
+def _convert_ratings(source: IO[bytes], file: IO[bytes]) -> None:
+    file.write(b"userId,movieId,rating,timestamp\n")
+    for line in source:
+        file.write(line.replace(b"::", b","))
+
+
+def _convert_movies(source: IO[bytes], file: IO[bytes]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("movieId", "title", "genres"))
+    for line in io.TextIOWrapper(source, encoding="latin-1"):
+        writer.writerow(line.rstrip("\n").split("::"))
+    text.detach()
+
+
+_CONVERSIONS = {"ratings.dat": _convert_ratings, "movies.dat": _convert_movies}

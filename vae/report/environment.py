@@ -1,0 +1,66 @@
+"""Metadata of the data, hardware and software for reports and model cards."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import numpy as np
+import scipy
+import tensorflow.compat.v1 as tf
+
+from vae import __version__
+from vae.load.dataset import Dataset
+from vae.models.precision import cpu_info
+from vae.utils.distributed import Workers
+
+Metadata = dict[str, str]
+
+
+def dataset_metadata(dataset: Dataset) -> Metadata:
+    """Return the name, counts and fingerprint of a prepared data set."""
+    users, items = dataset.train.shape
+    return {
+        "data set": dataset.name,
+        "items": f"{items:,}",
+        "training users": f"{users:,}",
+        "training interactions": f"{dataset.train.nnz:,}",
+        "interactions per training user": f"{dataset.train.nnz / users:.1f}",
+        "density": f"{dataset.train.nnz / users / items:.3%}",
+        "validation users": f"{len(dataset.validation.user_ids):,}",
+        "test users": f"{len(dataset.test.user_ids):,}",
+        "dataset fingerprint": dataset.fingerprint,
+    }
+
+
+def hardware_metadata(workers: Workers) -> Metadata:
+    """Describe the hardware of rank 0's host."""
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "workers": workers.description,
+        "processor": processor_name(),
+        "cores": f"{len(os.sched_getaffinity(0))} for this process of {os.cpu_count()}",
+        "memory": f"{memory / 2**30:.0f} GiB",
+        "GPUs": ", ".join(gpus) or "none",
+        "system": platform.platform(),
+    }
+
+
+def software_versions() -> Metadata:
+    """Return the versions of this program and of the libraries that compute."""
+    return {
+        "vae": __version__,
+        "Python": platform.python_version(),
+        "TensorFlow": tf.__version__,
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+    }
+
+
+def processor_name() -> str:
+    """Return the model name of the first processor, or its architecture."""
+    return cpu_info("model name") or platform.machine()

@@ -1,0 +1,98 @@
+"""Metrics and statistics of each epoch in ``epochs.csv``, across interruptions of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from vae.errors import UserError
+from vae.utils.atomic import read_text, write_whole, written
+from vae.utils.json_types import shown
+
+Series = tuple[list[int], list[float]]
+"""Epochs, and a metric's value at each of them."""
+
+_MAX_EPOCH = 2**53
+"""Above it, an axis of float64 cannot represent every epoch."""
+
+_MAX_VALUE = 2.0**128
+"""float32's range, in which all values of training lie."""
+
+
+class EpochLog:
+    """Table with a row per epoch and a column per metric; a callback of ``RunLog``.
+
+    The first epoch that is added is where a run starts: rows of earlier epochs stay, since they
+    belong to the resumed run; later ones are removed, since those epochs are trained again.
+
+    Args:
+        path: CSV file, read at once and written with each addition.
+
+    Raises:
+        UserError: the file cannot be read as a table of epochs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows = _read(path)
+        self._added = False
+
+    def add(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Add values to the row of an epoch.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if not self._added:
+            self._rows = {n: row for n, row in self._rows.items() if n < epoch}
+            self._added = True
+        self._rows.setdefault(epoch, {}).update(values)
+        with written("--results_dir", self._path):
+            write_whole(self._path, self._text())
+
+    def series(self, name: str) -> Series:
+        """Return the epochs that have a metric, and its values."""
+        points = [(epoch, row[name]) for epoch, row in self._rows.items() if name in row]
+        return [epoch for epoch, _ in points], [value for _, value in points]
+
+    def epochs(self) -> list[int]:
+        """Return the recorded epochs, ascending."""
+        return list(self._rows)
+
+    def _text(self) -> str:
+        names = dict.fromkeys(name for row in self._rows.values() for name in row)
+        text = io.StringIO()
+        table = csv.DictWriter(text, ["epoch", *names], lineterminator="\n")
+        table.writeheader()
+        table.writerows({"epoch": epoch, **row} for epoch, row in self._rows.items())
+        return text.getvalue()
+
+
+def _read(path: Path) -> dict[int, dict[str, float]]:
+    """Return the rows of the file by epoch; none if there is no file."""
+    try:
+        rows: dict[int, dict[str, float]] = {}
+        last = 0
+        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+            epoch = int(row.pop("epoch"))
+            if not last < epoch <= _MAX_EPOCH:
+                raise ValueError(f"epoch {shown(epoch)} after epoch {last}")
+            rows[epoch] = {name: _parse(value) for name, value in row.items() if value}
+            last = epoch
+        return rows
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"{path}: cannot be read as a table of epochs ({error}); remove it, or name another "
+            "--results_dir."
+        ) from None
+
+
+def _parse(text: str) -> float:
+    value = float(text)
+    if not abs(value) < _MAX_VALUE:
+        raise ValueError(f"{shown(text)} is out of range")
+    return value

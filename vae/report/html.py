@@ -1,0 +1,103 @@
+"""``report.html``: a self-contained page on a run, without network access or scripts."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vae.cli import as_json
+from vae.config import Config
+from vae.metrics.ranking import METRICS, SELECTION_METRIC
+from vae.report.environment import Metadata
+from vae.utils.run_log import UNITS
+
+_CAPTIONS = {
+    "loss": "The objective and its negative log-likelihood; means over the epoch's users.",
+    "kl": "KL divergence of the users' latent distributions from the prior, and its weight.",
+    "validation": "Validation users: ranking of their targets, given their fold-in items.",
+    "throughput": "Training users per second, without validations and checkpoints.",
+    "loss_scale": "Halved when gradients overflow, doubled after many steps without overflow.",
+}
+
+
+def report_page(
+    config: Config,
+    summary: Mapping[str, float],
+    curves: Mapping[str, bytes],
+    epochs: list[int],
+    metadata: Mapping[str, Metadata],
+) -> str:
+    """Render ``report.html.j2``, which lies beside this module.
+
+    Args:
+        config: flags of the run.
+        summary: final metrics and statistics, by their log keys.
+        curves: PNG images by name.
+        epochs: epochs that the curves show, ascending.
+        metadata: tables on the data set and the environment, by their titles.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    values: dict[str, Any] = as_json(config)
+    page: str = environment.get_template("report.html.j2").render(
+        title=f"VAE-CF on {config.dataset}",
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        scores=_scores(summary),
+        test_users=f"{summary.get('test_users', 0):,}",
+        epochs=epochs,
+        curves=[
+            (name, base64.b64encode(png).decode(), _CAPTIONS[name]) for name, png in curves.items()
+        ],
+        tables={"Metrics and statistics": _statistics(summary), **metadata},
+        flags=[(f"--{name}", _value(value)) for name, value in values.items()],
+        changed_flags={
+            f"--{field.name}"
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) != field.default
+        },
+    )
+    return page
+
+
+def _scores(summary: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
+    """Rows of the test table: metric, model, popularity baseline, and their ratio."""
+    if f"test_{SELECTION_METRIC}" not in summary:
+        return []
+    rows = []
+    for name in METRICS:
+        model, popular = (_with_error(summary, f"{kind}_{name}") for kind in ("test", "popularity"))
+        baseline = summary[f"popularity_{name}"]
+        ratio = f"{summary[f'test_{name}'] / baseline:.2f}" if baseline else "-"
+        rows.append((name, model, popular, ratio))
+    return rows
+
+
+def _with_error(summary: Mapping[str, float], name: str) -> str:
+    return f"{summary[name]:.5f} ± {summary[f'{name}_se']:.5f}"
+
+
+def _statistics(summary: Mapping[str, float]) -> Metadata:
+    """Entries of the summary that the test table does not show, with their units."""
+    tested = tuple(f"{kind}_{name}" for kind in ("test", "popularity") for name in METRICS)
+    return {
+        name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"
+        for name, value in summary.items()
+        if not name.startswith(tested)
+    }
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)

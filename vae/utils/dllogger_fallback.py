@@ -1,0 +1,134 @@
+"""Replacement for NVIDIA's dllogger, which is not on PyPI.
+
+It implements the part of the interface that the recipe uses and writes the same lines with the same
+keys; ``vae.utils.run_log`` prefers dllogger if it is installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+Step = str | tuple[int, ...]
+"""``"PARAMETER"``, a tuple such as ``(epoch,)``, or ``()`` for the run's summary."""
+
+
+class Verbosity:
+    """Verbosity levels."""
+
+    OFF = -1
+    DEFAULT = 0
+    VERBOSE = 1
+
+
+class Backend(Protocol):
+    """An output of the log."""
+
+    verbosity: int
+
+    def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
+        """Write the values of one step."""
+
+    def metadata(
+        self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
+    ) -> None:
+        """Write or store the metadata of a metric, such as its unit."""
+
+    def flush(self) -> None:
+        """Pass buffered lines to the operating system."""
+
+
+class StdOutBackend:
+    """Human-readable lines: ``DLL <time> - <step> name : value unit ...``."""
+
+    def __init__(self, verbosity: int) -> None:
+        self.verbosity = verbosity
+        self._metadata: dict[str, Mapping[str, Any]] = {}
+
+    def metadata(
+        self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
+    ) -> None:
+        """Store the unit and format of a metric for the following lines."""
+        self._metadata[metric] = metadata
+
+    def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
+        """Print one line."""
+        print(f"DLL {now} - {step} {' '.join(self._text(*item) for item in data.items())}")
+
+    def flush(self) -> None:
+        """Do nothing: standard output is line-buffered."""
+
+    def _text(self, name: str, value: Any) -> str:
+        metadata = self._metadata.get(name, {})
+        text = f"{{{metadata.get('format', '')}}}".format(value)
+        return f"{name} : {text} {metadata.get('unit', '')}"
+
+
+class JSONStreamBackend:
+    """Machine-readable lines: ``DLLL`` and a JSON object.
+
+    Args:
+        verbosity: level of the backend.
+        filename: path, or a descriptor as for ``open``.
+        append: whether to keep the existing lines.
+    """
+
+    def __init__(self, verbosity: int, filename: str | Path | int, append: bool = False) -> None:
+        self.verbosity = verbosity
+        # Stays open until the process ends.
+        self._file = open(filename, "a" if append else "w", encoding="utf-8")  # noqa: PTH123, SIM115
+
+    def metadata(
+        self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
+    ) -> None:
+        """Write a line of type METADATA."""
+        self._write(now, elapsed, type="METADATA", metric=metric, metadata=metadata)
+
+    def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
+        """Write a line of type LOG."""
+        self._write(now, elapsed, type="LOG", step=step, data=data)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._file.flush()
+
+    def _write(self, now: datetime, elapsed: float, **fields: Any) -> None:
+        line = {
+            "timestamp": str(now.timestamp()),
+            "datetime": str(now),
+            "elapsedtime": str(elapsed),
+            **fields,
+        }
+        self._file.write(f"DLLL {json.dumps(line)}\n")
+
+
+class Logger:
+    """Sends each line to all backends with sufficient verbosity."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self.backends = backends
+        self._start = datetime.now()
+
+    def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
+        """Set the metadata of a metric, usually ``{"unit": ...}``."""
+        now = datetime.now()
+        for backend in self.backends:
+            backend.metadata(now, self._elapsed(now), metric, metadata)
+
+    def log(self, step: Step, data: Mapping[str, Any], verbosity: int = Verbosity.VERBOSE) -> None:
+        """Log the values of one step."""
+        now = datetime.now()
+        for backend in self.backends:
+            if backend.verbosity >= verbosity:
+                backend.log(now, self._elapsed(now), step, data)
+
+    def flush(self) -> None:
+        """Flush every backend."""
+        for backend in self.backends:
+            backend.flush()
+
+    def _elapsed(self, now: datetime) -> float:
+        return (now - self._start).total_seconds()
