@@ -7,10 +7,8 @@ import subprocess
 import sys
 import time
 
-import optuna
 import pytest
 from helpers import ROOT, log_lines, run_script
-from optuna.trial import TrialState
 
 pytestmark = pytest.mark.slow
 
@@ -55,9 +53,11 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_was_running(demo_data
     values = [float(row["ndcg@100"]) for row in rows(tmp_path)]
     assert values == sorted(values, reverse=True)
     assert all(row["state"] == "complete" and row["lr"] for row in rows(tmp_path))
+    import optuna  # not above: make test does without it
+
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert set(study.best_params) == SEARCHED  # what was given was not searched for
-    assert study.trials[1].state == TrialState.FAIL
+    assert study.trials[1].state == optuna.trial.TrialState.FAIL
     assert study.trials[2].params == study.trials[1].params
     best = done.stdout.splitlines()[-1]
     assert best.startswith("python main.py --train --lr ")
@@ -67,11 +67,13 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_was_running(demo_data
 
 
 def test_a_pruned_trial_is_stopped_at_once(sweep, demo_data, tmp_path):
+    import optuna
+
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(lower=1))
     flags = [*TINY, "--epochs", "1000000", "--data_dir", str(demo_data)]
     sweep.run_trial(study, tmp_path, flags)
     (trial,) = study.trials
-    assert trial.state == TrialState.PRUNED
+    assert trial.state == optuna.trial.TrialState.PRUNED
     assert [*trial.intermediate_values] == [5]
     assert log_lines(tmp_path / "trial-0.log")[-1]["step"] != []  # no summary: it did not finish
 
