@@ -363,7 +363,6 @@ BAD_FLAGS = [
     (["--mirror", "ftp://host/folder"], "--mirror 'ftp://host/folder' is not a URL"),
     (["--user_col", "movieId"], "--user_col and --item_col both name 'movieId'"),
     (["--rating_col", "userId"], "--rating_col 'userId' is a column of ids"),
-    (["--sep", "::"], "--sep '::' is not a valid column separator"),
     (["--sep", '"'], "is not a valid column separator"),
     (["--sep", "\n"], r"--sep '\n' is not a valid column separator"),
     (["--sep", "é"], "--sep 'é' is not a valid column separator"),
@@ -421,7 +420,7 @@ def test_help_lists_every_flag_with_its_default():
     for field in dataclasses.fields(PrepareConfig):
         assert f" --{field.name} " in text
         shown = field.metadata["help"] if field.default in (None, False) else str(field.default)
-        assert shown in text
+        assert shown.replace("- ", "-") in text.replace("- ", "-")  # argparse wraps at hyphens
 
 
 def test_the_environment_cannot_break_reading_utf8(tmp_path, rows):
@@ -457,6 +456,7 @@ def test_the_real_movielens_is_prepared_as_pandas_counts_it(tmp_path, ratings_of
     counts = read_manifest(prepared_folder(tmp_path, "small")).counts
     expected = {
         "rows": len(ratings),
+        "rows_missing": 0,
         "interactions": len(liked),
         "distinct_interactions": len(liked.drop_duplicates(["userId", "movieId"])),
         "users": len(users),

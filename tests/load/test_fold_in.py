@@ -1,11 +1,13 @@
 """Raw histories in the columns of a prepared data set."""
 
 import dataclasses
+import gzip
 
 import numpy as np
 import pytest
 
 from vae.errors import UserError
+from vae.load.config import Columns
 from vae.load.fold_in import find_ids, prepared_histories, read_histories
 from vae.load.store import open_dataset
 
@@ -51,8 +53,21 @@ def test_without_a_column_of_ratings_everything_is_liked(read, dataset):
     assert users.unknown_items == 1
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_histories_are_in_the_format_of_the_ratings(tmp_path, dataset, compress):
+    columns = Columns("0", "1", "2", "::", header=False, encoding="latin-1", drop_missing=True)
+    item = dataset.item_ids[3]
+    text = f"Ren\u00e9e::{item}::5\n::{item}::5\nBob::-1::5\n"
+    (tmp_path / "histories").write_bytes(compress(text.encode("latin-1")))
+    users = read_histories(tmp_path / "histories", dataclasses.replace(dataset, columns=columns))
+    assert users.user_ids.tolist() == ["Bob", "Ren\u00e9e"]
+    assert lists(users.liked) == [[], [3]]
+    assert users.notes == ("1 rows with a missing value dropped.",)
+
+
 def test_a_file_with_other_columns_is_told_which_ones_are_needed(read):
-    with pytest.raises(UserError, match=r"needs the columns 'userId' and 'movieId'.*has 'a', 'b'"):
+    sentence = r"has no column 'userId' but 'a', 'b'; histories need the columns and the format of"
+    with pytest.raises(UserError, match=sentence):
         read("a,b\n1,2\n")
 
 

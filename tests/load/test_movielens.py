@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
-from helpers import run_script
+from helpers import run_prepare, run_script
 
 from vae.errors import UserError
 from vae.load import movielens as module
@@ -326,6 +326,54 @@ def test_movielens_1m_is_brought_into_the_form_of_20m(server, tmp_path):
             ["1", 'Café, "The" (1995)', "Drama|Comedy"],
             ["2", "Heat (1995)", "Action"],
         ]
+
+
+OLDER = {
+    "ml-100k": {
+        "README": b"Conditions.\n",
+        "u.item": "1|Caf\u00e9, The (1995)|01-Jan-1995||http://x|0|1\n".encode("latin-1"),
+        "u.data": b"1\t1\t5\t978300760\n6040\t2\t3\t956704746\n",
+    },
+    "ml-10m": {
+        "README.html": b"<html>",
+        "movies.dat": "1::Caf\u00e9, The (1995)::Drama\n".encode(),
+        "ratings.dat": b"1::1::5::978300760\n6040::2::3.5::956704746\n",
+    },
+}
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_an_archive_that_is_there_is_unpacked_and_stays(name, tmp_path):
+    path = tmp_path / "any.zip"
+    path.write_bytes(archive(OLDER[name], {"ml-10m": "ml-10M100K"}.get(name, name)))
+    folder, said = tmp_path / "extracted", []
+    for _ in range(2):
+        module.unpack(name, path, folder, said.append)
+    assert path.exists()
+    assert said[0].startswith("MovieLens belongs to GroupLens")
+    assert said[1:] == [f"Unpacked any.zip to {folder}.", f"{folder} is already unpacked."]
+    assert (folder / "ratings.csv").read_text().splitlines()[:2] == [
+        "userId,movieId,rating,timestamp",
+        "1,1,5,978300760",
+    ]
+    movies = (folder / "movies.csv").read_text(encoding="utf-8").splitlines()
+    assert movies[1].startswith('1,"Caf\u00e9, The (1995)"')
+
+
+def test_an_archive_that_is_missing_or_another_one_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.zip: file not found\.$"):
+        module.unpack("ml-1m", tmp_path / "gone.zip", tmp_path / "x", lambda _: None)
+    (tmp_path / "other.zip").write_bytes(archive())
+    with pytest.raises(UserError, match=r"other\.zip: is not the archive of ml-1m"):
+        module.unpack("ml-1m", tmp_path / "other.zip", tmp_path / "x", lambda _: None)
+
+
+def test_an_archive_is_prepared_by_one_command(tmp_path):
+    (tmp_path / "any.zip").write_bytes(archive())
+    flags = ("--archive", tmp_path / "any.zip", "--data_dir", tmp_path, "--heldout_users", 10)
+    done = run_prepare(*flags)
+    assert done.returncode == 0, done.stderr
+    open_dataset(tmp_path, "ml-20m")
 
 
 def flags_for(server, data_dir):

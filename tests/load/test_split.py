@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from vae.errors import UserError
 from vae.load.config import SplitOptions
-from vae.load.ratings import Ids, Ratings
-from vae.load.split import split_ratings
+from vae.load.interactions import Ids, Interactions
+from vae.load.split import split_interactions
 
 INTERACTIONS = st.lists(
     st.tuples(st.integers(0, 14), st.integers(0, 19)), min_size=30, max_size=150, unique=True
@@ -28,12 +28,12 @@ OPTIONS = st.builds(
 SEARCH = settings(max_examples=50, deadline=None)
 
 
-def ratings(rows):
-    """Ratings whose ids are 10 times a row's numbers, and 7 more."""
+def interactions(rows):
+    """Interactions whose ids are 10 times a row's numbers, and 7 more."""
     users, items = (np.array(column) * 10 + 7 for column in zip(*rows, strict=True))
     user_ids, user_codes = np.unique(users, return_inverse=True)
     item_ids, item_codes = np.unique(items, return_inverse=True)
-    return Ratings(
+    return Interactions(
         Ids(user_codes.astype(np.int32), user_ids),
         Ids(item_codes.astype(np.int32), item_ids),
         rows_read=len(rows) + 5,
@@ -61,7 +61,7 @@ def split_or_reject(rows, options):
     kept = slow_filter(rows, options)
     count = held_out(options, len(kept))
     assume(count >= 1 and len(kept) > 2 * count)
-    return split_ratings(ratings(rows), options), kept
+    return split_interactions(interactions(rows), options), kept
 
 
 def histories(matrix, user_ids, item_ids):
@@ -152,7 +152,9 @@ def test_a_fifth_of_the_items_are_targets_rounded_down_and_none_of_fewer_than_fi
 )
 def test_how_many_of_a_users_items_are_targets(items, targets):
     rows = [(user, item) for user in range(9) for item in range(items)]
-    split = split_ratings(ratings(rows), SplitOptions(min_items_per_user=1, heldout_users=2))
+    split = split_interactions(
+        interactions(rows), SplitOptions(min_items_per_user=1, heldout_users=2)
+    )
     for part in (split.validation, split.test):
         assert part.targets.sum(axis=1).ravel().tolist() == [[targets, targets]]
         assert part.fold_in.sum(axis=1).ravel().tolist() == [[items - targets] * 2]
@@ -193,7 +195,7 @@ def test_the_counts_add_up(rows, options):
 def test_neither_the_order_of_rows_nor_duplicates_matter(rows, options, data):
     split, _ = split_or_reject(rows, options)
     again = rows + data.draw(st.lists(st.sampled_from(rows), max_size=20))
-    other = split_ratings(ratings(data.draw(st.permutations(again))), options)
+    other = split_interactions(interactions(data.draw(st.permutations(again))), options)
     assert same(split, other)
     assert other.counts["interactions"] == len(again)
     assert other.counts["distinct_interactions"] == len(rows)
@@ -201,7 +203,10 @@ def test_neither_the_order_of_rows_nor_duplicates_matter(rows, options, data):
 
 def test_another_seed_splits_otherwise():
     rows = [(user, item) for user in range(40) for item in range(10)]
-    splits = [split_ratings(ratings(rows), SplitOptions(5, 0, 10, 0.2, seed)) for seed in (0, 0, 1)]
+    splits = [
+        split_interactions(interactions(rows), SplitOptions(5, 0, 10, 0.2, seed))
+        for seed in (0, 0, 1)
+    ]
     assert same(splits[0], splits[1])
     assert set(splits[0].test.user_ids) != set(splits[2].test.user_ids)
 
@@ -212,7 +217,7 @@ def test_items_are_filtered_before_users_and_only_once():
     rows = [(0, 0), (0, 9), (1, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2)]
     options = SplitOptions(min_items_per_user=2, min_users_per_item=2, heldout_users=1)
     assert slow_filter(rows, options).keys() == {17, 27, 37, 47}
-    counts = split_ratings(ratings(rows), options).counts
+    counts = split_interactions(interactions(rows), options).counts
     assert (counts["users"], counts["dropped_users"], counts["dropped_items"]) == (4, 1, 1)
 
 
@@ -223,9 +228,11 @@ def test_too_few_users_are_reported_with_a_number_that_works(rows, least, reques
     count = int(requested * users) if requested < 1 else int(requested)
     assume(users >= 3 and (count < 1 or users <= 2 * count))
     with pytest.raises(UserError, match=f"^{users} users are left") as caught:
-        split_ratings(ratings(rows), SplitOptions(least, heldout_users=requested))
+        split_interactions(interactions(rows), SplitOptions(least, heldout_users=requested))
     proposal = re.search(r"pass --heldout_users (\d+)\.$", str(caught.value))
-    split = split_ratings(ratings(rows), SplitOptions(least, heldout_users=int(proposal[1])))
+    split = split_interactions(
+        interactions(rows), SplitOptions(least, heldout_users=int(proposal[1]))
+    )
     assert split.counts["heldout_users"] == int(proposal[1])
 
 
@@ -233,18 +240,18 @@ def test_too_few_users_are_reported_with_a_number_that_works(rows, least, reques
 def test_when_no_number_works_the_filters_are_to_blame(users):
     rows = [(user, item) for user in range(users) for item in range(6)] + [(99, 0)]
     with pytest.raises(UserError, match=f"^{users} users are left.*lower --threshold"):
-        split_ratings(ratings(rows), SplitOptions(heldout_users=1))
+        split_interactions(interactions(rows), SplitOptions(heldout_users=1))
 
 
 def test_filtering_every_item_away_is_reported():
     rows = [(user, user) for user in range(9)]
     with pytest.raises(UserError, match=r"^0 users are left.*--min_users_per_item"):
-        split_ratings(ratings(rows), SplitOptions(min_users_per_item=2))
+        split_interactions(interactions(rows), SplitOptions(min_users_per_item=2))
 
 
 def test_targets_are_chosen_at_random_for_each_user():
     rows = [(user, item) for user in range(500) for item in range(10)]
-    split = split_ratings(ratings(rows), SplitOptions(heldout_users=200))
+    split = split_interactions(interactions(rows), SplitOptions(heldout_users=200))
     for part in (split.validation, split.test):
         # 200 users rank 2 of 10 items: 40 an item with a standard deviation of 5.7.
         times = part.targets.sum(axis=0).ravel()

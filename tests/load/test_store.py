@@ -17,7 +17,7 @@ from scipy.sparse import csc_matrix, csr_array, csr_matrix, load_npz, save_npz
 
 from vae.errors import UserError
 from vae.load import store
-from vae.load.columns import Columns
+from vae.load.config import Columns
 from vae.load.dataset import HeldOut, Split
 from vae.load.store import (
     FILES,
@@ -377,7 +377,7 @@ WRONG = {
         *(columns(user=value) for value in NO_STRING),
         *(columns(item=value) for value in NO_STRING),
         *(columns(rating=value) for value in NO_STRING if value is not None),
-        *(columns(separator=value) for value in (GONE, 7, True, [","], "", "ab", "é", "\n", '"')),
+        *(columns(separator=value) for value in (GONE, 7, True, [","], "", "a\tb", "é", "\n", '"')),
         *(columns(quoting=value) for value in NO_STRING),
         *(provenance(threshold=value) for value in (GONE, None, "4", True, [4.0], math.nan)),
         *(provenance(threshold=value) for value in (math.inf, 10**400)),

@@ -57,8 +57,8 @@ def files_here():
     ("flags", "sentence"),
     [
         (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: file not found"),
-        (("--recommend", "bad.csv", "--output", "r.csv"), "bad.csv: needs the columns 'userId'"),
-        (("--recommend", "cut.csv", "--output", "r.csv"), "cut.csv: row 3: 1 columns where the"),
+        (("--recommend", "bad.csv", "--output", "r.csv"), "bad.csv: has no column 'userId'"),
+        (("--recommend", "cut.csv", "--output", "r.csv"), "cut.csv: row 3: 1 columns where row 1"),
         (
             ("--recommend", "--output", "cut.csv/r.csv"),
             "--output cut.csv/r.csv: cannot be written (Not a directory)",
@@ -85,7 +85,7 @@ def files_here():
         (("--export", "/", "--log_path", "/dev/null"), "--export /: "),
         (("--export", "x" * 300), ": cannot be written (File name too long)"),
         (("--export", "m", "--item_names", "none.csv"), "--item_names none.csv: cannot be read"),
-        (("--export", "m", "--item_names", "bad.csv"), "bad.csv: needs the columns 'movieId'"),
+        (("--export", "m", "--item_names", "bad.csv"), "bad.csv: has no column 'movieId'"),
         (("--similar_items", "terminator"), "--similar_items terminator: tiny has no such item"),
         (("--trace",), "--trace timeline_train.json: is a folder; name a file"),
         (
@@ -210,9 +210,9 @@ def test_titles_are_read_once_and_the_items_that_have_one_are_counted(
     write_titles("titles.csv", "movieId", "title", ids=[*range(25), 1000])
     Path("m").mkdir()
     reads = []
-    read = titles.read_csv
+    read = titles.read_texts
     monkeypatch.setattr(
-        titles, "read_csv", lambda path, columns: reads.append(path) or read(path, columns)
+        titles, "read_texts", lambda path, *rest: reads.append(path) or read(path, *rest)
     )
     code, out, err = tiny(
         "--recommend", "--output", "r.csv", "--similar_items", 5, "--export", "m",

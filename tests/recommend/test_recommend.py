@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pa_parquet
 import pytest
 import tensorflow.compat.v1 as tf
+from helpers import SMALL, run_main, run_prepare
 from models.reference import brute_force
 
 from vae.load.store import open_dataset
@@ -138,3 +139,30 @@ def test_the_suffix_chooses_the_format_and_titles_are_joined(on_model, dataset, 
             assert row.title == f'"{row.movieId}", the film'
         else:
             assert pd.isna(row.title)
+
+
+def test_files_without_a_header_are_prepared_trained_on_and_recommended_from(tmp_path):
+    rows = [f"{user}::{user * item % 12}::5::978300760" for user in range(60) for item in range(9)]
+    (tmp_path / "ratings.dat").write_text("\n".join(rows))
+    (tmp_path / "movies.dat").write_bytes(
+        "".join(f"{item}::Caf\u00e9 {item}::Drama\n" for item in range(12)).encode("latin-1")
+    )
+    (tmp_path / "histories.dat").write_text("ann::1::5\nann::2::1\n")
+    data = ("--data_dir", tmp_path, "--dataset", "ml-1m")
+    done = run_prepare(
+        *data, "--ratings", tmp_path / "ratings.dat", "--no_header", "--sep", "::",
+        "--encoding", "latin-1", "--user_col", 0, "--item_col", 1, "--rating_col", 2,
+        "--heldout_users", 5, "--min_items_per_user", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run_main(
+        "--train", "--epochs", 1, *SMALL, *data, "--recommend", tmp_path / "histories.dat",
+        "--output", tmp_path / "r.csv", "--item_names", tmp_path / "movies.dat", "--title_col", 1,
+        "--top_results", 3, "--log_path", tmp_path / "log",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "r.csv")
+    assert list(table) == ["user", "item", "rank", "score", "source", "title"]
+    assert table.user.tolist() == ["ann"] * 3
+    assert not {1, 2} & set(table.item)
+    assert table.title.tolist() == [f"Caf\u00e9 {item}" for item in table.item]

@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from vae.load.columns import Columns
+from vae.errors import UserError
+from vae.load.config import Columns
 from vae.recommend.titles import read_titles
 
 
@@ -36,3 +38,32 @@ def test_the_last_title_of_a_repeated_id_counts(titles):
 
 def test_an_empty_title_is_not_a_missing_one(titles):
     assert titles(["x", "y"], "a,,x\n") == ["", None]
+
+
+def read(path, item_ids, title_column="title", **layout):
+    columns = Columns(**{"user": "user", "item": "film"} | layout)
+    dataset = SimpleNamespace(name="tiny", item_ids=np.array(item_ids), columns=columns)
+    return read_titles(path, title_column, dataset).tolist()
+
+
+def test_titles_without_a_header_have_the_ids_in_column_0(tmp_path):
+    path = tmp_path / "movies.dat"
+    path.write_bytes('1::Caf\u00e9::Drama\n2::7" disc::Comedy\n'.encode("latin-1"))
+    layout = {"user": "0", "item": "1", "header": False, "separator": "::", "encoding": "latin-1"}
+    assert read(path, [2, 1], "1", **layout) == ['7" disc', "Caf\u00e9"]
+    with pytest.raises(UserError, match="--title_col 'title': is not a column number, which tiny"):
+        read(path, [2, 1], **layout)
+
+
+@pytest.mark.parametrize("write", ["to_parquet", "to_json"])
+def test_titles_may_be_parquet_or_json_lines(write, tmp_path):
+    frame = pd.DataFrame({"film": [1, 2], "title": ["Heat", None]})
+    options = {"orient": "records", "lines": True} if write == "to_json" else {}
+    getattr(frame, write)(tmp_path / "titles", **options)
+    assert read(tmp_path / "titles", [2, 1]) == ["", "Heat"]
+
+
+def test_the_separator_of_titles_need_not_be_that_of_the_ratings(tmp_path):
+    path = tmp_path / "titles.csv"
+    path.write_text("film;title\n1;Heat\n")
+    assert read(path, [1], separator=",") == ["Heat"]

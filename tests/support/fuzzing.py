@@ -14,9 +14,10 @@ import numpy as np
 from load.test_store import assert_same, make_split, rewrite_manifest
 
 from vae.errors import UserError
-from vae.load import csv_file
-from vae.load.columns import Columns
-from vae.load.ratings import read_ratings
+from vae.load import text_rows
+from vae.load.config import Columns
+from vae.load.files import Source
+from vae.load.interactions import NULLS, read_interactions
 from vae.load.store import open_dataset, prepared_folder
 from vae.models import checkpoint
 
@@ -26,23 +27,23 @@ THRESHOLD = 4.0
 @contextlib.contextmanager
 def blocks_of(size):
     """Has the reader take its files in small blocks, whose ends then fall anywhere."""
-    before, csv_file._BLOCK_BYTES = csv_file._BLOCK_BYTES, size
+    before, text_rows._BLOCK_BYTES = text_rows._BLOCK_BYTES, size
     try:
         yield
     finally:
-        csv_file._BLOCK_BYTES = before
+        text_rows._BLOCK_BYTES = before
 
 
 def read(path, columns):
     """The reader under test: the pairs that count, ids as they are written, and the rows read."""
-    ratings = read_ratings([path], columns, THRESHOLD)
+    found = read_interactions([Source(path)], columns, THRESHOLD)
     ids = []
-    for column in (ratings.users, ratings.items):
+    for column in (found.users, found.items):
         assert column.codes.dtype == np.int32
         assert (column.values[:-1] < column.values[1:]).all()
         assert set(column.codes) == set(range(len(column.values)))
         ids.append(column.values[column.codes].astype(str).tolist())
-    return list(zip(*ids, strict=True)), ratings.rows_read
+    return list(zip(*ids, strict=True)), found.rows_read
 
 
 def check_ratings(path, content, rated=True):
@@ -74,6 +75,7 @@ def slow_read(text, rated):
     for user, item, *rating in table:
         assert user
         assert item
+        assert not {user, item} & set(NULLS)
         assert "\ufffd" not in user + item
         assert all(math.isfinite(float(number)) for number in rating)
     pairs = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -10,22 +11,63 @@ from pathlib import Path
 
 from vae.cli import flag, out_of_range, parse
 from vae.errors import UserError
-from vae.load.columns import MINIMAL, NONE, Columns
 
 DATASET = "data set"
 FILE = "ratings file"
 SPLIT = "filter and split"
 
 SCALES = ("demo", "ml-20m", "wide")
-DOWNLOADS = ("ml-20m", "ml-1m", "ml-latest-small", "ml-25m", "ml-32m")
+DOWNLOADS = ("ml-20m", "ml-100k", "ml-1m", "ml-10m", "ml-25m", "ml-32m", "ml-latest-small")
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 
 _DEMO_HELDOUT_USERS = 500
 _HELDOUT_USERS = 10_000
 
 
-SEPARATOR = r'[\t\x20-\x7e](?<!")'
-"""Pattern of a column separator: one printable ASCII character or a tab, no quote."""
+MINIMAL, NONE = "minimal", "none"
+"""Quoting: values may be quoted as in RFC 4180; or quotes are data like any other character."""
+
+WHITESPACE = "whitespace"
+"""Separator: one or more spaces and tabs."""
+
+SEPARATOR = r'[\t\x20-\x7e](?<!")|[\x21-\x7e]{2,}(?<!")'
+"""Pattern of a column separator: printable ASCII characters, or a tab; no quote."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of ratings files, and the format of text files.
+
+    Attributes:
+        user: name of the column of user ids; without a header its number from 0.
+        item: the same of item ids.
+        rating: the same of ratings; None if every row is an interaction.
+        separator: characters between columns, or ``WHITESPACE``; None to find it out.
+        quoting: ``MINIMAL`` or ``NONE``.
+        header: whether the first row has the names of the columns.
+        encoding: encoding of files without a byte-order mark; None for UTF-8.
+        decimal: character before the fraction of a rating.
+        comment: character at the start of lines to skip; None if there are none.
+        keep_null_ids: whether ids such as NULL are ids like others, not missing values.
+        drop_missing: whether to drop rows with a missing value.
+    """
+
+    user: str
+    item: str
+    rating: str | None = None
+    separator: str | None = None
+    quoting: str = MINIMAL
+    header: bool = True
+    encoding: str | None = None
+    decimal: str = "."
+    comment: str | None = None
+    keep_null_ids: bool = False
+    drop_missing: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the columns to read."""
+        return tuple(name for name in (self.user, self.item, self.rating) if name is not None)
 
 
 @dataclass(frozen=True)
@@ -66,13 +108,16 @@ class PrepareConfig:
     download: bool = flag(
         DATASET, False, f"first fetch the data set from GroupLens: {', '.join(DOWNLOADS)}"
     )
+    archive: Path | None = flag(
+        DATASET, None, "the same data sets from a zip archive that GroupLens published"
+    )
     mirror: str = flag(DATASET, GROUPLENS, "where --download finds DATASET.zip")
     force: bool = flag(DATASET, False, "prepare again what is already prepared")
 
     ratings: tuple[Path, ...] | None = flag(
         FILE,
         None,
-        "CSV, TSV or Parquet files, or folders of them "
+        "CSV, TSV, JSON lines or Parquet files, or folders of them "
         "(none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)",
     )
     user_col: str = flag(FILE, "userId", "column of user ids", affects="data")
@@ -83,7 +128,30 @@ class PrepareConfig:
     sep: str | None = flag(
         FILE,
         None,
-        r"column separator, \t for a tab (none: tab for .tsv, else comma)",
+        r"characters between columns, e.g. ';', '::' or \t, or 'whitespace' (none: a tab for .tsv, "
+        "else a comma, or what the first rows show)",
+        affects="data",
+    )
+    no_header: bool = flag(
+        FILE,
+        False,
+        "text files have no header row; columns are numbered from 0, e.g. --user_col 0",
+        affects="data",
+    )
+    encoding: str | None = flag(
+        FILE, None, "encoding of text files, e.g. latin-1 (none: UTF-8)", affects="data"
+    )
+    decimal: str = flag(FILE, ".", "character before the fraction of a rating", affects="data")
+    comment: str | None = flag(
+        FILE, None, "skip lines that start with this character", affects="data"
+    )
+    drop_missing: bool = flag(
+        FILE, False, "drop rows without an id or a rating, and count them", affects="data"
+    )
+    keep_null_ids: bool = flag(
+        FILE,
+        False,
+        r"take ids such as NULL, NaN, None and \N as ids, not as missing",
         affects="data",
     )
     quoting: str = flag(
@@ -141,8 +209,20 @@ class PrepareConfig:
     def columns(self) -> Columns:
         """Return the columns and the format of the ratings files."""
         rating = None if self.rating_col == "none" else self.rating_col
-        separator = "\t" if self.sep == r"\t" else self.sep
-        return Columns(self.user_col, self.item_col, rating, separator, self.quoting)
+        separator = {r"\t": "\t", r"\s+": WHITESPACE}.get(self.sep or "", self.sep)
+        return Columns(
+            self.user_col,
+            self.item_col,
+            rating,
+            separator,
+            self.quoting,
+            not self.no_header,
+            self.encoding,
+            self.decimal,
+            self.comment,
+            self.keep_null_ids,
+            self.drop_missing,
+        )
 
     @property
     def split(self) -> SplitOptions:
@@ -169,11 +249,11 @@ class PrepareConfig:
             yield "--ratings does not apply to --dataset synthetic; pass another --dataset"
         if self.ratings is not None and self.download:
             yield "--ratings and --download are mutually exclusive"
-        if self.download and self.dataset not in DOWNLOADS:
-            yield (
-                f"--dataset {self.dataset!r} cannot be downloaded; pass one of "
-                f"{', '.join(DOWNLOADS)}"
-            )
+        if self.archive is not None and (self.ratings is not None or self.download):
+            yield "--archive, --ratings and --download are mutually exclusive"
+        if (self.download or self.archive) and self.dataset not in DOWNLOADS:
+            problem = "cannot be downloaded" if self.download else "is none of --archive's"
+            yield f"--dataset {self.dataset!r} {problem}; pass one of {', '.join(DOWNLOADS)}"
         if not re.fullmatch(r"https?://\S+", self.mirror):
             yield f"--mirror {self.mirror!r} is not a URL that begins with http:// or https://"
         if self.user_col == self.item_col:
@@ -183,12 +263,33 @@ class PrepareConfig:
         separator = self.columns.separator
         if separator is not None and not re.fullmatch(SEPARATOR, separator):
             yield (
-                f"--sep {self.sep!r} is not a valid column separator; pass one ASCII character or "
-                r"\t"
+                f"--sep {self.sep!r} is not a valid column separator; pass printable ASCII "
+                r"characters other than quotes, \t or whitespace"
             )
+        yield from self._contradictions_of_text()
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither an integer nor below 1"
+
+    def _contradictions_of_text(self) -> Iterator[str]:
+        columns = self.columns
+        if self.no_header:
+            for name in ("user_col", "item_col", "rating_col"):
+                value = getattr(self, name)
+                if not re.fullmatch(r"\d{1,4}", value) and (name, value) != ("rating_col", "none"):
+                    yield (
+                        f"--{name} {value!r} is not a column number, which --no_header needs; the "
+                        "first column is 0"
+                    )
+        if columns.encoding is not None:
+            try:
+                codecs.lookup(columns.encoding)
+            except LookupError:
+                yield f"--encoding {columns.encoding!r} is unknown; pass e.g. latin-1 or utf-16"
+        for name in ("decimal", "comment"):
+            value = getattr(columns, name)
+            if value is not None and len(value) != 1:
+                yield f"--{name} {value!r} is not a single character"
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.load.columns import Columns
+from vae.load.config import Columns
 
 
 @dataclass(frozen=True)

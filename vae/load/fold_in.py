@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, vstack
 
-from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.load.ratings import Ratings, read_ratings
-from vae.load.sources import column_names, ratings_files
-
-_EVERY_RATING = float("-inf")
+from vae.load.files import find_sources
+from vae.load.interactions import Interactions, read_interactions
 
 
 @dataclass(frozen=True)
@@ -27,14 +23,14 @@ class UserHistories:
         liked: (users, items) uint8 ones: the fold-in items.
         seen: (users, items) uint8 ones: items not to recommend, a superset of ``liked``.
         unknown_items: number of distinct items in the files that are not in the catalogue.
-        line_breaks: number of line breaks inside quoted values of the files.
+        notes: sentences on what was assumed about the files.
     """
 
     user_ids: NDArray[np.generic]
     liked: csr_matrix
     seen: csr_matrix
     unknown_items: int = 0
-    line_breaks: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def users(self) -> int:
@@ -63,25 +59,28 @@ def read_histories(source: Path, dataset: Dataset) -> UserHistories:
         dataset: data set that maps ids to item indices.
 
     Raises:
-        UserError: a file cannot be read, see ``read_ratings``.
+        UserError: a file cannot be read, see ``read_interactions``.
     """
-    files = ratings_files([source])
-    columns = dataset.columns
-    found = column_names(files[0], columns.separator, columns.quoting)
-    if not {columns.user, columns.item} <= set(found):
-        raise UserError(
-            f"{files[0]}: needs the columns {columns.user!r} and {columns.item!r}, as in the "
-            f"ratings of {dataset.name}, but has {', '.join(map(repr, found))[:200]}."
-        )
-    everything = read_ratings(files, dataclasses.replace(columns, rating=None), _EVERY_RATING)
-    user_ids = everything.users.values
-    seen = _matrix(everything, user_ids, dataset)
-    if columns.rating in found:
-        liked = _matrix(read_ratings(files, columns, dataset.threshold), user_ids, dataset)
-    else:
-        liked = seen
-    unknown = find_ids(everything.items.values, dataset.item_ids) < 0
-    return UserHistories(user_ids, liked, seen, int(unknown.sum()), everything.line_breaks)
+    sources, notes = find_sources([source])
+    found = read_interactions(
+        sources,
+        dataset.columns,
+        dataset.threshold,
+        keep_all=True,
+        rating_is_optional=True,
+        advice=f"histories need the columns and the format of the ratings of {dataset.name}",
+    )
+    items = find_ids(found.items.values, dataset.item_ids)
+    assert found.is_liked is not None
+    if found.rows_missing:
+        notes.append(f"{found.rows_missing:,} rows with a missing value dropped.")
+    return UserHistories(
+        found.users.values,
+        _matrix(found, items, dataset, found.is_liked),
+        _matrix(found, items, dataset, np.ones(len(found.is_liked), bool)),
+        int((items < 0).sum()),
+        (*notes, *found.notes),
+    )
 
 
 def find_ids(ids: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -104,18 +103,24 @@ def find_ids(ids: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np
     return np.where(known[nearest] == ids, nearest, -1)
 
 
-def _matrix(ratings: Ratings, user_ids: NDArray[np.generic], dataset: Dataset) -> csr_matrix:
-    """Return (users, items) uint8 ones at the interactions with items of the catalogue.
+def _matrix(
+    found: Interactions,
+    item_indices: NDArray[np.int64],
+    dataset: Dataset,
+    is_wanted: NDArray[np.bool_],
+) -> csr_matrix:
+    """Return (users, items) uint8 ones at interactions with items of the catalogue.
 
     Args:
-        ratings: interactions of some of the users.
-        user_ids: (users,) distinct raw ids.
-        dataset: data set that maps ids to item indices.
+        found: interactions.
+        item_indices: (distinct ids,) item index of each id of these, -1 if it is unknown.
+        dataset: data set with the catalogue.
+        is_wanted: (interactions,) bool, which of them to take.
     """
-    users = find_ids(ratings.users.values, user_ids)[ratings.users.codes]
-    items = find_ids(ratings.items.values, dataset.item_ids)[ratings.items.codes]
-    is_known = items >= 0
-    ones = np.ones(int(is_known.sum()), bool)
-    shape = (len(user_ids), len(dataset.item_ids))
+    items = item_indices[found.items.codes]
+    rows = is_wanted & (items >= 0)
+    shape = (len(found.users.values), len(dataset.item_ids))
     # True + True is True: duplicates become one.
-    return coo_matrix((ones, (users[is_known], items[is_known])), shape).tocsr().astype(np.uint8)
+    ones = np.ones(int(rows.sum()), bool)
+    matrix = coo_matrix((ones, (found.users.codes[rows], items[rows])), shape)
+    return matrix.tocsr().astype(np.uint8)

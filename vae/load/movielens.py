@@ -1,7 +1,7 @@
 """MovieLens: download from GroupLens or a mirror, verification, and conversion to one format.
 
-Each data set ends up in ``extracted`` as ratings.csv, movies.csv and README.txt in the format of
-MovieLens-20M.
+Each data set ends up in ``extracted`` as ratings.csv and movies.csv in the format of MovieLens-20M,
+with its README.
 """
 
 from __future__ import annotations
@@ -28,9 +28,20 @@ _LICENCE = (
     "publications, ask GroupLens before any commercial use and before redistributing it, and claim "
     "no endorsement. The binding terms are in {readme}."
 )
-_MEMBERS = {"README.txt": "README.txt", "movies.csv": "movies.csv", "ratings.csv": "ratings.csv"}
-_MEMBERS_OF_1M = {"README.txt": "README", "movies.csv": "movies.dat", "ratings.csv": "ratings.dat"}
+_FILES = {"README.txt": "README.txt", "movies.csv": "movies.csv", "ratings.csv": "ratings.csv"}
+_OLDER_FILES = {
+    "ml-100k": {"README.txt": "README", "movies.csv": "u.item", "ratings.csv": "u.data"},
+    "ml-1m": {"README.txt": "README", "movies.csv": "movies.dat", "ratings.csv": "ratings.dat"},
+    "ml-10m": {
+        "README.html": "README.html",
+        "movies.csv": "movies.dat",
+        "ratings.csv": "ratings.dat",
+    },
+}
 """File to write -> member of the archive; ratings last, so that they imply the other files."""
+
+_FOLDERS = {"ml-10m": "ml-10M100K"}
+"""Folder inside the archive, where that is not named after the data set."""
 
 _BLOCK_BYTES = 1 << 20
 _MAX_MEMBER_BYTES = 1 << 32
@@ -52,20 +63,57 @@ def download(name: str, mirror: str, folder: Path, say: Say) -> None:
     Raises:
         UserError: the archive cannot be downloaded or is invalid, or a file cannot be written.
     """
-    if all((folder / target).is_file() for target in _MEMBERS):
+    if _is_unpacked(name, folder):
         say(f"{folder} is already downloaded.")
         return
-    say(_LICENCE.format(readme=folder / "README.txt"))
     archive = folder.parents[1] / f"{name}.zip"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not archive.exists():
+            say(_licence(name, folder))
             _fetch(mirror.rstrip("/"), archive, say)
-        _unpack(archive, name, folder)
+        unpack(name, archive, folder, say)
         archive.unlink()
     except OSError as error:
         raise unwritable(str(folder), error) from None
+
+
+def unpack(name: str, archive: Path, folder: Path, say: Say) -> None:
+    """Unpack the archive of a MovieLens data set, unless its files exist.
+
+    Args:
+        name: data set.
+        archive: zip archive as GroupLens publishes it; it is not changed.
+        folder: where the files go.
+        say: receives lines for the user.
+
+    Raises:
+        UserError: the archive is missing or invalid, or a file cannot be written.
+    """
+    if _is_unpacked(name, folder):
+        say(f"{folder} is already unpacked.")
+        return
+    say(_licence(name, folder))
+    if not archive.is_file():
+        raise UserError(f"{archive}: file not found.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _unpack(archive, name, folder)
+    except OSError as error:
+        raise unwritable(str(folder), error) from None
     say(f"Unpacked {archive.name} to {folder}.")
+
+
+def _files(name: str) -> dict[str, str]:
+    return _OLDER_FILES.get(name, _FILES)
+
+
+def _is_unpacked(name: str, folder: Path) -> bool:
+    return all((folder / target).is_file() for target in _files(name))
+
+
+def _licence(name: str, folder: Path) -> str:
+    return _LICENCE.format(readme=folder / next(iter(_files(name))))
 
 
 def _fetch(mirror: str, archive: Path, say: Say) -> None:
@@ -137,7 +185,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _unpack(archive: Path, name: str, folder: Path) -> None:
-    """Write the files of ``_MEMBERS``, each atomically, and no others.
+    """Write the files of the data set, each atomically, and no others.
 
     Raises:
         UserError: the archive is invalid or of another data set.
@@ -145,15 +193,15 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
     """
     try:
         with zipfile.ZipFile(archive) as members:
-            for target, member in (_MEMBERS_OF_1M if name == "ml-1m" else _MEMBERS).items():
-                info = members.getinfo(f"{name}/{member}")
+            for target, member in _files(name).items():
+                info = members.getinfo(f"{_FOLDERS.get(name, name)}/{member}")
                 if info.file_size > _MAX_MEMBER_BYTES:
                     raise zipfile.BadZipFile(f"{member} has {info.file_size:,} bytes")
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise zipfile.BadZipFile(f"unsupported compression of {member}")
                 with temporary_file(folder / target) as temporary:
                     with members.open(info) as source, temporary.open("wb") as file:
-                        _CONVERSIONS.get(member, _copy)(source, file)
+                        _convert(source, file, member, name)
                     temporary.replace(folder / target)
     except _INVALID_ARCHIVE as error:
         raise UserError(
@@ -163,23 +211,29 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
         ) from None
 
 
-def _copy(source: IO[bytes], file: IO[bytes]) -> None:
-    shutil.copyfileobj(source, file, _BLOCK_BYTES)
+def _convert(source: IO[bytes], file: IO[bytes], member: str, name: str) -> None:
+    """Write a member in the format of MovieLens-20M."""
+    if member in ("ratings.dat", "u.data"):
+        _convert_ratings(source, file)
+    elif member in ("movies.dat", "u.item"):
+        separator = "::" if member == "movies.dat" else "|"
+        _convert_movies(source, file, separator, "utf-8" if name == "ml-10m" else "latin-1")
+    else:
+        shutil.copyfileobj(source, file, _BLOCK_BYTES)
 
 
 def _convert_ratings(source: IO[bytes], file: IO[bytes]) -> None:
     file.write(b"userId,movieId,rating,timestamp\n")
     for line in source:
-        file.write(line.replace(b"::", b","))
+        file.write(line.replace(b"::", b",").replace(b"\t", b","))
 
 
-def _convert_movies(source: IO[bytes], file: IO[bytes]) -> None:
+def _convert_movies(source: IO[bytes], file: IO[bytes], separator: str, encoding: str) -> None:
+    """Write the ids, titles and, where they are text, the genres."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("movieId", "title", "genres"))
-    for line in io.TextIOWrapper(source, encoding="latin-1"):
-        writer.writerow(line.rstrip("\n").split("::"))
+    has_genres = separator == "::"
+    writer.writerow(("movieId", "title", *(["genres"] if has_genres else [])))
+    for line in io.TextIOWrapper(source, encoding=encoding):
+        writer.writerow(line.rstrip("\n").split(separator)[: 3 if has_genres else 2])
     text.detach()
-
-
-_CONVERSIONS = {"ratings.dat": _convert_ratings, "movies.dat": _convert_movies}

@@ -10,12 +10,11 @@ from typing import Any
 
 from vae.cli import flags_that_affect
 from vae.errors import UserError
-from vae.load.columns import Columns
-from vae.load.config import PrepareConfig
-from vae.load.movielens import download
-from vae.load.ratings import Ratings, read_ratings
-from vae.load.sources import ratings_files
-from vae.load.split import MIN_ITEMS_TO_SPLIT, split_ratings
+from vae.load.config import Columns, PrepareConfig
+from vae.load.files import Source, find_sources
+from vae.load.interactions import Interactions, read_interactions
+from vae.load.movielens import download, unpack
+from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
     FileDigest,
     Manifest,
@@ -48,32 +47,40 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
         UserError: the ratings cannot be used, or the data cannot be written.
     """
     folder = prepared_folder(config.data_dir, config.dataset)
-    fetched = config.synthetic or config.download
+    fetched = config.synthetic or config.download or config.archive is not None
     # A missing file is reported before anything is created.
-    files = [config.default_source] if fetched else _find_files(config)
+    sources = [Source(config.default_source)] if fetched else _find_sources(config, log)
     with locked(folder):
         if config.synthetic:
             generate(config.default_source, config.scale or "demo", config.seed, log)
         elif config.download:
             download(config.dataset, config.mirror, config.default_source.parent, log)
+        elif config.archive is not None:
+            unpack(config.dataset, config.archive, config.default_source.parent, log)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            sources = pool.submit(_digests, files)
-            if not _is_prepared(folder, config, sources, log):
-                _prepare(folder, config, files, sources, log)
+            digests = pool.submit(_digests, sources)
+            if not _is_prepared(folder, config, sources, digests, log):
+                _prepare(folder, config, sources, digests, log)
 
 
 def _prepare(
     folder: Path,
     config: PrepareConfig,
-    files: list[Path],
-    sources: Future[list[FileDigest]],
+    sources: list[Source],
+    digests: Future[list[FileDigest]],
     log: Log,
 ) -> None:
     """Read and split while a thread computes the files' digests, then write."""
     columns = config.columns
-    split = split_ratings(_read(files, columns, config.threshold, log), config.split)
+    found = _read(sources, columns, config.threshold, log)
+    pipes = [
+        FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
+    ]
+    split = split_interactions(found, config.split)
     _check_targets(split.counts, config.test_proportion)
-    provenance = Provenance(sources.result(), columns, config.threshold, _data_flags(config))
+    provenance = Provenance(
+        [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
+    )
     write_split(folder, split, provenance)
     for line in _summary(split.counts, config):
         log(line)
@@ -92,34 +99,36 @@ def _check_targets(counts: Mapping[str, int], proportion: float) -> None:
             )
 
 
-def _find_files(config: PrepareConfig) -> list[Path]:
+def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
     if config.ratings is None and not config.default_source.exists():
         raise UserError(
             f"{config.default_source}: file not found; download MovieLens with --download or pass "
             "your ratings with --ratings."
         )
-    return ratings_files(config.sources)
+    sources, notes = find_sources(config.sources)
+    for note in notes:
+        log(note)
+    return sources
 
 
-def _read(files: list[Path], columns: Columns, threshold: float, log: Log) -> Ratings:
+def _read(sources: list[Source], columns: Columns, threshold: float, log: Log) -> Interactions:
     """Return the interactions, at least one."""
-    ratings = read_ratings(files, columns, threshold)
-    if ratings.line_breaks:
-        log(
-            f"{ratings.line_breaks:,} line breaks are inside quoted values; if quotes are part of "
-            "the values, each of them hides a row: prepare the data with --quoting none."
-        )
-    if not len(ratings.users.codes):
+    found = read_interactions(sources, columns, threshold)
+    for note in found.notes:
+        log(note)
+    if not len(found.users.codes):
+        rows = found.rows_read - found.rows_missing
         raise UserError(
-            f"{files[0]}: none of {ratings.rows_read:,} rows has a {columns.rating} of at least "
+            f"{sources[0].path}: none of {rows:,} rows has a {columns.rating} of at least "
             f"{threshold:g}; lower --threshold."
         )
-    return ratings
+    return found
 
 
-def _digests(files: list[Path]) -> list[FileDigest]:
+def _digests(sources: list[Source]) -> list[FileDigest]:
+    """Return the digests of the files that can be read again."""
     digests = []
-    for path in files:
+    for path in (source.path for source in sources if not source.is_pipe):
         try:
             digests.append(FileDigest.of(path, str(path)))
         except OSError as error:
@@ -135,7 +144,11 @@ def _data_flags(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _is_prepared(
-    folder: Path, config: PrepareConfig, sources: Future[list[FileDigest]], log: Log
+    folder: Path,
+    config: PrepareConfig,
+    sources: list[Source],
+    digests: Future[list[FileDigest]],
+    log: Log,
 ) -> bool:
     """Return whether the folder holds just these data; log that, or why not."""
     try:
@@ -145,7 +158,8 @@ def _is_prepared(
         return False
     if manifest is None:
         return False
-    reasons = list(_changes(folder, manifest, config, sources.result()))
+    reasons = list(_changes(folder, manifest, config, digests.result()))
+    reasons += [f"{source.path} is a pipe" for source in sources if source.is_pipe]
     if config.force:
         reasons.append("--force is set")
     if reasons:
@@ -163,7 +177,7 @@ def _changes(
     for name, value in _data_flags(config).items():
         if before.flags.get(name) != value:
             yield f"--{name} changed from {before.flags.get(name)!r} to {value!r}"
-    if [source.sha256 for source in sources] != [source.sha256 for source in before.sources]:
+    if sources and [one.sha256 for one in sources] != [one.sha256 for one in before.sources]:
         more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
         yield f"{sources[0].path}{more} has changed since it was last prepared"
     for file in manifest.files:
@@ -177,6 +191,8 @@ def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
     rating = config.columns.rating
     threshold = f" with a {rating} of at least {config.threshold:g}" if rating else ""
     yield f"{counts['rows']:,} rows read, {counts['interactions']:,} kept{threshold}."
+    if counts["rows_missing"]:
+        yield f"{counts['rows_missing']:,} rows with a missing value dropped."
     yield (
         f"{counts['distinct_interactions']:,} distinct interactions; "
         f"{counts['interactions'] - counts['distinct_interactions']:,} duplicates dropped."

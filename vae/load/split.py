@@ -24,17 +24,17 @@ from scipy.sparse import coo_matrix, csr_matrix
 from vae.errors import UserError
 from vae.load.config import SplitOptions
 from vae.load.dataset import HeldOut, Split
-from vae.load.ratings import Ratings
+from vae.load.interactions import Interactions
 
 MIN_ITEMS_TO_SPLIT = 5
 """A held-out user with fewer items, as in Liang's code, has no targets: all are fold-in items."""
 
 
-def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
+def split_interactions(found: Interactions, options: SplitOptions) -> Split:
     """Filter the interactions, split the users, and split the held-out users' items.
 
     Args:
-        ratings: interactions; their memory is released early unless the caller keeps a reference.
+        found: interactions; their memory is released early unless the caller keeps a reference.
         options: how to filter and split.
 
     Returns:
@@ -43,15 +43,16 @@ def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
     Raises:
         UserError: too few users are left.
     """
-    interactions = _distinct(ratings)
+    interactions = _distinct(found)
     counts = {
-        "rows": ratings.rows_read,
-        "interactions": len(ratings.users.codes),
+        "rows": found.rows_read,
+        "rows_missing": found.rows_missing,
+        "interactions": len(found.users.codes),
         "distinct_interactions": interactions.nnz,
     }
     all_users, all_items = interactions.shape
-    user_ids, item_ids = ratings.users.values, ratings.items.values
-    del ratings  # large
+    user_ids, item_ids = found.users.values, found.items.values
+    del found  # large
     interactions, user_ids, item_ids = _filter(interactions, user_ids, item_ids, options)
     counts |= {
         "users": interactions.shape[0],
@@ -92,9 +93,9 @@ def split_ratings(ratings: Ratings, options: SplitOptions) -> Split:
     return Split(train, user_ids[train_rows], item_ids, held[0], held[1], counts)
 
 
-def _distinct(ratings: Ratings) -> csr_matrix:
+def _distinct(found: Interactions) -> csr_matrix:
     """Return the distinct interactions: (users, items) bool, users and items by ascending id."""
-    users, items = ratings.users, ratings.items
+    users, items = found.users, found.items
     ones = np.ones(len(users.codes), bool)
     shape = (len(users.values), len(items.values))
     # SciPy sorts by counting, several times faster than by comparing; True + True is True.

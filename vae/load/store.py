@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from vae.errors import UserError, one_line
-from vae.load.columns import Columns
-from vae.load.config import SEPARATOR
+from vae.load.config import SEPARATOR, Columns
 from vae.load.dataset import Dataset, HeldOut, Split
 from vae.utils.atomic import (
     lock_folder,

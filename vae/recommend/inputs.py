@@ -55,7 +55,7 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
         titled = (titles.fillna("") != "").sum()
         descriptions.append(f"Titles: {titled:,} of {len(titles):,} items.")
     if histories is not None:
-        descriptions.append(f"{source}: {_counts(histories)}.")
+        descriptions += [f"{source}: {_counts(histories)}.", *histories.notes]
     return Inputs(histories, similar_to, titles, tuple(descriptions))
 
 
@@ -65,6 +65,4 @@ def _counts(users: UserHistories) -> str:
         counts.append(f"rated below the threshold: {disliked:,}")
     if users.unknown_items:
         counts.append(f"items unknown to the model, skipped: {users.unknown_items:,}")
-    if users.line_breaks:
-        counts.append(f"line breaks inside quoted values: {users.line_breaks:,}")
     return "; ".join(counts)

@@ -136,8 +136,12 @@ class _Table:
 
     @classmethod
     def of(cls, dataset: Dataset, titles: pd.Series | None) -> _Table:
-        """Use the column names of the data set; an added column with the same name is renamed."""
-        user, item = dataset.columns.user, dataset.columns.item
+        """Use the column names of the ratings, or ``user`` and ``item`` if they have no header.
+
+        An added column with one of these names is renamed.
+        """
+        columns = dataset.columns
+        user, item = (columns.user, columns.item) if columns.header else ("user", "item")
         contents = ["rank", "score", "source", *(["title"] if titles is not None else [])]
         added = {content: _free_name(content, {user, item}) for content in contents}
         return cls(user, item, added, dataset.item_ids, titles)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from vae.errors import UserError
-from vae.load.columns import Columns
-from vae.load.csv_file import csv_column_names, read_csv
 from vae.load.dataset import Dataset
+from vae.load.tables import read_texts
 from vae.utils.atomic import require_regular_file
+
+_ADVICE = "a file of titles has the item column of the ratings and a column of titles, --title_col"
 
 TEXT = "string[pyarrow]"
 """dtype of ids and titles in data frames: a gather of Arrow's strings creates no Python objects."""
@@ -36,7 +38,7 @@ def read_titles(path: Path, title_column: str, dataset: Dataset) -> pd.Series:
         UserError: the file cannot be read, lacks one of the two columns, or has no item of the data
             set.
     """
-    table = _read_table(path, dataset.columns.item, title_column, dataset.columns.quoting)
+    table = _read_table(path, title_column, dataset)
     # Integer ids too are compared as they are written.
     items = pd.DataFrame({"id": dataset.item_ids.astype(np.str_)}, dtype=TEXT)
     if not items["id"].isin(table["id"]).any():
@@ -44,25 +46,24 @@ def read_titles(path: Path, title_column: str, dataset: Dataset) -> pd.Series:
     return items.merge(table.drop_duplicates("id", keep="last"), on="id", how="left")["title"]
 
 
-def _read_table(path: Path, id_column: str, title_column: str, quoting: str) -> pd.DataFrame:
-    """The file's rows with the columns ``id`` and ``title``; a missing value is an empty string."""
+def _read_table(path: Path, title_column: str, dataset: Dataset) -> pd.DataFrame:
+    """Return the file's rows as the columns ``id`` and ``title``; a missing value is empty text."""
+    # The separator of the ratings need not be that of the titles.
+    columns = dataclasses.replace(dataset.columns, separator=None)
+    id_column = columns.item if columns.header else "0"
+    if not columns.header and not title_column.isdecimal():
+        raise UserError(
+            f"--title_col {title_column!r}: is not a column number, which {dataset.name} needs as "
+            "it was prepared with --no_header; ids are in column 0, titles for example in column 1."
+        )
     try:
         require_regular_file(path)
-        if not {id_column, title_column} <= set(csv_column_names(path, None, quoting)):
-            raise UserError(
-                f"{path}: needs the columns {id_column!r} and {title_column!r}; "
-                "name the column of titles with --title_col."
-            )
-        blocks = list(read_csv(path, Columns(id_column, title_column, quoting=quoting)))
+        table = read_texts(path, [id_column, title_column], columns, _ADVICE)
     except OSError as error:
         raise UserError(f"--item_names {path}: cannot be read ({error.strerror}).") from None
     except UserError as error:
         raise UserError(f"--item_names {error}") from None
-    columns = {
-        "id": [item for block in blocks for item in block.users.to_pylist()],
-        "title": [title for block in blocks for title in block.items.to_pylist()],
-    }
-    return pd.DataFrame(columns, dtype=TEXT).fillna("")
+    return table.set_axis(["id", "title"], axis=1).astype(TEXT)
 
 
 def _no_item(path: Path, table: pd.DataFrame, dataset: Dataset) -> UserError:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import parquet_file
-from vae.load.columns import Columns
-from vae.load.ratings import read_ratings
-from vae.load.sources import column_names
+from vae.load import tables
+from vae.load.config import Columns
+from vae.load.files import Source
+from vae.load.interactions import read_interactions
 
 COLUMNS = Columns("user", "item", "rating")
 
@@ -33,16 +33,16 @@ def write(tmp_path):
 
 def read(path, columns=COLUMNS, threshold=4.0):
     """The interactions as raw ids, in order."""
-    ratings = read_ratings([path], columns, threshold)
-    users = ratings.users.values[ratings.users.codes].tolist()
-    items = ratings.items.values[ratings.items.codes].tolist()
+    found = read_interactions([Source(path)], columns, threshold)
+    users = found.users.values[found.users.codes].tolist()
+    items = found.items.values[found.items.codes].tolist()
     return list(zip(users, items, strict=True))
 
 
 def problem(path, columns=COLUMNS):
     """The sentence about a file that cannot be used, without the file's name."""
     with pytest.raises(UserError) as caught:
-        read_ratings([path], columns, 4.0)
+        read_interactions([Source(path)], columns, 4.0)
     sentence = str(caught.value)
     assert sentence.startswith(f"{path}: ")
     assert sentence.endswith(".")
@@ -83,7 +83,6 @@ def test_a_category_of_pandas_is_read(tmp_path):
 def test_a_file_is_known_by_its_content_whatever_its_name_is(write):
     path = write("ratings.data", user=[1], item=[2], rating=[5])
     assert read(path) == [(1, 2)]
-    assert column_names(path) == ["user", "item", "rating"]
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "float16", "float", "double"])
@@ -105,7 +104,7 @@ def test_without_a_rating_column_every_row_counts(write):
     assert read(path, Columns("user", "item")) == [(1, 3), (2, 4)]
 
 
-@pytest.mark.parametrize("kind", ["float64", "bool_", "binary", "date32", "null"])
+@pytest.mark.parametrize("kind", ["bool_", "date32", "null"])
 def test_ids_of_another_type_are_refused_with_its_name(write, kind):
     column = pa.nulls(1, getattr(pa, kind)())
     sentence = "; convert it to integers or strings."
@@ -117,7 +116,7 @@ def test_ids_of_another_type_are_refused_with_its_name(write, kind):
     )
 
 
-@pytest.mark.parametrize("ratings", [["5"], [True]])
+@pytest.mark.parametrize("ratings", [["5"], [b"5"]])
 def test_ratings_that_are_no_numbers_are_refused(write, ratings):
     kind = pa.array(ratings).type
     assert problem(write(user=[1], item=[2], rating=ratings)) == (
@@ -128,11 +127,12 @@ def test_ratings_that_are_no_numbers_are_refused(write, ratings):
 @pytest.mark.parametrize("block_rows", [2, 1000])
 @pytest.mark.parametrize("name", ["user", "item", "rating"])
 def test_a_missing_value_is_reported_with_its_row(write, monkeypatch, name, block_rows):
-    monkeypatch.setattr(parquet_file, "_BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(tables, "_BLOCK_ROWS", block_rows)
     columns = {key: [5, 5, 5, 5, 5, 5, 5] for key in ("user", "item", "rating")}
     columns[name] = [5, 5, 5, 5, 5, None, 5]
     assert problem(write(**columns)) == (
-        f"column {name!r}, row 6: the value is missing; fill it in or remove the row."
+        f"column {name!r}, row 6: the value is missing; fill it in, remove the row, or pass "
+        "--drop_missing."
     )
 
 
@@ -150,7 +150,7 @@ def test_text_that_is_not_utf8_is_reported_with_its_row(write):
     raw = pa.array([b"a", b"b", b"caf\xe9"])
     text = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
     assert problem(write(user=text, item=[1, 2, 3], rating=[5, 5, 5])) == (
-        "column 'user', row 3: is not valid UTF-8; convert the file to UTF-8."
+        "column 'user', row 3: is not valid UTF-8; prepare the data with --encoding, e.g. latin-1."
     )
 
 

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import csv_file, quotes
-from vae.load.columns import Columns
+from vae.load import text_rows
+from vae.load.config import Columns
 from vae.load.config import parse_flags as parse_options
+from vae.load.files import Source
 from vae.load.fold_in import read_histories
+from vae.load.interactions import read_interactions
 from vae.load.prepare import prepare
-from vae.load.ratings import read_ratings
 from vae.load.store import open_dataset, prepared_folder, read_manifest
 from vae.recommend.titles import read_titles
 
@@ -47,9 +48,9 @@ def plays(count):
 
 def read(path, columns=COLUMNS):
     """The interactions as raw ids, in order."""
-    ratings = read_ratings([path], columns, 0)
-    users = ratings.users.values[ratings.users.codes].tolist()
-    items = ratings.items.values[ratings.items.codes].tolist()
+    found = read_interactions([Source(path)], columns, 0)
+    users = found.users.values[found.users.codes].tolist()
+    items = found.items.values[found.items.codes].tolist()
     return list(zip(users, items, strict=True))
 
 
@@ -119,8 +120,7 @@ def test_rows_are_counted_past_blank_lines_and_line_breaks_inside_values(write):
 
 @pytest.mark.parametrize("block_bytes", [40, 64, 1 << 20])
 def test_quoted_values_may_hold_anything_wherever_blocks_end(write, monkeypatch, block_bytes):
-    for module in (csv_file, quotes):
-        monkeypatch.setattr(module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(text_rows, "_BLOCK_BYTES", block_bytes)
     values = ['"a\nb"', '"a\tb"', '"a ""b"" c"', '""', '""""', '"a\r\n\r\nb"', '"\t""\n"', 'a"b']
     rows = [f"u{row}\ti{row}\t{values[row % 8]}" for row in range(400)]
     assert read(write(rows)) == [(f"u{row}", f"i{row}") for row in range(400)]
@@ -149,8 +149,7 @@ def test_any_file_is_read_like_by_the_strict_reader_of_the_csv_module_or_refused
     else:
         problem(path)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (csv_file, quotes):
-            patch.setattr(module, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(text_rows, "_BLOCK_BYTES", block_bytes)
         # A row must not be longer than a block.
         with contextlib.suppress(UserError):
             assert read(path) == [(user, item) for user, item, _ in rows[1:]]
@@ -180,7 +179,7 @@ def test_without_quoting_names_in_the_header_keep_their_quotes(write):
 
 def test_without_quoting_a_separator_inside_quotes_is_refused(write):
     sentence = problem(write(['u\ti\t"a\tb"']), UNQUOTED)
-    assert sentence.startswith("row 2: 4 columns where the header has 3; ")
+    assert sentence.startswith("row 2: 4 columns where row 1 has 3; ")
     assert "drop --quoting none" in sentence
 
 

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import csv_file, parquet_file, ratings
-from vae.load.columns import Columns
-from vae.load.config import PrepareConfig
+from vae.load import interactions as interactions_module
+from vae.load import tables, text_rows
+from vae.load.config import Columns, PrepareConfig
+from vae.load.files import Source, find_sources
+from vae.load.interactions import read_interactions
 from vae.load.prepare import prepare
-from vae.load.ratings import read_ratings
-from vae.load.sources import column_names, ratings_files
 from vae.load.store import prepared_folder, read_manifest
 
 COLUMNS = Columns("user", "item", "rating")
@@ -47,10 +47,19 @@ def write_parquet(path, rows):
 
 def interactions(files, threshold=4.0):
     """The interactions as raw ids, in order."""
-    found = read_ratings(files, COLUMNS, threshold)
+    found = read_interactions([*map(as_source, files)], COLUMNS, threshold)
     users = found.users.values[found.users.codes].tolist()
     items = found.items.values[found.items.codes].tolist()
     return list(zip(users, items, strict=True))
+
+
+def as_source(file):
+    return file if isinstance(file, Source) else Source(file)
+
+
+def ratings_files(paths):
+    """The paths of the files that are found."""
+    return [source.path for source in find_sources(paths)[0]]
 
 
 def touch(folder, *names):
@@ -92,11 +101,10 @@ def test_a_missing_source_is_refused_whatever_is_beside_it(tmp_path):
 
 @pytest.fixture
 def special(tmp_path):
-    """Paths of what can be opened and is no regular file."""
-    os.mkfifo(tmp_path / "fifo")
+    """Paths of what can be opened and is neither a regular file nor a pipe."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
-        yield [tmp_path / "fifo", tmp_path / "socket", Path("/dev/zero"), Path("/dev/null")]
+        yield [tmp_path / "socket", Path("/dev/zero"), Path("/dev/null")]
 
 
 def test_what_is_no_regular_file_is_refused_before_it_is_opened(special, tmp_path):
@@ -129,7 +137,6 @@ def test_files_of_all_formats_are_read_one_after_another(tmp_path):
     write_parquet(tmp_path / "4.parquet", [("c", "1", "4"), ("b", "9", "3")])
     files = ratings_files([tmp_path])
     assert interactions(files) == [("a", 1), ("b", 2), ("a", 3), ("c", 1)]
-    assert [column_names(path) for path in files] == [HEADER] * 4
 
 
 def test_ids_are_numbers_if_all_of_a_column_over_all_files_are(tmp_path):
@@ -210,9 +217,8 @@ def test_the_prepared_data_do_not_depend_on_files_formats_and_blocks(
         else:
             write_text(path, rows[start:end], "\t" if "tsv" in ending else ",")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_file, "_BLOCK_BYTES", data.draw(st.integers(64, 1024)))
-        patch.setattr(parquet_file, "_BLOCK_ROWS", data.draw(st.integers(1, 100)))
-        patch.setattr(ratings, "_MIN_MERGED", data.draw(st.integers(1, 100)))
-        patch.setattr(ratings, "_PART", data.draw(st.integers(1, 100)))
+        patch.setattr(text_rows, "_BLOCK_BYTES", data.draw(st.integers(64, 1024)))
+        patch.setattr(tables, "_BLOCK_ROWS", data.draw(st.integers(1, 100)))
+        patch.setattr(interactions_module, "_PART", data.draw(st.integers(1, 100)))
         split = prepared_fingerprint(folder, [parts])
     assert split == prepared_fingerprint(folder, [folder / "whole.csv"])

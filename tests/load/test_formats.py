@@ -1,0 +1,407 @@
+"""Every kind of file that people have: read, or one sentence with the way to read it."""
+
+import bz2
+import decimal
+import gzip
+import io
+import json
+import lzma
+import os
+import pickle
+import threading
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vae.errors import UserError
+from vae.load.config import Columns, parse_flags
+from vae.load.files import Source, find_sources
+from vae.load.interactions import NULLS, read_interactions
+from vae.load.prepare import prepare
+from vae.load.store import open_dataset, prepared_folder, read_manifest
+
+COLUMNS = Columns("user", "item", "rating")
+TEXT = "user,item,rating\na,1,5\nb,2,4\na,3,1\n"
+INTERACTIONS = [("a", 1), ("b", 2)]
+
+
+def zipped(**members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/").replace("_", "."), content)
+    return buffer.getvalue()
+
+
+def zstd(content):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a file of some content: its interactions as raw ids, and the notes on it."""
+
+    def read(content, columns=COLUMNS, name="ratings.csv"):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        found = read_interactions([Source(path)], columns, 4.0)
+        users, items = (ids.values[ids.codes].tolist() for ids in (found.users, found.items))
+        return list(zip(users, items, strict=True))
+
+    return read
+
+
+@pytest.fixture
+def problem(read, tmp_path):
+    """The sentence about a file that cannot be read, without its name."""
+
+    def problem(content, columns=COLUMNS, name="ratings.csv"):
+        with pytest.raises(UserError) as caught:
+            read(content, columns, name)
+        assert caught.value.exit_code == 2
+        sentence = str(caught.value)
+        assert sentence.startswith(f"{tmp_path / name}: ")
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+        return sentence.removeprefix(f"{tmp_path / name}: ")
+
+    return problem
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "RATINGS.CSV.GZ", "data"])
+@pytest.mark.parametrize(
+    "compress",
+    [
+        gzip.compress,
+        bz2.compress,
+        lzma.compress,
+        zstd,
+        lambda text: zipped(ratings_csv=text),
+        bytes,
+    ],
+)
+def test_compression_is_known_by_the_content_and_not_by_the_name(read, compress, name):
+    assert read(compress(TEXT.encode()), name=name) == INTERACTIONS
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd])
+def test_a_cut_archive_is_never_read_as_a_whole_one(problem, compress):
+    content = compress(("user,item,rating\n" + "a,1,5\n" * 5000).encode())
+    assert problem(content[:-9]).startswith("cannot be read (")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (zipped(a_csv=TEXT, b_csv=TEXT), "holds 2 files (a.csv, b.csv); unpack it and pass the r"),
+        (zipped(), "holds no file; unpack it"),
+        (zipped(xl__workbook_xml="<x>"), "is an Excel workbook; save it as CSV."),
+        (zipped(indices_npy="x", data_npy="x"), "is a NumPy .npz archive; "),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Excel workbook; save it as CSV."),
+        (b"ARROW1\0\0", "is a Feather file; convert it with pandas.read_feather"),
+        (b"\x93NUMPY\x01\0", "is a NumPy array; "),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file; "),
+        (b"SQLite format 3\0", "is an SQLite database; export the table as CSV."),
+        (b"<!DOCTYPE html>\n<html>", "is an HTML page; download the ratings file itself."),
+        (gzip.compress(b"x" * 257 + b"ustar\x0000"), "is a tar archive; unpack it"),
+        (
+            pickle.dumps({"a": 1}),
+            "is a Python pickle, which can run any code and is never",
+        ),
+    ],
+)
+def test_another_format_is_named_with_how_to_convert_it(problem, content, sentence):
+    assert problem(content).startswith(sentence)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_json_lines_are_read(read, compress):
+    lines = [
+        {"user": "a", "item": 1, "rating": 5, "text": "é\u2028"},
+        {"rating": 4.0, "user": "b", "item": 2.0},
+        {"user": "a", "item": "3", "rating": True},
+        {"user": "a", "item": 10**20, "rating": "1"},
+    ]
+    text = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    assert read(compress(b"\xef\xbb\xbf" + text.encode()), name="reviews.json") == [
+        ("a", "1"),
+        ("b", "2"),
+    ]
+    likes = replace(COLUMNS, rating=None)
+    assert read(compress(text.encode()), likes)[3] == ("a", str(10**20))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"user": "a", "item": 1, "rating": 5}\n{"user"', "row 2: is not a JSON object ("),
+        ('{"user": "a", "item": 1, "rating": 5}\n7', "row 2: is not a JSON object; JSON files ne"),
+        ('[\n{"user": 1}\n]', "row 1: is not a JSON object ("),
+        ('{"id": 1, "item": 1}', "has no column 'user' but 'id', 'item'; name the columns with "),
+        ('{"user": [1], "item": 1, "rating": 5}', "column 'user', row 1: [1] is neither a number"),
+        (
+            '{"user": 1, "item": 1, "rating": 5}\n{"user": 1, "rating": 5}',
+            "column 'item', row 2: the value is missing; ",
+        ),
+        ('{"user": "\\ud800", "item": 1, "rating": 5}', "row 1: is not valid UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_json_lines_is_said_with_the_row(problem, text, sentence):
+    assert problem(text).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("a::1::5\nb::2::4\n", {"separator": "::"}),
+        ("a 1  5\n\tb\t2 4 \n", {"separator": "whitespace"}),
+        ("a\t1\t5\nb\t2\t4\n", {}),
+        ("a;1;5,0\nb;2;4,0\n", {"decimal": ","}),
+        ("# likes\na,1,5\n\n   \n# more\nb,2,4\n", {"comment": "#"}),
+        ("\ufeffa,1,5\nb,2,4\n", {}),
+    ],
+)
+def test_files_without_a_header_have_numbers_for_columns(read, text, columns):
+    layout = Columns("0", "1", "2", header=False, **columns)
+    assert read(text, layout) == INTERACTIONS
+
+
+def test_a_line_of_white_space_is_no_row_wherever_it_is(read, monkeypatch):
+    monkeypatch.setattr("vae.load.text_rows._BLOCK_BYTES", 24)
+    text = "  \nuser,item,rating\n \t\na,1,5\n\n   \nb,2,4\n \n"
+    assert read(text) == INTERACTIONS
+    assert read(text.replace("\n", "\r\n")) == INTERACTIONS
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_a_byte_order_mark_decides_on_the_encoding(read, encoding):
+    assert read("user,item,rating\né,1,5\n".encode(encoding)) == [("é", 1)]
+
+
+def test_another_encoding_is_named_by_its_flag_and_a_wrong_one_by_its_row(read, problem):
+    content = "user,item,rating\na,1,5\né,2,5\n".encode("latin-1")
+    assert read(content, replace(COLUMNS, encoding="latin-1")) == [("a", 1), ("é", 2)]
+    assert problem(content) == (
+        "row 3: is not valid UTF-8; prepare the data with --encoding, e.g. latin-1."
+    )
+    assert problem(content, replace(COLUMNS, encoding="ascii")) == (
+        "row 3: is not valid ascii; name the right --encoding."
+    )
+
+
+def test_a_file_without_a_header_names_the_columns_that_it_has(problem):
+    layout = Columns("0", "9", None, separator=",", header=False)
+    assert problem("a,1,5\n", layout) == (
+        "has no column '9' but '0', '1', '2'; columns are numbered from 0; pass --sep if the "
+        "values are split in another way."
+    )
+
+
+@pytest.mark.parametrize("null", ["", *NULLS])
+def test_ids_that_stand_for_a_missing_value_are_no_user(read, problem, null):
+    text = f"user,item,rating\na,1,5\n{null},1,5\nb,2,5\n"
+    assert problem(text) == (
+        "column 'user', row 3: the value is missing; fill it in, remove the row, or pass "
+        "--drop_missing."
+    )
+    assert read(text, replace(COLUMNS, drop_missing=True)) == INTERACTIONS
+    if null:
+        kept = read(text, replace(COLUMNS, keep_null_ids=True))
+        assert kept == [("a", 1), (null, 1), ("b", 2)]
+
+
+def test_dropped_rows_are_counted(tmp_path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("user,item,rating\na,1,5\n,1,5\nb,2,\nb,NULL,5\nb,3,1\n")
+    found = read_interactions([Source(path)], replace(COLUMNS, drop_missing=True), 4.0)
+    assert (found.rows_read, found.rows_missing, len(found.users.codes)) == (5, 3, 1)
+
+
+def parquet(tmp_path, **columns):
+    pq.write_table(pa.table(columns), tmp_path / "ratings.parquet")
+    return (tmp_path / "ratings.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([7, 8], pa.decimal128(38, 0)),
+        pa.array([decimal.Decimal("7.00"), decimal.Decimal("8.00")]),
+        pa.array([7.0, 8.0]),
+        pa.array([b"7", b"8"]),
+        pa.array(["7", "8"]).dictionary_encode(),
+    ],
+)
+def test_ids_of_parquet_may_be_whole_numbers_of_any_type_and_binary_text(read, tmp_path, ids):
+    content = parquet(tmp_path, user=ids, item=ids, rating=[True, True])
+    path = tmp_path / "ratings.parquet"
+    found = read_interactions([Source(path)], COLUMNS, 1.0)
+    assert found.users.values[found.users.codes].tolist() == [7, 8]
+    assert content.startswith(b"PAR1")
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (7.5, "column 'user', row 1: 7.5 is not an integer."),
+        (float("inf"), "column 'user', row 1: inf is not an integer."),
+        (float("nan"), "column 'user', row 1: the value is missing; "),
+        (2.0**60, "column 'user', row 1: 1.152921504606847e+18 has lost digits; store ids as int"),
+    ],
+)
+def test_floating_point_ids_that_are_none_are_refused(problem, tmp_path, value, sentence):
+    content = parquet(tmp_path, user=[value], item=[1], rating=[5.0])
+    assert problem(content, name="x.parquet").startswith(sentence)
+
+
+def parts(folder, **files):
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+def read_folder(folder, columns=COLUMNS):
+    sources, notes = find_sources([folder])
+    found = read_interactions(sources, columns, 4.0)
+    users, items = (ids.values[ids.codes].tolist() for ids in (found.users, found.items))
+    return list(zip(users, items, strict=True)), [*notes, *found.notes]
+
+
+def test_parts_may_be_empty_or_lack_a_header_and_documents_beside_them_are_skipped(tmp_path):
+    folder = parts(
+        tmp_path, README_md="# Ratings", LICENSE="MIT",
+        p0_csv="", p1_csv="user,item,rating\na,1,5\n", p2_csv="b,2,4\n",
+        p3_csv="item,rating,user\n3,5,c\n", p4_csv="b,2,1\n",
+    )  # fmt: skip
+    found, notes = read_folder(folder)
+    assert found == [*INTERACTIONS, ("c", 3)]
+    assert notes == [
+        f"Skipped {folder / 'LICENSE'}, {folder / 'README.md'}: not ratings by the name.",
+        f"{folder / 'p2.csv'} and 1 more: no header row, read with that of the first part.",
+    ]
+
+
+def test_a_part_with_other_columns_is_refused(tmp_path):
+    parts(tmp_path, p1_csv="user,item,rating\na,1,5\n", p2_csv="b,2\n")
+    with pytest.raises(UserError, match=r"p2\.csv: has no column 'user' but 'b', '2'; row 1 looks"):
+        read_folder(tmp_path)
+
+
+def test_the_folders_of_a_partitioned_table_give_its_column(tmp_path):
+    for user in ("a", "b%2Fc"):
+        folder = tmp_path / "table" / f"user={user}"
+        folder.mkdir(parents=True)
+        frame = pd.DataFrame({"item": [1, 2], "rating": [5.0, 1.0]})
+        frame.to_parquet(folder / "part-0.parquet")
+        frame.to_csv(folder / "part-1.csv", index=False)
+    found, _ = read_folder(tmp_path / "table")
+    assert found == [("a", 1), ("a", 1), ("b/c", 1), ("b/c", 1)]
+
+
+def test_a_default_partition_is_a_missing_value(tmp_path):
+    folder = tmp_path / "user=__HIVE_DEFAULT_PARTITION__"
+    folder.mkdir()
+    (folder / "part.csv").write_text("item,rating\n1,5\n")
+    with pytest.raises(UserError, match="column 'user', row 2: the value is missing"):
+        read_folder(tmp_path)
+
+
+def flags(tmp_path, *more):
+    return [
+        "--data_dir", str(tmp_path), "--dataset", "mine", "--user_col", "user", "--item_col",
+        "item", "--heldout_users", "3", *map(str, more),
+    ]  # fmt: skip
+
+
+ROWS = "user,item,rating\n" + "".join(f"{u},{i},5\n" for u in range(30) for i in range(6))
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_pipe_is_read_once_and_its_digest_is_that_of_what_went_through(tmp_path, compress):
+    content = compress(ROWS.encode())
+    said = []
+    for _ in range(2):
+        reader, writer = os.pipe()
+
+        def write(writer=writer):
+            with os.fdopen(writer, "wb") as file:
+                file.write(content)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        path = f"/dev/fd/{reader}"
+        prepare(parse_flags(flags(tmp_path, "--ratings", path)), said.append)
+        thread.join()
+        os.close(reader)
+        (source,) = read_manifest(prepared_folder(tmp_path, "mine")).provenance.sources
+        plain = tmp_path / "plain"
+        plain.write_bytes(content)
+        other = [*flags(tmp_path, "--ratings", plain), "--dataset", "other"]
+        prepare(parse_flags(other), lambda _: None)
+        (other,) = read_manifest(prepared_folder(tmp_path, "other")).provenance.sources
+        assert (source.sha256, source.bytes) == (other.sha256, other.bytes)
+    assert any(line.startswith("Preparing again: ") and "is a pipe" in line for line in said)
+    mine, other = open_dataset(tmp_path, "mine"), open_dataset(tmp_path, "other")
+    assert mine.fingerprint == other.fingerprint
+
+
+def test_a_zip_archive_in_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    thread = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=[zipped(a_csv=TEXT)])
+    thread.start()
+    with pytest.raises(UserError, match="a zip archive cannot be read from a pipe; use 'unzip -p'"):
+        read_interactions([Source(tmp_path / "fifo")], COLUMNS, 4.0)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--no_header"], "--user_col 'user' is not a column number, which --no_header needs"),
+        (["--encoding", "klingon"], "--encoding 'klingon' is unknown; pass e.g. latin-1 or utf-16"),
+        (["--decimal", ",,"], "--decimal ',,' is not a single character"),
+        (["--comment", "//"], "--comment '//' is not a single character"),
+        (["--sep", 'a"'], "--sep 'a\"' is not a valid column separator"),
+        (["--archive", "x.zip"], "--dataset 'mine' is none of --archive's; pass one of ml-20m"),
+    ],
+)
+def test_a_wrong_flag_of_the_format_is_refused(tmp_path, given, sentence):
+    with pytest.raises(UserError) as caught:
+        parse_flags(flags(tmp_path, *given))
+    assert sentence in str(caught.value)
+
+
+def test_a_decimal_comma_is_read_or_named(read, problem):
+    text = "user;item;rating\na;1;4,5\nb;2;3,5\n"
+    assert problem(text) == (
+        "column 'rating', row 2: '4,5' is not a number (for a decimal comma pass --decimal ,)."
+    )
+    assert read(text, replace(COLUMNS, decimal=",")) == [("a", 1)]
+
+
+@pytest.mark.parametrize("value", ["1_000", "\uff10", "0x1", "1e", "+", "--1", "1 2"])
+def test_what_only_a_programming_language_takes_for_a_number_is_no_rating(problem, value):
+    assert problem(f"user,item,rating\na,1,{value}\n") == (
+        f"column 'rating', row 2: {value!r} is not a number."
+    )
+
+
+def test_ratings_are_as_exact_as_python_reads_them(tmp_path):
+    numbers = np.random.default_rng(0).random(2000)
+    path = tmp_path / "ratings.csv"
+    path.write_text(
+        "user,item,rating\n" + "".join(f"a,{i},{n!r}\n" for i, n in enumerate(numbers.tolist()))
+    )
+    threshold = float(np.sort(numbers)[1000])
+    found = read_interactions([Source(path)], COLUMNS, threshold)
+    assert len(found.items.codes) == 1000

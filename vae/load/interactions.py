@@ -1,0 +1,287 @@
+"""Interactions of users with items, from ratings files of any kind.
+
+Memory holds two codes of 4 bytes per interaction, and the text of each distinct id once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vae.errors import UserError, one_line
+from vae.load.batches import prefetch
+from vae.load.config import Columns
+from vae.load.files import Digest, Source
+from vae.load.tables import NUMBER, Block, Tables, named
+
+MAX_ID_LENGTH = 256
+"""Characters; ids are stored at a fixed width, so a single huge one would take gigabytes."""
+
+NULLS = ("NULL", "null", "\\N", "NaN", "nan", "None")
+"""Texts that programs write for a missing value."""
+
+_PART = 1 << 20
+_EMPTY = frozenset([""])
+_MISSING_IDS = _EMPTY.union(NULLS)
+_MISSING_RATINGS = _MISSING_IDS | {"NA", "<NA>"}
+_BOOLEANS = {"true": 1.0, "false": 0.0}
+_INTEGER = re.compile(r"0|-?[1-9]\d*")
+
+
+@dataclass(frozen=True)
+class Ids:
+    """A column of ids as codes: indices into the sorted distinct ids.
+
+    Attributes:
+        codes: (rows,) int32.
+        values: (distinct ids,) in ascending order, int64 or fixed-width unicode.
+    """
+
+    codes: NDArray[np.int32]
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Interactions in the order of the files.
+
+    Attributes:
+        users: user per interaction.
+        items: item per interaction.
+        is_liked: (interactions,) bool, whether the rating is at least the threshold; None if the
+            others were dropped.
+        rows_read: number of rows of the files.
+        rows_missing: number of rows that were dropped because a value is missing.
+        notes: sentences on what was assumed about the files.
+        digests: digest of each file that is a pipe, by its path.
+    """
+
+    users: Ids
+    items: Ids
+    is_liked: NDArray[np.bool_] | None = None
+    rows_read: int = 0
+    rows_missing: int = 0
+    notes: tuple[str, ...] = ()
+    digests: Mapping[Path, Digest] = field(default_factory=dict)
+
+
+def read_interactions(
+    sources: Sequence[Source],
+    columns: Columns,
+    threshold: float,
+    keep_all: bool = False,
+    rating_is_optional: bool = False,
+    advice: str = "",
+) -> Interactions:
+    """Read the interactions of files.
+
+    Ids become integers if all ids of a column, over all files, are plain integers without a plus
+    sign or a leading zero.
+
+    Args:
+        sources: text, JSON lines or Parquet files.
+        columns: columns to read, and the format of text files.
+        threshold: least rating of an interaction.
+        keep_all: whether rows with a lower rating are kept too; ``is_liked`` then tells them apart.
+        rating_is_optional: whether the column of ratings may be absent.
+        advice: how to fix a file that lacks a column; empty: by the flags that name columns.
+
+    Raises:
+        UserError: a file cannot be read or holds no rows, or a row of it has no id or no finite
+            rating.
+    """
+    optional = columns.rating if rating_is_optional else None
+    files = Tables(sources, columns, columns.names, optional, advice)
+    users, items = _IdColumn(), _IdColumn()
+    liked: list[NDArray[np.bool_]] = []
+    rows = missing = 0
+    for block in prefetch(files.blocks()):
+        is_present = _is_present(block, columns)
+        rows += len(is_present)
+        missing += int(np.count_nonzero(~is_present))
+        is_liked = _is_liked(block, columns, is_present, threshold)
+        keep_mask = is_present if keep_all else is_present & is_liked
+        if keep_all:
+            liked.append(is_liked[keep_mask])
+        users.add(block, columns.user, is_present, keep_mask)
+        items.add(block, columns.item, is_present, keep_mask)
+    if not rows:
+        raise UserError(f"{named([source.path for source in sources])}: no rows.")
+    return Interactions(
+        users.ids(),
+        items.ids(),
+        np.concatenate(liked) if keep_all else None,
+        rows,
+        missing,
+        tuple(files.notes),
+        files.digests,
+    )
+
+
+class _IdColumn:
+    """A column of ids that grows block by block."""
+
+    def __init__(self) -> None:
+        # A new id gets the next code.
+        self._code_of: dict[str, int] = defaultdict(itertools.count().__next__)
+        # Of int32; grows in place, where NumPy's arrays would be copied.
+        self._codes = bytearray()
+
+    def add(
+        self,
+        block: Block,
+        name: str,
+        is_present: NDArray[np.bool_],
+        keep_mask: NDArray[np.bool_],
+    ) -> None:
+        """Append the rows of a block where the mask is set.
+
+        The ids of all rows that are present decide whether the ids of the column are integers.
+
+        Raises:
+            UserError: an id is too long, or holds a NUL character.
+        """
+        codes, texts = block.values[name]
+        used = np.ones(len(texts), bool)
+        if not is_present.all():
+            used[:] = False
+            used[codes[is_present]] = True
+        distinct = texts[used].tolist()
+        before = len(self._code_of)
+        known = np.zeros(len(texts), np.int32)
+        known[used] = np.fromiter(map(self._code_of.__getitem__, distinct), np.int32, len(distinct))
+        for code in np.flatnonzero(used & (known >= before)).tolist():
+            _check_id(block, name, texts[code])
+        self._codes += known[codes[keep_mask]].data
+
+    def ids(self) -> Ids:
+        """Return the column, to which nothing can be added afterwards."""
+        values = _values(list(self._code_of))
+        self._code_of.clear()
+        codes = np.frombuffer(self._codes, np.int32)
+        # In parts, because NumPy converts indices to 64 bits.
+        parts = np.array_split(codes, len(codes) // _PART + 1)
+        used = np.zeros(len(values), bool)
+        for part in parts:
+            used[part] = True
+        order = np.argsort(values)
+        order = order[used[order]]
+        rank = np.empty(len(values), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        for part in parts:
+            part[:] = rank[part]
+        return Ids(codes, values[order])
+
+
+def _values(texts: list[str]) -> NDArray[Any]:
+    """Return distinct ids as int64 if that loses nothing, else as fixed-width unicode."""
+    if all(map(_INTEGER.fullmatch, texts)):
+        try:
+            return np.array([int(text) for text in texts], np.int64)
+        except OverflowError:
+            pass
+    return np.array(texts, np.str_)
+
+
+def _is_present(block: Block, columns: Columns) -> NDArray[np.bool_]:
+    """Return (rows,) bool, whether a row has both ids and, if there is such a column, a rating.
+
+    Raises:
+        UserError: a row has not, and rows with missing values are not to be dropped.
+    """
+    present: NDArray[np.bool_] | None = None
+    for name, (codes, texts) in block.values.items():
+        nulls = _MISSING_RATINGS
+        if name != columns.rating:
+            nulls = _EMPTY if columns.keep_null_ids else _MISSING_IDS
+        is_missing = codes < 0
+        distinct = texts.tolist()
+        if not nulls.isdisjoint(distinct):
+            is_null = np.array([text in nulls for text in distinct])
+            is_missing |= is_null[codes] & ~is_missing
+        if is_missing.any() and not columns.drop_missing:
+            raise _missing(block, name, int(np.argmax(is_missing)))
+        present = ~is_missing if present is None else present & ~is_missing
+    assert present is not None
+    return present
+
+
+def _is_liked(
+    block: Block, columns: Columns, is_present: NDArray[np.bool_], threshold: float
+) -> NDArray[np.bool_]:
+    """Return (rows,) bool, whether the rating is at least the threshold, or there is none.
+
+    Raises:
+        UserError: a rating is not a finite number.
+    """
+    name = columns.rating
+    if name is None or name not in block.values:
+        return np.ones(len(is_present), bool)
+    codes, texts = block.values[name]
+    ratings = texts
+    if texts.dtype == object:
+        ratings = np.array([_number(text, columns.decimal) for text in texts])
+    is_wrong = ~np.isfinite(ratings)
+    if is_wrong.any():
+        rows = np.flatnonzero(is_present)
+        wrong = rows[is_wrong[codes[rows]]]
+        if len(wrong):
+            raise _wrong_rating(block, name, int(wrong[0]))
+    # In the precision of the column, in which 4.1 is at least 4.1.
+    is_liked: NDArray[np.bool_] = (ratings >= ratings.dtype.type(threshold))[codes]
+    return is_liked
+
+
+def _number(text: str, decimal: str) -> float:
+    """Return the rating that a text stands for; NaN if it is none."""
+    if text.lower() in _BOOLEANS:
+        return _BOOLEANS[text.lower()]
+    if decimal != ".":
+        text = text.replace(decimal, ".")
+    return float(text) if NUMBER.fullmatch(text) else math.nan
+
+
+def _check_id(block: Block, name: str, text: str) -> None:
+    """Refuse ids that are too long, or that NumPy cannot tell apart."""
+    if len(text) > MAX_ID_LENGTH:
+        problem = (
+            f"an id has {len(text)} characters, more than {MAX_ID_LENGTH}; look for an unclosed "
+            "quote or shorten the ids"
+        )
+    elif "\0" in text:  # NumPy drops it from the end of a string, which could merge two ids
+        problem = "an id contains a NUL character; remove it"
+    else:
+        return
+    codes, texts = block.values[name]
+    position = int(np.argmax(texts[codes] == text))
+    raise UserError(f"{_where(block, name, position)}: {problem}.")
+
+
+def _missing(block: Block, name: str, position: int) -> UserError:
+    return UserError(
+        f"{_where(block, name, position)}: the value is missing; fill it in, remove the row, or "
+        "pass --drop_missing."
+    )
+
+
+def _wrong_rating(block: Block, name: str, position: int) -> UserError:
+    codes, texts = block.values[name]
+    text = texts[codes[position]]
+    where = _where(block, name, position)
+    if texts.dtype != object or NUMBER.fullmatch(text):
+        return UserError(f"{where}: the rating is not finite.")
+    fix = " (for a decimal comma pass --decimal ,)" if re.fullmatch(r"-?\d+,\d+", text) else ""
+    return UserError(f"{where}: {one_line(text)!r} is not a number{fix}.")
+
+
+def _where(block: Block, name: str, position: int) -> str:
+    return f"{block.path}: column {name!r}, row {block.first_row + position}"

@@ -1,0 +1,419 @@
+"""Tables in text, JSON lines and Parquet files, read block by block: columns of text or numbers."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vae.errors import UserError, one_line
+from vae.load.batches import prefetch
+from vae.load.config import Columns
+from vae.load.files import Digest, Source, decompressed, reading
+from vae.load.text_rows import TextFile, Texts, not_utf8
+
+NUMBER = re.compile(
+    r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
+)
+"""Pattern of a number in text."""
+
+_BLOCK_ROWS = 1 << 18
+_MAX_NAMED = 20
+_PARQUET_MAGIC = b"PAR1"
+_PARQUET_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
+
+Select = Callable[[Sequence[str]], list[str]]
+"""Takes the columns that a file has and returns those to read."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a file.
+
+    Attributes:
+        path: the file.
+        first_row: number of the first row, as an editor shows it: row 1 of a text file with a
+            header is the header.
+        values: the columns' values, by name.
+    """
+
+    path: Path
+    first_row: int
+    values: Mapping[str, Texts]
+
+
+def read_texts(
+    path: Path, names: Sequence[str], columns: Columns, advice: str = ""
+) -> pd.DataFrame:
+    """Read columns of a file as text.
+
+    Args:
+        path: text, JSON lines or Parquet file.
+        names: columns to read.
+        columns: format of text files.
+        advice: how to fix a file that lacks a column.
+
+    Returns:
+        A frame with these columns; a missing value is an empty string.
+
+    Raises:
+        UserError: the file cannot be read or lacks one of the columns.
+    """
+    frames = []
+    for block in Tables([Source(path)], columns, names, advice=advice).blocks():
+        texts = {n: np.append(distinct, "")[codes] for n, (codes, distinct) in block.values.items()}
+        frames.append(pd.DataFrame(texts, dtype=object))
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*set(names)])
+    return table[list(names)]
+
+
+class Tables:
+    """The blocks of several files.
+
+    Args:
+        sources: the files.
+        columns: format of text files.
+        names: columns to read.
+        optional: the one of them that a file may lack; None if there is none.
+        advice: how to fix a file that lacks a column; empty: by the flags that name columns.
+
+    Attributes:
+        digests: digests of the pipes among the files, once they are read.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        columns: Columns,
+        names: Sequence[str],
+        optional: str | None = None,
+        advice: str = "",
+    ) -> None:
+        self.digests: dict[Path, Digest] = {}
+        self._sources = sources
+        self._columns = columns
+        self._names = names
+        self._optional = optional
+        self._advice = advice
+        self._header: list[str] = []
+        self._assumptions: dict[str, list[Path]] = {}
+        self._line_breaks = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was assumed about the files so far."""
+        notes = [f"{named(paths)}: {what}." for what, paths in self._assumptions.items()]
+        if self._line_breaks:
+            notes.append(
+                f"{self._line_breaks:,} line breaks are inside quoted values; if quotes are part "
+                "of the values, each of them hides a row: prepare the data with --quoting none."
+            )
+        return notes
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks of all files.
+
+        Raises:
+            UserError: a file cannot be used.
+        """
+        for source in self._sources:
+            with reading(source.path):
+                for block in self._read(source):
+                    yield self._with_constants(block, source)
+
+    def _read(self, source: Source) -> Iterator[Block]:
+        select = partial(self._select, source)
+        if _is_parquet(source):
+            yield from _read_parquet(source.path, select, self._columns.rating)
+            return
+        digest = Digest() if source.is_pipe else None
+        with decompressed(source.path, digest) as content:
+            if content.peek(4)[:4].removeprefix(codecs.BOM_UTF8)[:1] in (b"{", b"["):
+                yield from _read_json(content, source.path, select)
+            else:
+                yield from self._read_text(content, source)
+        if digest is not None:
+            self.digests[source.path] = digest
+
+    def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
+        path, required = source.path, self._required(source)
+        file = TextFile(content, path, self._columns, required)
+        if not file.header:
+            if source.is_part:
+                return
+            raise UserError(f"{path}: is empty; add a header row with the names of the columns.")
+        header, has_header = file.header, self._columns.header
+        if has_header and source.is_part and self._continues(header, required):
+            header, has_header = self._header, False
+            self._assume("no header row, read with that of the first part", path)
+        self._header = self._header or header
+        names = self._select(source, header)
+        positions = [header.index(name) for name in names]
+        if file.note:
+            self._assume(file.note, path)
+        for rows in prefetch(file.rows(has_header)):
+            values = file.parse(rows, positions)
+            yield Block(path, rows.first, dict(zip(names, values, strict=True)))
+        self._line_breaks += file.line_breaks
+
+    def _assume(self, what: str, path: Path) -> None:
+        self._assumptions.setdefault(what, []).append(path)
+
+    def _continues(self, first_row: list[str], required: Sequence[str]) -> bool:
+        """Return whether a part has no header row of its own."""
+        is_header = set(required) <= set(first_row)
+        return bool(self._header) and not is_header and len(first_row) == len(self._header)
+
+    def _required(self, source: Source) -> list[str]:
+        names = (name for name in self._names if name != self._optional)
+        return [name for name in names if name not in source.constants]
+
+    def _select(self, source: Source, found: Sequence[str]) -> list[str]:
+        """Return the columns to read of those that a file has.
+
+        Raises:
+            UserError: a column is missing or exists twice.
+        """
+        required = self._required(source)
+        _check_names(source.path, found, required, self._columns, self._advice)
+        return [*required, *(name for name in found if name == self._optional)]
+
+    def _with_constants(self, block: Block, source: Source) -> Block:
+        """Add the columns that the names of the file's folders give."""
+        rows = len(next(iter(block.values.values()))[0]) if block.values else 0
+        constants = {
+            name: (np.zeros(rows, np.int8), np.array([value], object))
+            for name, value in source.constants.items()
+            if name in self._names and name not in block.values
+        }
+        return Block(block.path, block.first_row, {**block.values, **constants})
+
+
+def named(paths: Sequence[Path]) -> str:
+    """Return the first of several paths, and how many more there are."""
+    return f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else str(paths[0])
+
+
+def _check_names(
+    path: Path, found: Sequence[str], required: Sequence[str], columns: Columns, advice: str
+) -> None:
+    """Check that every required column exists exactly once.
+
+    Raises:
+        UserError: a column is missing or exists twice.
+    """
+    for name in required:
+        if found.count(name) > 1:
+            raise UserError(
+                f"{path}: has {found.count(name)} columns named {name!r}; rename all but one."
+            )
+        if name not in found:
+            named = ", ".join(repr(other[:100]) for other in found[:_MAX_NAMED])
+            more = ", ..." if len(found) > _MAX_NAMED else ""
+            if not all(map(_is_valid, found)):
+                raise not_utf8(path, "row 1")
+            fix = _fix(found, name, columns, advice)
+            raise UserError(f"{path}: has no column {name!r} but {named}{more}; {fix}.")
+
+
+def _is_valid(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _fix(found: Sequence[str], name: str, columns: Columns, advice: str) -> str:
+    """Return how to fix a file without a column of this name."""
+    if any("\n" in other for other in found):
+        return "close the quote that opens in row 1"
+    if advice:
+        return advice
+    if not columns.header:
+        return "columns are numbered from 0; pass --sep if the values are split in another way"
+    if any(map(NUMBER.fullmatch, found)):
+        return (
+            "row 1 looks like data: for a file without a header pass --no_header and the numbers "
+            "of the columns, such as --user_col 0 --item_col 1 --rating_col 2"
+        )
+    if name == columns.rating and {columns.user, columns.item} <= set(found):
+        return "name the column of ratings with --rating_col, or pass --rating_col none"
+    if len(found) == 1:
+        return "name the separator with --sep, such as ';' or '\\t'"
+    return "name the columns with --user_col, --item_col and --rating_col"
+
+
+def _read_json(content: io.BufferedReader, path: Path, select: Select) -> Iterator[Block]:
+    """Yield JSON lines: one object per line, whose keys are the columns."""
+    text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape")
+    filled = ((row, line) for row, line in enumerate(text, 1) if not line.isspace())
+    names: list[str] = []
+    while part := list(itertools.islice(filled, _BLOCK_ROWS)):
+        documents = [_parse_json(path, row, line) for row, line in part]
+        names = names or select(list(documents[0]))
+        values = {
+            name: _factorized(
+                [
+                    _json_text(path, row, name, document.get(name))
+                    for (row, _), document in zip(part, documents, strict=True)
+                ]
+            )
+            for name in names
+        }
+        yield Block(path, part[0][0], values)
+
+
+def _parse_json(path: Path, row: int, line: str) -> dict[str, Any]:
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        fix = "; convert the array to JSON lines, one object per line" if line[:1] == "[" else ""
+        raise UserError(
+            f"{path}: row {row}: is not a JSON object ({one_line(error)}){fix}."
+        ) from None
+    if not isinstance(document, dict):
+        raise UserError(
+            f"{path}: row {row}: is not a JSON object; JSON files need one object per line."
+        )
+    return document
+
+
+def _json_text(path: Path, row: int, name: str, value: Any) -> str | None:
+    """Return a value of a JSON object as text; None for a missing one."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not _is_valid(value):
+            raise not_utf8(path, f"row {row}")
+        return value
+    if isinstance(value, (int, float)):
+        return _number_text(value)
+    raise UserError(
+        f"{path}: column {name!r}, row {row}: {one_line(json.dumps(value))} is neither "
+        "a number nor text."
+    )
+
+
+def _number_text(value: float | Decimal) -> str:
+    """Return a number as text; a whole number has neither point nor exponent."""
+    return str(int(value) if math.isfinite(value) and value == int(value) else value)
+
+
+def _factorized(values: Any) -> Texts:
+    codes, distinct = pd.factorize(np.asarray(values, object))
+    return codes, distinct
+
+
+def _is_parquet(source: Source) -> bool:
+    if source.is_pipe:
+        return False
+    if source.path.suffix.lower() == ".parquet":
+        return True
+    with source.path.open("rb") as file:
+        start = file.read(len(_PARQUET_MAGIC))
+        file.seek(-min(len(_PARQUET_MAGIC), len(start)), 2)
+        return start == file.read() == _PARQUET_MAGIC
+
+
+def _read_parquet(path: Path, select: Select, rating: str | None) -> Iterator[Block]:
+    """Yield the rows of a Parquet file, which are numbered from 1."""
+    rows = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            names = select(file.schema_arrow.names)
+            if file.metadata.num_rows == 0:  # an empty file may have columns without a type
+                return
+            for name in names:
+                _check_type(path, name, file.schema_arrow.field(name).type, name == rating)
+            for batch in file.iter_batches(_BLOCK_ROWS, columns=names):
+                values = {
+                    name: _parquet_ratings(batch[name])
+                    if name == rating
+                    else _parquet_texts(path, name, rows + 1, batch[name])
+                    for name in names
+                }
+                yield Block(path, rows + 1, values)
+                rows += len(batch)
+            if rows != file.metadata.num_rows:  # a damaged row group may end early
+                raise ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
+    except FileNotFoundError:
+        raise
+    except (*_PARQUET_DAMAGE, ValueError) as error:
+        raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).") from None
+
+
+def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool) -> None:
+    """Refuse types that are no ids or no ratings."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if is_rating:
+        is_usable, needed = is_number or pa.types.is_boolean(kind), "numbers"
+    else:
+        is_usable, needed = is_number or _is_text(kind), "integers or strings"
+    if not is_usable:
+        raise UserError(f"{path}: column {name!r} has the type {kind}; convert it to {needed}.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+    return str(kind) in texts
+
+
+def _parquet_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Texts:
+    """Return a column of ids or titles as text."""
+    # The dictionary may be that of the whole file: only the values of these rows matter.
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        column = column.cast(pa.large_binary())
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    texts = []
+    for code, value in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            texts.append(value.decode() if isinstance(value, bytes) else _id_text(value))
+        except ValueError as error:
+            row = first_row + int(np.argmax(codes == code))
+            where = f"column {name!r}, row {row}"
+            if isinstance(error, UnicodeDecodeError):
+                raise not_utf8(path, where) from None
+            raise UserError(f"{path}: {where}: {error}.") from None
+    return codes, np.array(texts, object)
+
+
+def _id_text(value: float | Decimal) -> str:
+    """Return a whole number as text; "" for NaN.
+
+    Raises:
+        ValueError: the number is not whole, or a float beyond 2^53, which has lost digits.
+    """
+    if value != value:
+        return ""
+    if not math.isfinite(value) or value != int(value):
+        raise ValueError(f"{value} is not an integer")
+    if isinstance(value, float) and abs(value) > 2**53:
+        raise ValueError(f"{value} has lost digits; store ids as integers or strings")
+    return str(int(value))
+
+
+def _parquet_ratings(column: pa.Array) -> Texts:
+    """Return a column of ratings as floating-point numbers, by codes."""
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.string())  # which rounds correctly
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    if not pa.types.is_floating(column.type):
+        column = column.cast(pa.float64(), safe=False)
+    codes, ratings = pd.factorize(column.to_numpy(zero_copy_only=False))
+    return codes, ratings
