@@ -117,6 +117,7 @@ def test_a_cut_archive_is_never_read_as_a_whole_one(problem, compress):
             "is a Python pickle, which can run any code and is never",
         ),
     ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_another_format_is_named_with_how_to_convert_it(problem, content, sentence):
     assert problem(content).startswith(sentence)
