@@ -106,7 +106,7 @@ class Tables:
         self.digests: dict[Path, Digest] = {}
         self._sources = sources
         self._columns = columns
-        self._names = names
+        self._names = tuple(dict.fromkeys(names))
         self._optional = optional
         self._advice = advice
         self._header: list[str] = []
