@@ -168,6 +168,20 @@ def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_
     assert "Traceback" not in done.stderr
 
 
+def test_a_worker_with_another_version_of_a_library_ends_all_with_the_difference(
+    demo_data, tmp_path
+):
+    done = run_script(
+        "tests/support/faulty_main.py", "other_numpy", "--train", *train_flags(demo_data, tmp_path),
+        launcher=mpirun(2), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    sentence = f"the version of NumPy: '{np.__version__}' on rank 0 and '1.2.3' on rank 1; start"
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ckpt").exists()
+
+
 def test_several_workers_without_horovod_are_an_error(demo_data, tmp_path):
     # A Python that cannot find Horovod: a module of that name which is not there to be found.
     (tmp_path / "sitecustomize.py").write_text(

@@ -266,7 +266,7 @@ def on_rank_0(workers: Workers, action: Callable[[], Result]) -> Result:
 
 
 def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:
-    """Check that all ranks have the same flags and data.
+    """Check that all ranks have the same values: of flags and data, or versions.
 
     Raises:
         UserError: a value differs between ranks; on all ranks.
@@ -277,7 +277,7 @@ def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:
             if theirs[name] != value:
                 raise UserError(
                     f"Workers disagree on {name}: {value!r} on rank 0 and {theirs[name]!r} on rank "
-                    f"{rank}; start all of them with the same command and the same data."
+                    f"{rank}; start all of them with the same command, data and environment."
                 )
 
 
