@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -132,28 +133,59 @@ def test_rank_0_alone_writes_the_log_and_the_summaries(job):
     assert len(list((job / "summaries").iterdir())) == 1
 
 
+@contextmanager
+def endless_job(launcher, data, folder):
+    """A job that has written a checkpoint and trains on, and the process ids of its ranks."""
+    command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train"]
+    flags = [*map(str, train_flags(data, folder)), "--epochs", "100000", "--validation_step", "1"]
+    with subprocess.Popen(
+        [*command, *flags], cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as job:
+        wait_until(lambda: list((folder / "ckpt").glob("step-*")), job)
+        ranks = ranks_of(folder)
+        assert len(ranks) == 2
+        try:
+            yield job, ranks
+        finally:
+            for process in (job.pid, *ranks_of(folder)):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+
+def wait_until(condition, job=None, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert job is None or job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def ranks_of(folder):
+    """Process ids of the workers that train into a folder, in ascending order."""
+    found = subprocess.run(
+        ["pgrep", "-f", rf"^{sys.executable} main.py --train .*{folder}/ckpt"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [*map(int, found.stdout.split())]
+
+
 @pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
 def test_a_killed_rank_ends_the_job_and_leaves_a_usable_checkpoint(launcher, demo_data, tmp_path):
+    with endless_job(launcher, demo_data, tmp_path) as (job, ranks):
+        os.kill(ranks[-1], signal.SIGKILL)
+        job.communicate(timeout=60)
+        assert job.returncode != 0
     flags = train_flags(demo_data, tmp_path)
-    command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train", *map(str, flags)]
-    with subprocess.Popen(
-        [*command, "--epochs", "100000", "--validation_step", "1"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as job:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "ckpt").glob("step-*")):
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        victim = subprocess.run(
-            ["pgrep", "-n", "-f", f"main.py --train .*{tmp_path}"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        subprocess.run(["kill", f"-{signal.SIGKILL.value}", victim.stdout.split()[0]], check=True)
-        assert job.wait(timeout=60) != 0
     tested = flags[: flags.index("--tensorboard_dir")]  # which has no effect on a test
     done = run_main("--test", *tested, *SMALL)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
+def test_workers_whose_launcher_is_killed_end_too(launcher, demo_data, tmp_path):
+    with endless_job(launcher, demo_data, tmp_path) as (job, _):
+        job.kill()
+        wait_until(lambda: not ranks_of(tmp_path), seconds=30)
 
 
 def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_path):
