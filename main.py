@@ -47,7 +47,7 @@ def run(config: Config) -> None:
     from vae.utils import distributed
     from vae.utils.distributed import check_agreement, raise_on_all
 
-    workers = distributed.init(config.fp16_allreduce)
+    workers = distributed.init(config.fp16_allreduce, 60 * config.stall_timeout)
     is_first = workers.rank == 0
     check_agreement(workers, program())
     dataset = raise_on_all(workers, lambda: open_dataset(config.data_dir, config.dataset))

@@ -153,6 +153,7 @@ class Trainer:
                 improved = self._validation_is_due() and self._validate()
                 self._save_and_stop(requests, self._epoch_ends_with_save(improved))
         self._stop_if_signalled()
+        self._workers.report_step(None)
         self._log.say(f"Training finished: {finished}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
         metadata = {"trained": self._state.position()}
@@ -214,6 +215,7 @@ class Trainer:
 
     def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, StopOrSave]:
         """Run and check one step; return its totals, its scalars and the workers' requests."""
+        self._workers.report_step(self._state.step)
         step = self._step
         fetches = [step.totals, step.scalars, step.requests, step.global_step_before, step.update]
         feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
@@ -257,7 +259,7 @@ class Trainer:
                 self._dataset.validation,
                 self._workers,
                 config.batch_size_validation,
-                should_stop=lambda: self._signals.received is not None,
+                should_stop=self._should_stop_validation,
             )
         except EvaluationInterrupted:
             self._state = self._state.before_validation()
@@ -271,6 +273,11 @@ class Trainer:
             result.values() | {"valid_time": result.seconds, "valid_users": result.scored_users},
         )
         return self._state.best_step == self._state.step
+
+    def _should_stop_validation(self) -> bool:
+        """Return whether to stop before the next batch of users, and report that it begins."""
+        self._workers.report_step(self._state.step)
+        return self._signals.received is not None
 
     def _time_is_up(self) -> bool:
         """Return whether a checkpoint is due by ``--save_every``, which rank 0 decides."""
@@ -293,6 +300,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Save a checkpoint, if there is a folder for them; only rank 0 writes."""
+        self._workers.report_step(self._state.step)
         self._check_weights()
         raise_on_all(self._workers, self._save_on_rank_0)
         self._last_save = time.monotonic()
