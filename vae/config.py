@@ -196,6 +196,15 @@ class Config:
         needs=(*_MODEL_MODES, "inference_benchmark"),
     )
 
+    check_replicas: int | None = flag(
+        CHECKPOINTS,
+        None,
+        "epochs between comparisons of the workers' weights, which must be equal (0: never; by "
+        "default before each checkpoint)",
+        ge=0,
+        needs=("train",),
+    )
+
     hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
     latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
     activation: str = flag(

@@ -383,6 +383,26 @@ def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
 
 
 @MPI
+@pytest.mark.parametrize("more", [("--save_every", "1e"), ("--check_replicas", 2)])
+def test_a_flipped_bit_of_one_rank_is_named_and_never_saved(more, demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, *WHOLE, *more)
+    done = run_script(FAULTY_MAIN, "flip_bit", *arguments, launcher=mpirun(2), timeout=120)
+    assert done.returncode == 1
+    sentence = "The weights of rank 1 differ from those of rank 0 at step 10 (2 epochs completed)"
+    assert done.stderr.count(sentence) == 2
+    assert "Traceback" not in done.stderr
+    saved = ["step-00000005"] if "--save_every" in more else []
+    assert [path.name for path in checkpoints(tmp_path)] == saved
+
+
+@MPI
+def test_replicas_are_not_compared_with_check_replicas_0(demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, "--epochs", 2, "--check_replicas", 0)
+    done = run_script(FAULTY_MAIN, "flip_bit", *arguments, launcher=mpirun(2), timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@MPI
 def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, *WHOLE, "--amp")
     done = run_script(FAULTY_MAIN, "overflow", *arguments, launcher=mpirun(2))

@@ -21,6 +21,7 @@ from vae.models.divergence import DivergenceCheck
 from vae.models.evaluate import Evaluation, EvaluationInterrupted, evaluate, min_ranking_depth
 from vae.models.inference_graph import build_inference_graph
 from vae.models.precision import Precision, choose_precision
+from vae.models.replicas import check_replicas
 from vae.models.session import compiled, open_session, run_traced
 from vae.models.train_step import TrainingStep
 from vae.models.trained_model import TrainedModel
@@ -150,6 +151,7 @@ class Trainer:
         with self._log.progress(self._total_steps, self._state.step) as progress:
             while (finished := nothing_left(self._config, self._state)) is None:
                 requests = NEITHER if self._state.validation_is_due else self._train_epoch(progress)
+                self._check_replicas_if_due()
                 improved = self._validation_is_due() and self._validate()
                 self._save_and_stop(requests, self._epoch_ends_with_save(improved))
         self._stop_if_signalled()
@@ -243,6 +245,16 @@ class Trainer:
         epochs = self._state.epoch + (self._state.batch > 0)
         self._divergence.check_weights(self._session, f"step {self._state.step}, epoch {epochs}")
 
+    def _check_replicas_if_due(self) -> None:
+        """Compare the replicas every ``--check_replicas`` epochs."""
+        epochs = self._config.check_replicas
+        if epochs and self._state.epoch % epochs == 0:
+            self._check_replicas()
+
+    def _check_replicas(self) -> None:
+        if self._workers.size > 1:
+            check_replicas(self._workers, self._session, self._state.position())
+
     def _validation_is_due(self) -> bool:
         epoch = self._state.epoch
         due = self._state.validation_is_due
@@ -302,6 +314,8 @@ class Trainer:
         """Save a checkpoint, if there is a folder for them; only rank 0 writes."""
         self._workers.report_step(self._state.step)
         self._check_weights()
+        if self._config.check_replicas is None:
+            self._check_replicas()
         raise_on_all(self._workers, self._save_on_rank_0)
         self._last_save = time.monotonic()
 
