@@ -42,12 +42,14 @@ def run(config: Config) -> None:
     from vae.recommend.inputs import Inputs, read_inputs
     from vae.recommend.recommend import recommend
     from vae.recommend.similar_items import similar_items_table
+    from vae.report.environment import program
     from vae.report.results import open_outputs
     from vae.utils import distributed
     from vae.utils.distributed import check_agreement, raise_on_all
 
-    workers = distributed.init(config.fp16_allreduce)
+    workers = distributed.init(config.fp16_allreduce, 60 * config.stall_timeout)
     is_first = workers.rank == 0
+    check_agreement(workers, program())
     dataset = raise_on_all(workers, lambda: open_dataset(config.data_dir, config.dataset))
     check_agreement(workers, as_json(config) | {"the dataset fingerprint": dataset.fingerprint})
     architecture = Architecture(

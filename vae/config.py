@@ -26,6 +26,8 @@ EXECUTION = "execution"
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _MAX_UNITS = 2**20
 """More units would overflow TensorFlow's 32-bit shapes."""
+_MAX_MINUTES = 525_600
+"""A year."""
 _MODEL_MODES = ("test", "recommend", "similar_items", "export")
 """Modes that need a trained model; the inference benchmark can use random weights."""
 _TITLE_MODES = ("recommend", "similar_items", "export")
@@ -194,6 +196,15 @@ class Config:
         needs=(*_MODEL_MODES, "inference_benchmark"),
     )
 
+    check_replicas: int | None = flag(
+        CHECKPOINTS,
+        None,
+        "epochs between comparisons of the workers' weights, which must be equal (0: never; by "
+        "default before each checkpoint)",
+        ge=0,
+        needs=("train",),
+    )
+
     hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
     latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
     activation: str = flag(
@@ -281,6 +292,14 @@ class Config:
     )
     fp16_allreduce: bool = flag(
         EXECUTION, False, "send gradients between workers as float16", affects="training"
+    )
+    stall_timeout: float = flag(
+        EXECUTION,
+        10.0,
+        "minutes after which several workers end if one of them does not join, is silent, or no "
+        "step ends (0: never)",
+        ge=0,
+        le=_MAX_MINUTES,
     )
     xla: bool = flag(EXECUTION, False, "compile the graph with XLA", affects="training")
     trace: bool = flag(

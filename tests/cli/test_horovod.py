@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from helpers import (
     run_script,
     variables,
 )
+
+from vae.models.checkpoint import verify
 
 SMALL = ("--hidden_dim", 32, "--latent_dim", 8, "--batch_size_train", 1001, "--lr", 0.01)
 
@@ -132,28 +136,97 @@ def test_rank_0_alone_writes_the_log_and_the_summaries(job):
     assert len(list((job / "summaries").iterdir())) == 1
 
 
+@contextmanager
+def endless_job(launcher, data, folder, *more):
+    """A job that has written a checkpoint and trains on, and the process ids of its ranks."""
+    command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train"]
+    flags = [*map(str, train_flags(data, folder)), *more, "--epochs", "100000"]
+    with subprocess.Popen(
+        [*command, *flags, "--validation_step", "1"],
+        cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as job:  # fmt: skip
+        wait_until(lambda: list((folder / "ckpt").glob("step-*")), job)
+        ranks = ranks_of(folder)
+        assert len(ranks) == 2
+        try:
+            yield job, ranks
+        finally:
+            for process in (job.pid, *ranks_of(folder)):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+
+def wait_until(condition, job=None, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert job is None or job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def ranks_of(folder):
+    """Process ids of the workers that train into a folder, in ascending order."""
+    found = subprocess.run(
+        ["pgrep", "-f", rf"^{sys.executable} main.py --train .*{folder}/ckpt"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [*map(int, found.stdout.split())]
+
+
 @pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
 def test_a_killed_rank_ends_the_job_and_leaves_a_usable_checkpoint(launcher, demo_data, tmp_path):
+    with endless_job(launcher, demo_data, tmp_path) as (job, ranks):
+        os.kill(ranks[-1], signal.SIGKILL)
+        job.communicate(timeout=60)
+        assert job.returncode != 0
     flags = train_flags(demo_data, tmp_path)
-    command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train", *map(str, flags)]
-    with subprocess.Popen(
-        [*command, "--epochs", "100000", "--validation_step", "1"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as job:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "ckpt").glob("step-*")):
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        victim = subprocess.run(
-            ["pgrep", "-n", "-f", f"main.py --train .*{tmp_path}"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        subprocess.run(["kill", f"-{signal.SIGKILL.value}", victim.stdout.split()[0]], check=True)
-        assert job.wait(timeout=60) != 0
     tested = flags[: flags.index("--tensorboard_dir")]  # which has no effect on a test
     done = run_main("--test", *tested, *SMALL)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
+def test_workers_whose_launcher_is_killed_end_too(launcher, demo_data, tmp_path):
+    with endless_job(launcher, demo_data, tmp_path) as (job, _):
+        job.kill()
+        wait_until(lambda: not ranks_of(tmp_path), seconds=30)
+
+
+@pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_stopped_rank_is_named_and_ends_the_job_in_time(launcher, victim, demo_data, tmp_path):
+    timeout = ("--stall_timeout", "0.1666667")
+    with endless_job(launcher, demo_data, tmp_path, *timeout) as (job, ranks):
+        os.kill(ranks[victim], signal.SIGSTOP)
+        start = time.monotonic()
+        _, error = job.communicate(timeout=60)
+        # horovodrun waits ten seconds before it kills what does not end.
+        assert time.monotonic() - start < (10 if launcher == "mpirun-2" else 22)
+        assert job.returncode == 1
+    assert re.search(r"main.py: error: rank [01] has been silent for 10 s, in step \d+; the", error)
+    assert 'Traceback (most recent call last):\n  File "main.py' not in error
+    assert verify(checkpoints(tmp_path)[-1])
+
+
+def test_a_job_that_is_paused_as_a_whole_goes_on(demo_data, tmp_path):
+    timeout = ("--stall_timeout", "0.05")
+    with endless_job("mpirun-2", demo_data, tmp_path, *timeout) as (job, ranks):
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for rank in ranks:
+                os.kill(rank, number)
+            time.sleep(5)
+        assert job.poll() is None
+
+
+def test_a_worker_that_does_not_join_ends_the_others(demo_data, tmp_path):
+    flags = [*map(str, train_flags(demo_data, tmp_path)), "--stall_timeout", "0.1666667"]
+    stranger = [*mpirun(1), "sleep", "60"]
+    worker = [":", "-np", "1", sys.executable, "main.py", "--train", *flags]
+    done = subprocess.run(
+        [*stranger, *worker], cwd=ROOT, capture_output=True, text=True, timeout=45, check=False
+    )
+    assert done.returncode == 1
+    assert "not all workers joined within 10 s; see the messages of the others" in done.stderr
 
 
 def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_path):
@@ -166,6 +239,20 @@ def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_
     assert done.returncode != 0
     assert "epochs: 1 on rank 0 and 2 on rank 1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_with_another_version_of_a_library_ends_all_with_the_difference(
+    demo_data, tmp_path
+):
+    done = run_script(
+        "tests/support/faulty_main.py", "other_numpy", "--train", *train_flags(demo_data, tmp_path),
+        launcher=mpirun(2), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    sentence = f"the version of NumPy: '{np.__version__}' on rank 0 and '1.2.3' on rank 1; start"
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ckpt").exists()
 
 
 def test_several_workers_without_horovod_are_an_error(demo_data, tmp_path):

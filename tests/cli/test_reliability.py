@@ -3,6 +3,8 @@
 import itertools
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -169,7 +171,17 @@ def test_killed_twenty_times_a_run_ends_like_the_uninterrupted_one(reference, de
     assert_same_run(tmp_path, reference)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 138),
+        (signal.SIGUSR2, 140),
+        (signal.SIGXCPU, 152),
+    ],
+)
 def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
     number, code, reference, demo_data, tmp_path
 ):
@@ -186,6 +198,17 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
     assert done.returncode == 0, done.stderr
     assert f"(step {newest_step(tmp_path)}" not in done.stdout
     assert_same_run(tmp_path, reference)
+
+
+def test_gnu_timeout_which_sends_two_signals_at_once_does_not_cost_the_checkpoint(
+    short, demo_data, tmp_path
+):
+    folder = copy(short, tmp_path)
+    arguments = flags(demo_data, folder, "--epochs", 10**6)
+    done = run_script("main.py", *arguments, launcher=("timeout", "15"))
+    assert done.returncode == 124, done.stderr
+    assert f"Stopped by SIGTERM at step {newest_step(folder)}" in done.stderr
+    assert newest_step(folder) > 10
 
 
 @pytest.fixture(scope="session")
@@ -234,6 +257,77 @@ def test_two_workers_that_sigterm_ended_go_on_bit_for_bit(
     done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"Nothing to do: {EPOCHS} epochs completed" in done.stdout
+
+
+def end_after_signals_to_mpirun(signals, demo_data, folder):
+    """Start a job of two again after each of so many signals to its launcher, then let it end."""
+    arguments = flags(demo_data, folder, "--epochs", 40 * signals)
+    moments = random.Random(5)
+    for _ in range(signals):
+        target = newest_step(folder) + 1
+        with start(mpirun(2), [*arguments, "--save_every", "1e"]) as job:
+            wait_for(lambda target=target: newest_step(folder) >= target, job)
+            time.sleep(moments.uniform(0, 1))
+            saved = newest_step(folder)
+            job.send_signal(signal.SIGUSR1)
+            _, error = job.communicate(timeout=120)
+        assert job.returncode == 138, error
+        assert error.count(f"Stopped by SIGUSR1 at step {newest_step(folder)}") == 2
+        assert newest_step(folder) >= saved
+    done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def compare_with_uninterrupted(demo_data, tmp_path):
+    """Compares a job of two that signals ended with one that nobody interrupted."""
+
+    def compare(signals):
+        (tmp_path / "whole").mkdir()
+        arguments = flags(demo_data, tmp_path / "whole", "--epochs", 40 * signals)
+        done = run_script("main.py", *arguments, launcher=mpirun(2), env=ONE_THREAD)
+        assert done.returncode == 0, done.stderr
+        assert_same_run(tmp_path, tmp_path / "whole")
+
+    return compare
+
+
+@MPI
+def test_sigusr1_to_mpirun_saves_and_the_job_goes_on_bit_for_bit(
+    compare_with_uninterrupted, demo_data, tmp_path
+):
+    end_after_signals_to_mpirun(1, demo_data, tmp_path)
+    compare_with_uninterrupted(1)
+
+
+@MPI
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_sigusr1_to_mpirun_at_twenty_random_moments_costs_nothing(
+    compare_with_uninterrupted, demo_data, tmp_path
+):
+    end_after_signals_to_mpirun(20, demo_data, tmp_path)
+    compare_with_uninterrupted(20)
+
+
+@MPI
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_script_for_schedulers_passes_a_signal_on(number, demo_data, tmp_path):
+    document = (ROOT / "docs/many-workers.md").read_text()
+    (script,) = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    arguments = flags(demo_data, tmp_path, "--epochs", 10**6, "--save_every", "1e")
+    command = shlex.join([*mpirun(2), sys.executable, "main.py", *arguments])
+    script, replaced = re.subn(r"^mpirun.*(?= &$)", lambda _: command, script, flags=re.MULTILINE)
+    assert replaced == 1
+    with subprocess.Popen(
+        ["bash", "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, **ONE_THREAD},
+    ) as job:  # fmt: skip
+        wait_for(lambda: newest_step(tmp_path) > 0, job)
+        job.send_signal(number)
+        _, error = job.communicate(timeout=120)
+    assert job.returncode == 138, error
+    assert error.count(f"Stopped by SIGUSR1 at step {newest_step(tmp_path)}") == 2
 
 
 @MPI
@@ -286,6 +380,26 @@ def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
     assert "RuntimeError: a mistake of the program" in done.stderr
     assert done.stderr.count("Traceback") == 1, "the sound rank has nothing to trace"
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005"]
+
+
+@MPI
+@pytest.mark.parametrize("more", [("--save_every", "1e"), ("--check_replicas", 2)])
+def test_a_flipped_bit_of_one_rank_is_named_and_never_saved(more, demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, *WHOLE, *more)
+    done = run_script(FAULTY_MAIN, "flip_bit", *arguments, launcher=mpirun(2), timeout=120)
+    assert done.returncode == 1
+    sentence = "The weights of rank 1 differ from those of rank 0 at step 10 (2 epochs completed)"
+    assert done.stderr.count(sentence) == 2
+    assert "Traceback" not in done.stderr
+    saved = ["step-00000005"] if "--save_every" in more else []
+    assert [path.name for path in checkpoints(tmp_path)] == saved
+
+
+@MPI
+def test_replicas_are_not_compared_with_check_replicas_0(demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, "--epochs", 2, "--check_replicas", 0)
+    done = run_script(FAULTY_MAIN, "flip_bit", *arguments, launcher=mpirun(2), timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @MPI

@@ -1,10 +1,12 @@
 """Checkpoints: whole, verified, and no more of them than asked for."""
 
 import dataclasses
+import itertools
 import json
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from vae.errors import UserError
 from vae.models import checkpoint, checkpoint_manager
 from vae.models.checkpoint_manager import CheckpointManager
 from vae.models.train_state import TrainState
+from vae.models.trained_model import load_model
 from vae.models.vae import VAE, Architecture
 from vae.utils.atomic import seal, temporary_file
+from vae.utils.distributed import SingleWorker
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
 NEW = TrainState.new(ARCHITECTURE, "digest", {"lr": 0.1})
@@ -245,3 +249,95 @@ def test_a_state_counts_steps_epochs_and_validations():
     assert state.after_validation(math.nan).best_ndcg == 0.3
     assert NEW.after_validation(math.nan).best_step is None
     assert json.loads(json.dumps(dataclasses.asdict(state))) == dataclasses.asdict(state)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads the latest or the best model of the folder, as ``--test`` does."""
+
+    def load(which):
+        return load_model(
+            SimpleNamespace(checkpoint_dir=tmp_path, checkpoint=which),
+            SimpleNamespace(fingerprint="digest"),
+            ARCHITECTURE,
+            SingleWorker(""),
+            SimpleNamespace(say=lambda _: None),
+        )
+
+    return load
+
+
+READS = [
+    *itertools.product(["best", "latest"], ["verify", "read_weights", "sha256", "_read_document"]),
+    ("best", "read_state"),
+]
+"""Functions of a reader; a training may remove the checkpoint before or after any of them."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("which", "name"), READS)
+def test_a_reader_of_a_checkpoint_that_a_training_removes_reads_the_next(
+    which, name, after, tmp_path, model, load, monkeypatch
+):
+    folder = CheckpointManager(tmp_path)
+    save(folder, model, 1, keep=1, best_ndcg=0.25, best_step=1)
+    read, races = getattr(checkpoint, name), []
+
+    def race():
+        if not races:
+            races.append(name)
+            with monkeypatch.context() as training:  # which is another process
+                training.setattr(checkpoint, name, read)
+                save(folder, model, 2, keep=1, best_ndcg=0.5, best_step=2)
+
+    def raced(*args):
+        if not after:
+            race()
+        result = read(*args)
+        if after:
+            race()
+        return result
+
+    monkeypatch.setattr(checkpoint, name, raced)
+    loaded = load(which)
+    assert races
+    assert folder.steps() == [2]
+    # Weights that were read before the removal are whole, too.
+    read_before = name == "read_weights" and after
+    assert ("step 1 " if read_before else "step 2 ") in loaded.metadata["checkpoint"]
+
+
+def test_a_reader_whose_checkpoint_is_removed_every_time_says_so(
+    tmp_path, model, load, monkeypatch
+):
+    folder = CheckpointManager(tmp_path)
+    save(folder, model, 1)
+    reads = []
+
+    def raced(path):
+        reads.append(path)
+        path.rename(folder.at(len(reads) + 1))
+        return read(path)
+
+    read = checkpoint.verify
+    monkeypatch.setattr(checkpoint, "verify", raced)
+    with pytest.raises(UserError, match=r"a training removed the checkpoint in each of 20 attempt"):
+        load("latest")
+    assert len(reads) == 20
+
+
+def test_weights_that_are_gone_after_they_were_verified_are_a_sentence(
+    tmp_path, model, load, monkeypatch
+):
+    folder = CheckpointManager(tmp_path)
+    save(folder, model, 1)
+    verify = checkpoint.verify
+
+    def raced(path):
+        state = verify(path)
+        (path / "variables.index").unlink()
+        return state
+
+    monkeypatch.setattr(checkpoint, "verify", raced)
+    with pytest.raises(UserError, match=r"step-00000001/variables: the checkpoint is damaged"):
+        load("latest")

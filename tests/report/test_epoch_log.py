@@ -6,6 +6,7 @@ import os
 import pytest
 
 from vae.errors import UserError
+from vae.report import epoch_log
 from vae.report.epoch_log import EpochLog
 
 
@@ -52,6 +53,37 @@ def test_a_run_that_trains_nothing_reads_and_leaves_the_file(path):
     before = path.read_text()
     assert EpochLog(path).epochs() == [1, 2, 3]
     assert path.read_text() == before
+
+
+def test_an_epoch_writes_its_row_alone_and_not_the_table_again(path, monkeypatch):
+    tables = []
+    write = epoch_log.write_whole
+    monkeypatch.setattr(
+        epoch_log, "write_whole", lambda *args: (tables.append(len(args[1])), write(*args))
+    )
+    log = train(path, range(1, 2001), 8.0)
+    assert len(tables) == 2, "of the first epoch, and of the first validation"
+    assert sum(tables) < 100
+    assert EpochLog(path).series("ndcg@100") == log.series("ndcg@100")
+    assert len(path.read_text().splitlines()) == 2001
+
+
+def test_a_last_row_that_was_cut_is_left_out_and_written_again(path):
+    train(path, range(1, 5), 8.0)
+    path.write_bytes(path.read_bytes()[:-2])
+    assert EpochLog(path).epochs() == [1, 2, 3]
+    log = train(path, range(4, 7), 4.0)
+    assert (
+        EpochLog(path).series("loss") == log.series("loss") == ([*range(1, 7)], [8, 8, 8, 4, 4, 4])
+    )
+
+
+def test_a_table_that_somebody_changed_or_removed_is_written_again(path):
+    log = train(path, range(1, 4), 8.0)
+    for change in (path.unlink, lambda: path.write_text("epoch,loss\n")):
+        change()
+        log.add(log.epochs()[-1] + 1, {"loss": 8.0})
+        assert EpochLog(path).series("loss") == log.series("loss")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 
 from main import main
 from vae.models import evaluate, precision, train
@@ -71,12 +72,31 @@ def signal_in_validation():
     evaluate.feed = feed
 
 
+def flip_bit():
+    """One bit of a weight of the last rank flips, the lowest one of a number."""
+
+    def flip():
+        kernel = tf.global_variables()[0]
+        session = tf.get_default_session()
+        value = session.run(kernel)
+        value.view(np.uint32)[0, 0] ^= 1
+        kernel.load(value, session)
+
+    at_step(6, flip)
+
+
+def other_numpy():
+    """The last rank has another version of NumPy."""
+    if RANK == LAST_RANK:
+        np.__version__ = "1.2.3"
+
+
 def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.5)  # until the thread that waits for signals has read it
 
 
-FAULTS = (overflow, crash, signal_in_step, signal_in_validation)
+FAULTS = (overflow, crash, signal_in_step, signal_in_validation, flip_bit, other_numpy)
 
 if __name__ == "__main__":
     {fault.__name__: fault for fault in FAULTS}[sys.argv.pop(1)]()

@@ -3,11 +3,16 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers import ROOT, SMALL, log_lines
+
+from vae.models.checkpoint import verify
+from vae.utils.signals import exit_code
 
 PREPARE = ("prepare_dataset.py", "--dataset", "synthetic", "--data_dir")
 
@@ -33,25 +38,46 @@ def train(demo_data, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_training_outlives_its_terminal_and_its_reader_and_needs_no_standard_error(
-    train, tmp_path
-):
+def start_on_terminal(train, before=""):
+    """Starts a training on a terminal of its own, without standard error; returns both."""
     screen, terminal = pty.openpty()
     # A session's first process gets the first terminal that it opens for its own: closing that one
     # sends SIGHUP. And the table of the test has a character that ASCII lacks.
-    command = f'exec "$@" <{os.ttyname(terminal)} 2>&-'
-    with subprocess.Popen(
+    command = f'{before} exec "$@" <{os.ttyname(terminal)} 2>&-'
+    run = subprocess.Popen(
         ["bash", "-c", command, "bash", sys.executable, *train], cwd=ROOT, start_new_session=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE,
-    ) as run:  # fmt: skip
+    )  # fmt: skip
+    return run, (terminal, screen)
+
+
+def test_a_training_under_nohup_outlives_its_terminal_and_its_reader_and_needs_no_standard_error(
+    train, tmp_path
+):
+    run, terminal = start_on_terminal(train, "trap '' HUP;")  # which is what nohup does
+    with run:
         assert run.stdout.readline().startswith(b"Workers: ")
         run.stdout.close()
-        os.close(terminal)
-        os.close(screen)
+        for descriptor in terminal:
+            os.close(descriptor)
     assert run.returncode == 0
     lines = log_lines(tmp_path / "log")
     assert [line["step"][0] for line in lines if "loss" in line.get("data", {})] == [1, 2, 3]
     assert lines[-1]["data"]["test_users"] == 500
+
+
+def test_a_training_whose_terminal_is_closed_saves_and_stops(train, tmp_path):
+    run, terminal = start_on_terminal([*train, "--epochs", "1000000", "--save_every", "1e"])
+    with run:
+        while not list((tmp_path / "ckpt").glob("step-*")):
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.stdout.close()
+        for descriptor in terminal:
+            os.close(descriptor)
+    assert run.returncode == exit_code(signal.SIGHUP) == 129
+    newest = max((tmp_path / "ckpt").glob("step-*"))
+    assert verify(newest).step == int(newest.name[5:])
 
 
 @pytest.mark.parametrize(

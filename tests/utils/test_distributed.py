@@ -26,7 +26,7 @@ def connected(monkeypatch):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-        monkeypatch.setattr(distributed, "HorovodWorkers", lambda _: SimpleNamespace(size=seen))
+        monkeypatch.setattr(distributed, "HorovodWorkers", lambda *_: SimpleNamespace(size=seen))
         return init()
 
     return join

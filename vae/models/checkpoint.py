@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.errors import UserError
+from vae.errors import UserError, one_line
 from vae.models.train_state import TrainState
 from vae.models.vae import Architecture
 from vae.utils.atomic import read_text, seal, sha256, sync, unseal, write_whole
@@ -103,14 +103,22 @@ def verify(checkpoint: Path) -> TrainState:
 
 
 def restore(session: tf.Session, saver: tf.train.Saver, checkpoint: Path) -> None:
-    """Load all variables of a training graph from a verified checkpoint."""
-    with _variables_in(checkpoint) as prefix:
+    """Load all variables of a training graph from a verified checkpoint.
+
+    Raises:
+        UserError: the variables cannot be read, such as of a checkpoint that was removed.
+    """
+    with _readable(checkpoint), _variables_in(checkpoint) as prefix:
         saver.restore(session, prefix)
 
 
 def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
-    """Return the layers' variables of a verified checkpoint by name; builds no graph."""
-    with _variables_in(checkpoint) as prefix:
+    """Return the layers' variables of a verified checkpoint by name; builds no graph.
+
+    Raises:
+        UserError: the variables cannot be read, such as of a checkpoint that was removed.
+    """
+    with _readable(checkpoint), _variables_in(checkpoint) as prefix:
         reader = tf.train.load_checkpoint(prefix)
         names = reader.get_variable_to_shape_map()
         # Adam's slots are named after their variable, with another part at the end.
@@ -155,6 +163,19 @@ def _variables_in(checkpoint: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{_PREFIX}"
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _readable(checkpoint: Path) -> Iterator[None]:
+    """Convert a failed read of the variables of a checkpoint to a ``UserError``."""
+    try:
+        yield
+    except OSError as error:
+        raise _damaged(checkpoint / _PREFIX, error.strerror) from None
+    except tf.errors.ResourceExhaustedError:  # the memory is at fault, not the checkpoint
+        raise
+    except tf.errors.OpError as error:
+        raise _damaged(checkpoint / _PREFIX, one_line(error)) from None
 
 
 def check_progress(checkpoint: Path, state: TrainState, users: int, steps_per_epoch: int) -> None:

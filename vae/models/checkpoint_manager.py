@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import tensorflow.compat.v1 as tf
 
@@ -29,7 +30,12 @@ from vae.utils.atomic import (
 )
 from vae.utils.distributed import Workers, on_rank_0
 
+Result = TypeVar("Result")
+
 _REMOVED_PREFIX = ".removing-"
+_MAX_READS = 20
+"""Attempts to read a checkpoint of a folder from which a training removes them."""
+
 _MEGABYTE = 1 << 20
 
 _ORDER_FLAGS = flags_that_affect(Config, "order")
@@ -106,6 +112,30 @@ class CheckpointManager:
         state = checkpoint.verify(path)
         checkpoint.check_match(path, state, architecture, dataset.fingerprint)
         return path, state
+
+    def read_again_if_pruned(self, read: Callable[[], Result]) -> Result:
+        """Return what a function reads from this folder, to which a training may write.
+
+        Readers take no lock, so a training can remove the checkpoint that they read. The function
+        is called again if it failed and there are other checkpoints than before.
+
+        Raises:
+            UserError: the function raised it, and the checkpoints are those of before; or they
+                changed in every attempt.
+        """
+        for _ in range(_MAX_READS):
+            before = self.steps()
+            try:
+                return read()
+            except UserError:
+                if self.steps() == before:
+                    raise
+        raise UserError(
+            f"--checkpoint_dir {self.path}: a training removed the checkpoint in each of "
+            f"{_MAX_READS} attempts to read it; wait for the end of that training, or start it "
+            "with a higher --keep_checkpoints.",
+            exit_code=1,
+        )
 
     def prepare(self, checkpoint_bytes: int) -> None:
         """Check, before training, that checkpoints can be written.
@@ -240,7 +270,11 @@ def _find_start(config: Config, architecture: Architecture, dataset: Dataset) ->
         return Start(new, None, "No --checkpoint_dir: the trained model is discarded at the end.")
     folder = CheckpointManager(config.checkpoint_dir)
     which = None if config.restart else _checkpoint_to_resume(config.resume, folder)
-    found = folder.load_checkpoint(which, architecture, dataset) if which else None
+    if which is None:
+        return Start(new, None, "Training a new model.")
+    found = folder.read_again_if_pruned(
+        lambda: folder.load_checkpoint(which, architecture, dataset)
+    )
     if found is None:
         return Start(new, None, "Training a new model.")
     path, state = found

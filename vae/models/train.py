@@ -21,6 +21,7 @@ from vae.models.divergence import DivergenceCheck
 from vae.models.evaluate import Evaluation, EvaluationInterrupted, evaluate, min_ranking_depth
 from vae.models.inference_graph import build_inference_graph
 from vae.models.precision import Precision, choose_precision
+from vae.models.replicas import check_replicas
 from vae.models.session import compiled, open_session, run_traced
 from vae.models.train_step import TrainingStep
 from vae.models.trained_model import TrainedModel
@@ -150,9 +151,11 @@ class Trainer:
         with self._log.progress(self._total_steps, self._state.step) as progress:
             while (finished := nothing_left(self._config, self._state)) is None:
                 requests = NEITHER if self._state.validation_is_due else self._train_epoch(progress)
+                self._check_replicas_if_due()
                 improved = self._validation_is_due() and self._validate()
                 self._save_and_stop(requests, self._epoch_ends_with_save(improved))
         self._stop_if_signalled()
+        self._workers.report_step(None)
         self._log.say(f"Training finished: {finished}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
         metadata = {"trained": self._state.position()}
@@ -214,6 +217,7 @@ class Trainer:
 
     def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, StopOrSave]:
         """Run and check one step; return its totals, its scalars and the workers' requests."""
+        self._workers.report_step(self._state.step)
         step = self._step
         fetches = [step.totals, step.scalars, step.requests, step.global_step_before, step.update]
         feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
@@ -241,6 +245,16 @@ class Trainer:
         epochs = self._state.epoch + (self._state.batch > 0)
         self._divergence.check_weights(self._session, f"step {self._state.step}, epoch {epochs}")
 
+    def _check_replicas_if_due(self) -> None:
+        """Compare the replicas every ``--check_replicas`` epochs."""
+        epochs = self._config.check_replicas
+        if epochs and self._state.epoch % epochs == 0:
+            self._check_replicas()
+
+    def _check_replicas(self) -> None:
+        if self._workers.size > 1:
+            check_replicas(self._workers, self._session, self._state.position())
+
     def _validation_is_due(self) -> bool:
         epoch = self._state.epoch
         due = self._state.validation_is_due
@@ -257,7 +271,7 @@ class Trainer:
                 self._dataset.validation,
                 self._workers,
                 config.batch_size_validation,
-                should_stop=lambda: self._signals.received is not None,
+                should_stop=self._should_stop_validation,
             )
         except EvaluationInterrupted:
             self._state = self._state.before_validation()
@@ -271,6 +285,11 @@ class Trainer:
             result.values() | {"valid_time": result.seconds, "valid_users": result.scored_users},
         )
         return self._state.best_step == self._state.step
+
+    def _should_stop_validation(self) -> bool:
+        """Return whether to stop before the next batch of users, and report that it begins."""
+        self._workers.report_step(self._state.step)
+        return self._signals.received is not None
 
     def _time_is_up(self) -> bool:
         """Return whether a checkpoint is due by ``--save_every``, which rank 0 decides."""
@@ -293,7 +312,10 @@ class Trainer:
 
     def _save(self) -> None:
         """Save a checkpoint, if there is a folder for them; only rank 0 writes."""
+        self._workers.report_step(self._state.step)
         self._check_weights()
+        if self._config.check_replicas is None:
+            self._check_replicas()
         raise_on_all(self._workers, self._save_on_rank_0)
         self._last_save = time.monotonic()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from vae.models.checkpoint_manager import CheckpointManager
 from vae.models.inference_graph import InferenceGraph, build_inference_graph
 from vae.models.precision import FLOAT32, Precision
 from vae.models.session import compiled, open_session
+from vae.models.train_state import TrainState
 from vae.models.vae import VAE, Architecture
 from vae.utils.distributed import Workers, on_rank_0
 from vae.utils.run_log import RunLog
@@ -69,18 +71,22 @@ def load_model(
             raise UserError("no trained model; pass --checkpoint_dir or --train.")
         which: Literal["best", "latest"] = "best" if config.checkpoint == "best" else "latest"
         folder = CheckpointManager(config.checkpoint_dir)
-        found = folder.load_checkpoint(which, architecture, dataset)
-        if found is None:
-            raise UserError(
-                f"--checkpoint_dir {config.checkpoint_dir}: holds no checkpoint; "
-                "train first, or name the --checkpoint_dir of an earlier run."
-            )
-        path, state = found
+
+        def read_once() -> tuple[Path, TrainState, Weights]:
+            found = folder.load_checkpoint(which, architecture, dataset)
+            if found is None:
+                raise UserError(
+                    f"--checkpoint_dir {config.checkpoint_dir}: holds no checkpoint; "
+                    "train first, or name the --checkpoint_dir of an earlier run."
+                )
+            return *found, checkpoint.read_weights(found[0])
+
+        path, state, weights = folder.read_again_if_pruned(read_once)
         log.say(f"Loaded checkpoint {path}: {state.position()}.")
         metadata = {"checkpoint": f"{path}, {state.position()}"}
         if state.best_ndcg is not None and state.best_step == state.step:
             metadata["validation ndcg@100"] = f"{state.best_ndcg:.5f}"
-        return TrainedModel(architecture, checkpoint.read_weights(path), metadata, state.config)
+        return TrainedModel(architecture, weights, metadata, state.config)
 
     return on_rank_0(workers, read)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+from pathlib import Path
 
 import numpy as np
 import scipy
@@ -58,6 +60,23 @@ def software_versions() -> Metadata:
         "TensorFlow": tf.__version__,
         "NumPy": np.__version__,
         "SciPy": scipy.__version__,
+    }
+
+
+def program() -> Metadata:
+    """Return what the ranks of a run must have in common to train equal replicas.
+
+    The code is that of the ``vae`` package's Python files, as the first 12 hexadecimal digits of
+    a SHA-256 digest, since a version is changed by a release alone.
+    """
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        code = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(code)} ".encode() + code)
+    versions = software_versions()
+    return {f"the version of {name}": versions[name] for name in ("vae", "TensorFlow", "NumPy")} | {
+        "the digest of the code": digest.hexdigest()[:12]
     }
 
 

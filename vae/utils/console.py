@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import select
-import signal
 import sys
 from typing import Any, TextIO
 
@@ -20,14 +19,13 @@ def open_console() -> None:
       the output of libraries would be written to that file.
     - A character that the encoding lacks is written as Python's escape sequence.
     - The program continues when a stream is closed by its reader: see ``_Console``. A closed
-      terminal also sends SIGHUP, which is ignored from here on, by child processes too.
+      terminal also sends SIGHUP, which stops a run unless ``nohup`` started it.
     """
     for descriptor in range(3):
         _open_if_closed(descriptor)
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = _stream(1, sys.stdout)
     sys.stderr = _stream(2, sys.stderr)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 class _Console(io.FileIO):

@@ -5,6 +5,7 @@ Other modules use ``Workers`` and never import Horovod.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae.errors import UserError
+from vae.utils.watchdog import Watchdog, deadline
 
 Result = TypeVar("Result")
 
@@ -69,6 +71,9 @@ class Workers(Protocol):
     def broadcast_variables(self, session: Any) -> None:
         """Overwrite every rank's variables of the session's graph with rank 0's."""
 
+    def report_step(self, step: int | None) -> None:
+        """Tell the watchdog that this rank works on a step; None: on something else."""
+
 
 class SingleWorker:
     """A single process, without Horovod."""
@@ -104,17 +109,35 @@ class SingleWorker:
     def broadcast_variables(self, session: Any) -> None:
         """Do nothing."""
 
+    def report_step(self, step: int | None) -> None:
+        """Do nothing."""
+
 
 class HorovodWorkers:
     """The ranks of a job that mpirun, horovodrun or srun started.
 
     Args:
         fp16_allreduce: halve the gradients' traffic by sending them as float16.
+        stall_timeout: seconds after which the process ends if another rank does not join, is
+            silent, or no step ends; 0: never.
     """
 
-    def __init__(self, fp16_allreduce: bool) -> None:
+    def __init__(self, fp16_allreduce: bool, stall_timeout: float) -> None:
         import horovod.tensorflow as hvd
 
+        # Registered before Horovod's own end, so run after it: until then, ranks wait for others.
+        atexit.register(self._close)
+        self._watchdog: Watchdog | None = None
+        with deadline(
+            stall_timeout,
+            f"not all workers joined within {stall_timeout:.0f} s; see the messages of the others, "
+            "and start all of them with the same command",
+        ):
+            self._join(hvd, fp16_allreduce)
+            if stall_timeout:
+                self._watch(stall_timeout)
+
+    def _join(self, hvd: Any, fp16_allreduce: bool) -> None:
         hvd.init()
         self._hvd = hvd
         self._compression = hvd.Compression.fp16 if fp16_allreduce else hvd.Compression.none
@@ -123,6 +146,22 @@ class HorovodWorkers:
         self.local_rank: int = hvd.local_rank()
         self.local_size: int = hvd.local_size()
         self.description = f"{self.size} workers (Horovod)"
+
+    def _watch(self, stall_timeout: float) -> None:
+        watchdog = Watchdog(self.rank, self.size, stall_timeout)
+        one_host = self.local_size == self.size
+        address = watchdog.listen(one_host) if self.rank == 0 else None
+        watchdog.start(self.broadcast_object(address))
+        self._watchdog = watchdog
+
+    def _close(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()
+
+    def report_step(self, step: int | None) -> None:
+        """Tell the watchdog, if there is one."""
+        if self._watchdog is not None:
+            self._watchdog.report(step)
 
     def optimizer(self, optimizer: Any) -> Any:
         """Wrap it in Horovod's; a sum, since each rank divides by the global batch's users."""
@@ -175,8 +214,12 @@ class HorovodWorkers:
             yield session
 
 
-def init(fp16_allreduce: bool = False) -> Workers:
+def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
     """Join the other workers that mpirun, horovodrun or srun started, if any.
+
+    Args:
+        fp16_allreduce: as for ``HorovodWorkers``.
+        stall_timeout: the same, in seconds.
 
     Raises:
         UserError: several processes were started and cannot work together: Horovod is missing,
@@ -191,7 +234,7 @@ def init(fp16_allreduce: bool = False) -> Workers:
             "together; run 'make horovod', or start a single process."
         )
     try:
-        workers = HorovodWorkers(fp16_allreduce)
+        workers = HorovodWorkers(fp16_allreduce, stall_timeout)
     except (ImportError, ValueError) as error:
         raise UserError(
             f"{launched} workers were started but Horovod cannot be started ({error}); "
@@ -266,7 +309,7 @@ def on_rank_0(workers: Workers, action: Callable[[], Result]) -> Result:
 
 
 def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:
-    """Check that all ranks have the same flags and data.
+    """Check that all ranks have the same values: of flags and data, or versions.
 
     Raises:
         UserError: a value differs between ranks; on all ranks.
@@ -277,7 +320,7 @@ def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:
             if theirs[name] != value:
                 raise UserError(
                     f"Workers disagree on {name}: {value!r} on rank 0 and {theirs[name]!r} on rank "
-                    f"{rank}; start all of them with the same command and the same data."
+                    f"{rank}; start all of them with the same command, data and environment."
                 )
 
 

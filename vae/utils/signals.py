@@ -1,14 +1,26 @@
-"""SIGTERM and SIGINT: the first requests a graceful stop, the second ends the process at once."""
+"""Signals that stop a run: the first requests a graceful stop, the second ends the process."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from types import TracebackType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,  # the terminal was closed
+    signal.SIGUSR1,  # mpirun passes it on; Slurm's --signal
+    signal.SIGUSR2,
+    signal.SIGXCPU,  # a limit on processor time
+)
 """Signals that request a stop."""
+
+_SAME_REQUEST = 1.0
+"""Seconds in which further signals belong to the first: GNU ``timeout`` sends two, to the process
+and to its group."""
 
 
 class StopSignals:
@@ -17,6 +29,12 @@ class StopSignals:
     Python runs a signal handler between two bytecode instructions, so not before a running step
     ends. A thread reads the wake-up descriptor instead, to which the interpreter writes as soon as
     the signal arrives: a second signal does not wait for the step.
+
+    A signal that is ignored at the start stays ignored: ``nohup`` and a shell script that starts
+    the process with ``&`` rely on it.
+
+    The handlers of before are back after the block, but not after an exception with which a signal
+    ended it: until the process has ended, further signals are met like those in the block.
 
     Attributes:
         received: the first signal; None before.
@@ -29,7 +47,8 @@ class StopSignals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer)
-        self._handlers_before = {number: signal.signal(number, _ignore) for number in SIGNALS}
+        heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._handlers_before = {number: signal.signal(number, _ignore) for number in heeded}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -40,25 +59,32 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self.received is not None and kind is not None:
+            return
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._writer)
         self._thread.join()
         os.close(self._reader)
+        if self.received is not None:  # it came too late for the block
+            signal.raise_signal(self.received)
 
     def _watch(self) -> None:
         """Read signal numbers until the pipe is closed."""
+        first = 0.0
         while number := os.read(self._reader, 1):
             if number[0] not in SIGNALS:
                 continue
-            if self.received is not None:
+            if self.received is None:
+                first = time.monotonic()
+                self.received = signal.Signals(number[0])
+            elif time.monotonic() - first > _SAME_REQUEST:
                 os._exit(exit_code(signal.Signals(number[0])))
-            self.received = signal.Signals(number[0])
 
 
 def exit_code(number: signal.Signals) -> int:
-    """Return the exit code of a process that a signal ended: 143 (SIGTERM) or 130 (SIGINT)."""
+    """Return the exit code of a process that a signal ended, such as 143 for SIGTERM."""
     return 128 + number
 
 

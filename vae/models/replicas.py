@@ -1,0 +1,50 @@
+"""Equality of the replicas: all ranks of a synchronous training hold the same variables."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from vae.errors import UserError
+from vae.utils.distributed import Workers
+
+
+def check_replicas(workers: Workers, session: tf.Session, where: str) -> None:
+    """Check that all ranks hold the same weights and optimizer state, bit for bit.
+
+    Every rank starts from rank 0's variables and applies the same sums of gradients, so a
+    difference is a fault: of the memory, the network, or a library.
+
+    Args:
+        workers: all of them must call this together.
+        session: holds the variables of the current graph.
+        where: position in the run, for the message.
+
+    Raises:
+        UserError: the variables differ; names the ranks that differ from the most frequent ones,
+            or from rank 0's where no others are more frequent. Raised on all ranks.
+    """
+    digests = workers.allgather_object(_digest(session))
+    counts = Counter(digests)
+    most = max(digests, key=lambda digest: counts[digest])  # the first of the most frequent
+    others = [rank for rank, digest in enumerate(digests) if digest != most]
+    if others:
+        named = ", ".join(f"rank {rank}" for rank in others)
+        raise UserError(
+            f"The weights of {named} differ from those of rank {digests.index(most)} at {where}, "
+            "so a host's memory, network or library is faulty; nothing was saved: rerun the same "
+            "command without that host to resume the latest checkpoint, and see "
+            "--check_replicas.",
+            exit_code=1,
+        )
+
+
+def _digest(session: tf.Session) -> str:
+    """Return the SHA-256 digest of the global variables, one at a time to save memory."""
+    digest = hashlib.sha256()
+    for variable in tf.global_variables():
+        digest.update(np.ascontiguousarray(session.run(variable)).data)
+    return digest.hexdigest()
