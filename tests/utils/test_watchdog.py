@@ -86,6 +86,18 @@ def test_when_no_step_ends_the_rank_that_is_behind_is_named(steps, where, ranks,
     assert ends[0].startswith(f"no step has ended for 2 s: {where}; the earlier checkpoints are")
 
 
+def test_a_rank_on_another_host_finds_rank_0_by_its_addresses(ends):
+    first, second = (Watchdog(rank, 2, TIMEOUT) for rank in range(2))
+    address = first.listen(one_host=False)
+    for rank in (first, second):
+        rank.start(address)
+    time.sleep(0.5)
+    hang(second)
+    wait(ends)
+    first.close()
+    assert ends[0].startswith("rank 1 has been silent")
+
+
 def test_a_rank_that_cannot_be_reached_does_not_keep_the_job_from_ending(ends):
     alone = Watchdog(0, 2, TIMEOUT)
     alone.start(alone.listen(one_host=True))
