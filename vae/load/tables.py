@@ -130,6 +130,8 @@ class Tables:
         Raises:
             UserError: a file cannot be used.
         """
+        # Arrow's default allocator keeps freed memory and reserves addresses by the gigabyte.
+        pa.set_memory_pool(pa.system_memory_pool())
         for source in self._sources:
             with reading(source.path):
                 for block in self._read(source):
