@@ -111,11 +111,7 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
 
         seconds, roofline_seconds = in_turn(one_step, roofline, REPEATS)
     scale = batch_size / min(batch_size, SLICE)
-    return {
-        "measured": f"{batch_size / np.median(seconds):,.0f} users/s",
-        "roofline": f"{batch_size / (scale * np.median(roofline_seconds)):,.0f} users/s",
-        "fraction": float(np.median(scale * roofline_seconds / seconds)),
-    }
+    return throughput_result(batch_size, seconds, scale * roofline_seconds)
 
 
 def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
@@ -143,11 +139,7 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
             REPEATS,
         )
     scale = users / SLICE
-    return {
-        "measured": f"{users / np.median(seconds):,.0f} users/s",
-        "roofline": f"{users / (scale * np.median(roofline_seconds)):,.0f} users/s",
-        "fraction": float(np.median(scale * roofline_seconds / seconds)),
-    }
+    return throughput_result(users, seconds, scale * roofline_seconds)
 
 
 def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
@@ -288,6 +280,17 @@ def in_turn(
             call()
             row[column] = time.perf_counter() - start
     return seconds[1:, 0], seconds[1:, 1]
+
+
+def throughput_result(
+    users: int, seconds: NDArray[np.float64], roofline_seconds: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return what a part reports for the seconds of ``users`` users, its own and the roofline's."""
+    return {
+        "measured": f"{users / np.median(seconds):,.0f} users/s",
+        "roofline": f"{users / np.median(roofline_seconds):,.0f} users/s",
+        "fraction": float(np.median(roofline_seconds / seconds)),
+    }
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

@@ -75,40 +75,30 @@ def test_loss_weights_and_adam_follow_the_float64_reference(lam, anneal_steps):
             np.testing.assert_allclose(value, reference.weights[name], rtol=1e-3, atol=2e-5)
 
 
-def test_the_sliced_loss_trains_the_same_weights(monkeypatch):
-    def weights_after_an_epoch():
-        config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT)
-        batches = TrainingBatches(training_matrix(), USERS, config.seed, config.dropout)
-        with tf.Graph().as_default(), tf.Session() as session:
+def weights_after_an_epoch(batch_size, xla=False):
+    config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=xla)
+    batches = TrainingBatches(training_matrix(), batch_size, config.seed, config.dropout)
+    with tf.Graph().as_default(), tf.Session() as session:
+        with compiled(xla):
             vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.seed)
-            step = TrainingStep(vae, config, SingleWorker(""), USERS)
-            session.run(tf.global_variables_initializer())
-            for batch in batches.epoch(0):
-                session.run(step.update, step.feed(batch))
-            return session.run(vae.variables)
+            step = TrainingStep(vae, config, SingleWorker(""), batch_size)
+        session.run(tf.global_variables_initializer())
+        for batch in batches.epoch(0):
+            session.run(step.update, step.feed(batch))
+        return session.run(vae.variables)
 
-    whole = weights_after_an_epoch()
+
+def test_the_loss_in_chunks_trains_the_same_weights(monkeypatch):
+    whole = weights_after_an_epoch(USERS)
     monkeypatch.setattr("vae.models.loss.multinomial_nll.__defaults__", (4,))
-    for in_slices, expected in zip(weights_after_an_epoch(), whole, strict=True):
-        np.testing.assert_allclose(in_slices, expected, rtol=1e-4, atol=1e-5)
+    for in_chunks, expected in zip(weights_after_an_epoch(USERS), whole, strict=True):
+        np.testing.assert_allclose(in_chunks, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_xla_trains_the_same_weights():
-    def weights_after_an_epoch(xla):
-        config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=xla)
-        batches = TrainingBatches(training_matrix(), BATCH, config.seed, config.dropout)
-        with tf.Graph().as_default(), tf.Session() as session:
-            with compiled(xla):
-                vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.seed)
-                step = TrainingStep(vae, config, SingleWorker(""), BATCH)
-            session.run(tf.global_variables_initializer())
-            for batch in batches.epoch(0):
-                session.run(step.update, step.feed(batch))
-            return session.run(vae.variables)
-
-    pairs = zip(weights_after_an_epoch(True), weights_after_an_epoch(False), strict=True)
-    for with_xla, without in pairs:
-        np.testing.assert_allclose(with_xla, without, rtol=1e-3, atol=2e-5)
+    with_xla, without = (weights_after_an_epoch(BATCH, xla) for xla in (True, False))
+    for found, expected in zip(with_xla, without, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5)
 
 
 def test_xla_compiles_the_matmuls_and_nothing_that_follows_the_items():

@@ -258,8 +258,8 @@ def _is_visible_file(path: Path, folder: Path) -> bool:
 
 def _constants(path: Path) -> dict[str, str]:
     """Return the columns in the names of Hive's partition folders, ``column=value``."""
-    pairs = (name.partition("=") for name in path.parts[:-1])
-    return {name: _unquoted(value) for name, equals, value in pairs if equals and name}
+    parts = (folder.partition("=") for folder in path.parts[:-1])
+    return {name: _unquoted(value) for name, equals, value in parts if equals and name}
 
 
 def _unquoted(value: str) -> str:

@@ -33,6 +33,7 @@ from vae.utils.atomic import (
     sync,
     temporary_file,
     unseal,
+    unwritable,
 )
 from vae.utils.json_types import from_json, shown
 
@@ -131,9 +132,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder, wait=True)
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); pass another --data_dir."
-        ) from None
+        raise unwritable(str(folder), error, "; pass another --data_dir", exit_code=2) from None
     try:
         remove_leftovers(folder)
         yield
@@ -193,7 +192,7 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
             for target, path in written.items():
                 path.replace(target)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}).", exit_code=1) from None
+        raise unwritable(str(folder), error) from None
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from vae.errors import UserError
-from vae.utils.atomic import read_text, temporary_file, write_whole
+from vae.utils.atomic import read_text, temporary_file, unwritable, write_whole
 
 GENERATOR_VERSION = 1
 
@@ -93,7 +92,7 @@ def generate(path: Path, scale: str, seed: int, log: Callable[[str], None]) -> N
             ratings.replace(path)
         write_whole(note, json.dumps(parameters, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}).", exit_code=1) from None
+        raise unwritable(str(path), error) from None
     log(f"Generated {path}: {rows:,} ratings of {population.users:,} users.")
 
 

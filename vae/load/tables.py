@@ -24,7 +24,7 @@ from vae.errors import UserError, one_line
 from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.files import Digest, Source, decompressed, reading
-from vae.load.text_rows import TextFile, Texts, not_utf8
+from vae.load.text_rows import TextFile, Texts, is_encodable, not_utf8
 
 NUMBER = re.compile(
     r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
@@ -224,16 +224,12 @@ def _check_names(
                 f"{path}: has {found.count(name)} columns named {name!r}; rename all but one."
             )
         if name not in found:
-            named = ", ".join(repr(other[:100]) for other in found[:_MAX_NAMED])
+            others = ", ".join(repr(other[:100]) for other in found[:_MAX_NAMED])
             more = ", ..." if len(found) > _MAX_NAMED else ""
-            if not all(map(_is_valid, found)):
+            if not all(map(is_encodable, found)):
                 raise not_utf8(path, "row 1")
             fix = _fix(found, name, columns, advice)
-            raise UserError(f"{path}: has no column {name!r} but {named}{more}; {fix}.")
-
-
-def _is_valid(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+            raise UserError(f"{path}: has no column {name!r} but {others}{more}; {fix}.")
 
 
 def _fix(found: Sequence[str], name: str, columns: Columns, advice: str) -> str:
@@ -265,11 +261,14 @@ def _read_json(content: io.BufferedReader, path: Path, select: Select) -> Iterat
         documents = [_parse_json(path, row, line) for row, line in part]
         names = names or select(list(documents[0]))
         values = {
-            name: _factorized(
-                [
-                    _json_text(path, row, name, document.get(name))
-                    for (row, _), document in zip(part, documents, strict=True)
-                ]
+            name: pd.factorize(
+                np.array(
+                    [
+                        _json_text(path, row, name, document.get(name))
+                        for (row, _), document in zip(part, documents, strict=True)
+                    ],
+                    object,
+                )
             )
             for name in names
         }
@@ -296,7 +295,7 @@ def _json_text(path: Path, row: int, name: str, value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        if not _is_valid(value):
+        if not is_encodable(value):
             raise not_utf8(path, f"row {row}")
         return value
     if isinstance(value, (int, float)):
@@ -307,14 +306,9 @@ def _json_text(path: Path, row: int, name: str, value: Any) -> str | None:
     )
 
 
-def _number_text(value: float | Decimal) -> str:
+def _number_text(value: float) -> str:
     """Return a number as text; a whole number has neither point nor exponent."""
     return str(int(value) if math.isfinite(value) and value == int(value) else value)
-
-
-def _factorized(values: Any) -> Texts:
-    codes, distinct = pd.factorize(np.asarray(values, object))
-    return codes, distinct
 
 
 def _is_parquet(source: Source) -> bool:

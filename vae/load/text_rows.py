@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,7 +70,6 @@ class TextFile:
         header: values of the first row, or the numbers of the columns without a header; empty if
             the file is.
         note: what was assumed about the file, empty if nothing was.
-        line_breaks: number of line breaks inside quoted values so far.
 
     Raises:
         UserError: the file cannot be decoded.
@@ -85,8 +85,12 @@ class TextFile:
         self._quoted = layout.quoting == MINIMAL and len(self._separator) == 1
         first = next(iter(_split(sample, self._separator, self._quoted)), [])
         self.header = first if layout.header else [str(number) for number in range(len(first))]
-        self.line_breaks = 0
         self._splitter = _Splitter(path, self._byte, self._quoted, len(first))
+
+    @property
+    def line_breaks(self) -> int:
+        """Number of line breaks inside quoted values so far."""
+        return self._splitter.line_breaks
 
     def rows(self, has_header: bool) -> Iterator[Rows]:
         """Yield the rows in blocks.
@@ -131,7 +135,6 @@ class TextFile:
 
     def _rows(self, blocks: Iterator[Rows], has_header: bool) -> Iterator[Rows]:
         for rows in blocks:
-            self.line_breaks = self._splitter.line_breaks
             if has_header and rows.first == 1:
                 rows = self._splitter.without_first(rows)
             if rows.data:
@@ -165,7 +168,7 @@ class TextFile:
 
     def _normalised(self) -> Iterator[bytes]:
         """Yield the blocks with separators of one character and without comments."""
-        blocks = _chained(self._first_block, self._blocks)
+        blocks = itertools.chain([self._first_block], self._blocks)
         comment = self._layout.comment
         if len(self._separator) == 1 and comment is None:
             yield from blocks
@@ -184,7 +187,7 @@ class TextFile:
         """Return the error for rows of which Arrow cannot parse some."""
         text = rows.data.decode(errors="surrogateescape")
         for number, row in enumerate(_split(text, self._byte, self._quoted), rows.first):
-            if not all(_is_encodable(row[position]) for position in positions):
+            if not all(is_encodable(row[position]) for position in positions):
                 return not_utf8(self._path, f"row {number}")
         return UserError(
             f"{self._path}: row {rows.first} or a later one cannot be parsed ({one_line(error)})."
@@ -315,18 +318,15 @@ class _Splitter:
         codes = np.frombuffer(text, np.uint8)
         is_mark = codes == self._separator
         is_mark |= codes == _LINE_FEED
-        has_carriage_returns = b"\r" in text
-        if has_carriage_returns:
-            is_mark |= codes == _CARRIAGE_RETURN
+        is_mark |= codes == _CARRIAGE_RETURN
         marks = np.flatnonzero(is_mark)
         if self._quoted and b'"' in text:
             marks = marks[~self._is_quoted(text, marks)]
         is_end = codes[marks] != self._separator
-        if has_carriage_returns or b"\n\n" in text or text.startswith(b"\n"):
-            # The end of a blank line, and the line feed of "\r\n", end no row.
-            previous = np.append(-1, marks[:-1])
-            ends_nothing = is_end & (marks == previous + 1) & np.append(True, is_end[:-1])
-            marks, is_end = marks[~ends_nothing], is_end[~ends_nothing]
+        # The end of a blank line, and the line feed of "\r\n", end no row.
+        previous = np.append(-1, marks[:-1])
+        ends_nothing = is_end & (marks == previous + 1) & np.append(True, is_end[:-1])
+        marks, is_end = marks[~ends_nothing], is_end[~ends_nothing]
         return marks, np.flatnonzero(is_end)
 
     def _is_quoted(self, text: bytes, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -500,12 +500,8 @@ def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield rest
 
 
-def _chained(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from others
-
-
-def _is_encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
+    """Return whether a text decoded with ``surrogateescape`` was valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -18,7 +18,7 @@ from vae.errors import UserError
 from vae.load.batches import TrainingBatches
 from vae.load.dataset import Dataset
 from vae.models import checkpoint
-from vae.models.train_state import TrainState
+from vae.models.train_state import TrainState, plural
 from vae.models.vae import Architecture
 from vae.utils.atomic import (
     make_folder,
@@ -296,11 +296,11 @@ def nothing_left(config: Config, state: TrainState) -> str | None:
     if state.validation_is_due:
         return None
     if state.epoch >= config.epochs:
-        return f"{_plural(state.epoch, 'epoch')} completed"
+        return f"{plural(state.epoch, 'epoch')} completed"
     if config.early_stop and state.validations_since_best >= config.early_stop:
         return (
             "early stopping: no improvement in NDCG@100 for "
-            f"{_plural(state.validations_since_best, 'validation')}"
+            f"{plural(state.validations_since_best, 'validation')}"
         )
     return None
 
@@ -349,7 +349,3 @@ def _changes(path: Path, state: TrainState, config: Config) -> str:
             "the epoch ends; pass the same, or start over with --restart."
         )
     return "".join(f"; --{name} changed from {before.get(name)} to {now[name]}" for name in changed)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -137,7 +137,7 @@ class TrainState:
 
     def position(self) -> str:
         """Return the step and the epochs, human-readable."""
-        epochs = f"{self.epoch} epoch{'' if self.epoch == 1 else 's'} completed"
+        epochs = f"{plural(self.epoch, 'epoch')} completed"
         batch = f", batch {self.batch} of the next" if self.batch else ""
         return f"step {self.step} ({epochs}{batch})"
 
@@ -167,3 +167,8 @@ class TrainState:
             yield f"best_ndcg is {shown(self.best_ndcg)}"
         if self.best_step is not None and not 0 < self.best_step <= self.step:
             yield f"best_step is {shown(self.best_step)}, step {self.step}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, such as ``1 epoch`` and ``2 epochs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
