@@ -52,9 +52,8 @@ def run(config: Config) -> None:
     check_agreement(workers, program())
     dataset = raise_on_all(workers, lambda: open_dataset(config.data_dir, config.dataset))
     check_agreement(workers, as_json(config) | {"the dataset fingerprint": dataset.fingerprint})
-    architecture = Architecture(
-        len(dataset.item_ids), config.hidden_dim, config.latent_dim, config.activation
-    )
+    layers = (config.hidden_dim, config.latent_dim, config.activation, config.encoder)
+    architecture = Architecture(len(dataset.item_ids), *layers, config.decoder, config.prior)
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
     # What can be wrong with the inputs and outputs is found before hours of training.
     inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())

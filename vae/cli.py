@@ -19,6 +19,8 @@ from vae import __version__
 from vae.errors import UserError
 
 Options = TypeVar("Options")
+Bundles = Mapping[str, Mapping[str, Any]]
+"""Values of several flags, by the value of one flag that stands for them."""
 
 
 def flag(
@@ -66,7 +68,7 @@ def parse(
     prog: str,
     description: str,
     arguments: Sequence[str] | None,
-    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    bundles: Mapping[str, Bundles] | None = None,
 ) -> Options:
     """Return the options of a command line.
 
@@ -75,15 +77,18 @@ def parse(
         prog: name of the program.
         description: of the program, for ``--help``.
         arguments: command line; None for that of this process.
-        presets: values of flags that are not given, by the value of ``--preset``.
+        bundles: by the name of a flag and its value, the values of flags that are not given. A
+            bundle of the first flag may set the next one.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
     """
     parser = build_parser(options, prog, description)
-    given = _given(parser, options, arguments)
-    preset = presets[given["preset"]] if presets and "preset" in given else {}
-    return options(**{**preset, **given})
+    values = _given(parser, options, arguments)
+    for name, choices in (bundles or {}).items():
+        if name in values:
+            values = {**choices[values[name]], **values}
+    return options(**values)
 
 
 def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,9 @@ _TITLE_MODES = ("recommend", "similar_items", "export")
 """Modes that show item titles."""
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
+ENCODERS = ("tanh", "dense")
+DECODERS = ("deep", "linear")
+PRIORS = ("normal", "composite")
 PRESETS: dict[str, dict[str, Any]] = {
     # Batch size, epochs and annealing steps: section 4.3 of the paper, for ML-20M. Annealing cap,
     # Adam's learning rate and beta2, validation after each epoch: the authors' code. Layer sizes,
@@ -46,6 +49,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "total_anneal_steps": 200_000,
         "anneal_cap": 0.2,
         "validation_step": 1,
+    },
+    # Selected by validation NDCG@100 on MovieLens-1M, see docs/accuracy.md.
+    "recvae": {
+        "model": "recvae",
+        "epochs": 120,
+        "batch_size_train": 440,
+        "lr": 0.0005,
+        "beta2": 0.999,
+        "validation_step": 5,
     },
     # Selected by validation NDCG@100 on data sets of 483 and 4,953 training users, see
     # docs/settings.md.
@@ -60,6 +72,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Values of flags, by the name of the preset; a flag that is given takes precedence."""
+
+MODELS: dict[str, dict[str, Any]] = {
+    "multvae": {"encoder": "tanh", "decoder": "deep", "prior": "normal", "kl_per_item": 0.0},
+    # Gamma: the value of Shenbin et al. for MovieLens-20M.
+    "recvae": {"encoder": "dense", "decoder": "linear", "prior": "composite", "kl_per_item": 0.005},
+}
+"""Values of flags, by the name of the model; a flag that is given takes precedence."""
 
 
 _INTERVAL = re.compile(r"(?P<minutes>\d{1,9}(\.\d+)?)m|(?P<epochs>\d{1,9})e?", re.ASCII)
@@ -97,9 +116,9 @@ class Interval:
         return self.minutes is not None and seconds >= 60 * self.minutes
 
 
-def _preset_text(name: str) -> str:
-    """Return the flags that a preset stands for."""
-    return " ".join(f"--{option} {value}" for option, value in PRESETS[name].items())
+def _flags_text(values: Mapping[str, Any]) -> str:
+    """Return flags as they are given on a command line."""
+    return " ".join(f"--{option} {value}" for option, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -205,6 +224,33 @@ class Config:
         needs=("train",),
     )
 
+    model: str = flag(
+        MODEL,
+        "multvae",
+        "defaults for flags that are not given; "
+        f"multvae, the model of Liang et al.: {_flags_text(MODELS['multvae'])}; "
+        f"recvae, that of Shenbin et al.: {_flags_text(MODELS['recvae'])}",
+        choices=tuple(MODELS),
+    )
+    encoder: str = flag(
+        MODEL,
+        "tanh",
+        "tanh: one hidden layer of --activation; dense: five swish layers with skip connections",
+        choices=ENCODERS,
+    )
+    decoder: str = flag(
+        MODEL,
+        "deep",
+        "deep: one hidden layer of --activation; linear: none",
+        choices=DECODERS,
+    )
+    prior: str = flag(
+        MODEL,
+        "normal",
+        "normal: the standard normal distribution; composite: its mixture with the user's latent "
+        "distribution an epoch ago and a wide one",
+        choices=PRIORS,
+    )
     hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
     latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
     activation: str = flag(
@@ -216,6 +262,14 @@ class Config:
         "fraction of a user's items dropped from the input",
         ge=0,
         lt=1,
+        affects="training",
+    )
+    kl_per_item: float = flag(
+        MODEL,
+        0.0,
+        "weight of a user's KL term per item of the history, without annealing (0: the same weight "
+        "for all users, annealed)",
+        ge=0,
         affects="training",
     )
     total_anneal_steps: int = flag(
@@ -234,8 +288,8 @@ class Config:
         OPTIMISATION,
         None,
         "defaults for flags that are not given; "
-        f"liang, the paper's settings for MovieLens-20M: {_preset_text('liang')}; "
-        f"small, for fewer than 10,000 users: {_preset_text('small')}",
+        f"liang, the paper's settings for MovieLens-20M: {_flags_text(PRESETS['liang'])}; "
+        f"small, for fewer than 10,000 users: {_flags_text(PRESETS['small'])}",
         choices=tuple(PRESETS),
     )
     epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)
@@ -362,6 +416,11 @@ class Config:
         if self.modes_of_a_model and not self.train and self.checkpoint_dir is None:
             mode = self.modes_of_a_model[0]
             yield f"{mode} needs a trained model; pass --checkpoint_dir or --train"
+        if self.activation != "tanh" and (self.encoder, self.decoder) == ("dense", "linear"):
+            yield (
+                f"--activation {self.activation} has no effect with --encoder dense and --decoder "
+                "linear"
+            )
         yield from self._contradictions_of_files()
         yield from self._contradictions_of_checkpoints()
 
@@ -422,5 +481,5 @@ def parse_flags(arguments: Sequence[str] | None = None) -> Config:
         "main.py",
         "Train a variational autoencoder for collaborative filtering in TensorFlow",
         arguments,
-        PRESETS,
+        {"preset": PRESETS, "model": MODELS},
     )

@@ -15,10 +15,14 @@ from vae.models.vae import VAE, Architecture
 ITEMS, HIDDEN, LATENT = 61, 6, 3
 
 
+LAYERS = [("tanh", "deep"), ("dense", "linear"), ("dense", "deep"), ("tanh", "linear")]
+
+
 # In one slice, in three of them one after another, and in three of which two at once.
 @pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
+@pytest.mark.parametrize(("encoder", "decoder"), LAYERS)
 def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
-    chunk_users, at_once, monkeypatch
+    encoder, decoder, chunk_users, at_once, monkeypatch
 ):
     monkeypatch.setattr("vae.models.inference_graph.users_per_chunk", lambda columns: chunk_users)
     rng = np.random.default_rng(0)
@@ -28,7 +32,7 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
     histories[3] = 1  # nothing left
     k = 10
     with tf.Graph().as_default(), tf.Session() as session:
-        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT, "tanh", encoder, decoder), 0)
         ranking = build_inference_graph(vae, k, max_users=7, parallel_chunks=at_once)
         session.run(tf.global_variables_initializer())
         weights = session.run({v.op.name: v for v in vae.variables})

@@ -6,8 +6,9 @@ import tensorflow.compat.v1 as tf
 from scipy.sparse import csr_matrix
 
 from vae.config import ACTIVATIONS
+from vae.models.prior import kl_divergence
 from vae.models.sparse_input import feed, placeholders
-from vae.models.vae import VAE, Architecture, kl_divergence, sample
+from vae.models.vae import VAE, Architecture, sample
 
 HISTORIES = np.uint8([[1, 0, 1, 0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0, 0, 0, 0], [0] * 9])
 

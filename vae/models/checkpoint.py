@@ -121,8 +121,10 @@ def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
     with _readable(checkpoint), _variables_in(checkpoint) as prefix:
         reader = tf.train.load_checkpoint(prefix)
         names = reader.get_variable_to_shape_map()
-        # Adam's slots are named after their variable, with another part at the end.
-        return {n: reader.get_tensor(n) for n in names if n.endswith(("/kernel", "/bias"))}
+        # Adam's slots are named after their variable, with another part at the end. The prior
+        # matters in training alone.
+        weights = re.compile(r"(encoder|decoder)/.*/(kernel|bias|gain)")
+        return {name: reader.get_tensor(name) for name in names if weights.fullmatch(name)}
 
 
 def check_match(

@@ -340,12 +340,14 @@ def _changes(path: Path, state: TrainState, config: Config) -> str:
     Raises:
         UserError: the rest of an epoch would be trained on other batches.
     """
-    before, now = state.config, as_json(config)
-    changed = [name for name in _TRAINING_FLAGS if before.get(name) != now[name]]
-    fixed = [f"--{name} {before.get(name)}" for name in _ORDER_FLAGS if name in changed]
+    # A flag that an earlier version did not have has its default.
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    before, now = defaults | state.config, as_json(config)
+    changed = [name for name in _TRAINING_FLAGS if before[name] != now[name]]
+    fixed = [f"--{name} {before[name]}" for name in _ORDER_FLAGS if name in changed]
     if state.batch and fixed:
         raise UserError(
             f"{path}: saved within an epoch with {' and '.join(fixed)}, which cannot change before "
             "the epoch ends; pass the same, or start over with --restart."
         )
-    return "".join(f"; --{name} changed from {before.get(name)} to {now[name]}" for name in changed)
+    return "".join(f"; --{name} changed from {before[name]} to {now[name]}" for name in changed)

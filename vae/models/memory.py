@@ -88,11 +88,17 @@ def check_memory(
 
 def needed_bytes(architecture: Architecture, train: bool, loaded: bool, gpu: bool) -> int:
     """Return the minimum size of one process in the host's memory, in bytes."""
-    layers = [rows * columns for rows, columns in _shapes(architecture)]
+    # A bias counts as one more row of its kernel.
+    sizes = {
+        name: (inputs + 1) * outputs for name, (inputs, outputs) in architecture.shapes.items()
+    }
+    layers = list(sizes.values())
     if gpu:
         elements = sum(layers) if train or loaded else 0
     elif train:
         elements = (1 + _ADAM_SLOTS) * sum(layers) + max(layers)
+        if architecture.prior == "composite":  # a copy of the encoder
+            elements += sum(size for name, size in sizes.items() if name.startswith("encoder/"))
     else:  # variables of the graph, and a copy as they were read
         elements = (1 + loaded) * sum(layers)
     return elements * _FLOAT32_BYTES
@@ -114,19 +120,6 @@ def available_bytes(workers_here: int = 1, root: Path = Path("/")) -> int:
     if address_space != resource.RLIM_INFINITY:
         limits.append(workers_here * address_space)
     return min(limits)
-
-
-def _shapes(architecture: Architecture) -> Iterator[tuple[int, int]]:
-    """Yield the shapes of the four layers; a bias counts as one more row of its kernel."""
-    items, hidden, latent = (
-        architecture.padded_items,
-        architecture.hidden_dim,
-        architecture.latent_dim,
-    )
-    yield items + 1, hidden
-    yield hidden + 1, 2 * latent
-    yield latent + 1, hidden
-    yield hidden + 1, items
 
 
 def _control_group_limits(root: Path) -> Iterator[int]:

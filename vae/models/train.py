@@ -193,6 +193,7 @@ class Trainer:
             if self._state.batch < self._batches.steps_per_epoch:
                 self._save_and_stop(requests)
             before = time.perf_counter()
+        self._session.run(self._step.end_of_epoch)
         self._log_epoch(scalars)
         self._state = self._state.after_epoch()
         return requests

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae.config import ACTIVATIONS
+from vae.config import ACTIVATIONS, DECODERS, ENCODERS, PRIORS
 from vae.models.vae import Architecture
 from vae.utils.json_types import from_json, shown
 
@@ -21,6 +21,16 @@ _MAX_COUNT = 2**63 - 1
 
 _MAX_NDCG = 1 + 1e-9
 """NDCG is at most 1, up to rounding."""
+
+
+_LAYERS = {
+    "activation": ACTIVATIONS,
+    "encoder": ENCODERS,
+    "decoder": DECODERS,
+    "prior": PRIORS,
+}
+_ADDED_TO_ARCHITECTURE = {"encoder": "tanh", "decoder": "deep", "prior": "normal"}
+"""The model of checkpoints that were written before there were others."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class TrainState:
             ValueError: names the value that is missing, unknown, of another type or impossible.
         """
         state = from_json(cls, document)
+        state.architecture.update(_ADDED_TO_ARCHITECTURE | state.architecture)
         from_json(Architecture, state.architecture)
         for problem in state._problems():
             raise ValueError(problem)
@@ -149,8 +160,9 @@ class TrainState:
         for name in ("items", "hidden_dim", "latent_dim"):
             if not 1 <= self.architecture[name] <= _MAX_COUNT:
                 yield f"{name} is {shown(self.architecture[name])}"
-        if self.architecture["activation"] not in ACTIVATIONS:
-            yield f"activation is {shown(self.architecture['activation'])}"
+        for name, known in _LAYERS.items():
+            if self.architecture[name] not in known:
+                yield f"{name} is {shown(self.architecture[name])}"
         if self.seconds < 0:
             yield f"seconds is {self.seconds}"
         if len(self.losses) != _LOSSES:

@@ -10,9 +10,10 @@ from vae.config import Config
 from vae.load.batches import Batch
 from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
 from vae.models.precision import FLOAT32, LossScaling, Precision
+from vae.models.prior import composite_kl_divergence, kl_divergence
 from vae.models.session import uncompiled
 from vae.models.sparse_input import SparseBatch
-from vae.models.vae import VAE, kl_divergence, sample
+from vae.models.vae import VAE, sample
 from vae.utils.distributed import Workers
 
 
@@ -36,10 +37,13 @@ class TrainingStep:
         global_step_before: scalar int64, ``global_step`` before this step.
         totals: (3,) float32, sums over the global batch's users of the objective, the negative
             log-likelihood and the KL divergence, in nats.
-        scalars: values for the epoch's log line: ``kl_weight``, and ``loss_scale`` if there is one.
+        scalars: values for the epoch's log line: ``kl_weight``, if it is the same for all users,
+            and ``loss_scale`` if there is one.
         requests: (2,) float32, number of workers that requested to stop and to save; reduced
             together with ``totals``.
         update: operation that applies the step.
+        end_of_epoch: operation to run after the last step of an epoch; it renews the composite
+            prior.
         precision: of the step.
     """
 
@@ -78,13 +82,27 @@ class TrainingStep:
             precision.dtype,
             scaling.value if scaling else None,
         )
-        divergence = tf.reduce_sum(kl_divergence(mean, log_variance)) / global_users
+        self.end_of_epoch: tf.Operation = tf.no_op()
+        if vae.architecture.prior == "composite":
+            old_encoder, self.end_of_epoch = vae.copy_encoder()
+            divergences = composite_kl_divergence(
+                latent, (mean, log_variance), old_encoder.encode(users)
+            )
+        else:
+            divergences = kl_divergence(mean, log_variance)
+        divergence = tf.reduce_sum(divergences) / global_users
 
         self.global_step = tf.train.get_or_create_global_step()
         self.global_step_before = tf.identity(self.global_step)
-        beta = kl_weight(self.global_step_before, config.total_anneal_steps, config.anneal_cap)
-        objective = likelihood_loss + beta * divergence
-        self.scalars = {"kl_weight": beta}
+        self.scalars: dict[str, tf.Tensor] = {}
+        if config.kl_per_item:
+            # Shenbin et al. 2020, section "Rescaling KL divergence".
+            weights = config.kl_per_item * tf.cast(self._counts, tf.float32)
+            objective = likelihood_loss + tf.reduce_sum(weights * divergences) / global_users
+        else:
+            beta = kl_weight(self.global_step_before, config.total_anneal_steps, config.anneal_cap)
+            objective = likelihood_loss + beta * divergence
+            self.scalars["kl_weight"] = beta
         if scaling:
             self.scalars["loss_scale"] = scaling.value
         if config.lam:

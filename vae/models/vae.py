@@ -1,14 +1,19 @@
-"""Mult-VAE, the variational autoencoder of Liang et al. (2018, arXiv:1802.05814), section 2.
+"""The models: Mult-VAE (Liang et al. 2018, arXiv:1802.05814) and RecVAE (arXiv:1912.11160).
 
 The encoder maps a user's history to a distribution over the latent space, the decoder maps a sample
 of it to a distribution over all items::
 
-    I -> H -> 2 x Z (mean, log variance) -> Z -> H -> I logits
+    I -> encoder -> 2 x Z (mean, log variance) -> Z -> decoder -> I logits
+
+Encoder and decoder are chosen independently of each other. Mult-VAE has the ``tanh`` encoder and
+the ``deep`` decoder, one hidden layer each, and RecVAE the ``dense`` encoder, with five hidden
+layers, and the ``linear`` decoder, without any (Shenbin et al. 2020, section "Model architecture").
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,27 +26,58 @@ from vae.models.sparse_input import SparseBatch
 ITEM_MULTIPLE = 8
 """Tensor cores need dimensions in multiples of eight; the padded items are masked."""
 
+DENSE_LAYERS = 5
+"""Hidden layers of RecVAE's encoder."""
+
+_NORM_EPSILON = 0.1
+"""Added to the variance of a layer normalisation, as in the code of Shenbin et al."""
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """Shapes of the weights, and the activation.
+    """Shapes of the weights, and the layers that they belong to.
 
     Attributes:
         items: I before padding, the number of items of the data set.
         hidden_dim: H, units of the hidden layers of encoder and decoder.
         latent_dim: Z, dimensions of the latent space.
-        activation: activation function of the hidden layers, a name of ``config.ACTIVATIONS``.
+        activation: activation function of the ``tanh`` encoder and of the ``deep`` decoder, a name
+            of ``config.ACTIVATIONS``.
+        encoder: ``"tanh"`` or ``"dense"``.
+        decoder: ``"deep"`` or ``"linear"``.
+        prior: ``"normal"`` or ``"composite"``; the latter adds a copy of the encoder to training.
     """
 
     items: int
     hidden_dim: int = 600
     latent_dim: int = 200
     activation: str = "tanh"
+    encoder: str = "tanh"
+    decoder: str = "deep"
+    prior: str = "normal"
 
     @property
     def padded_items(self) -> int:
         """I, the number of items padded to a multiple of ``ITEM_MULTIPLE``."""
         return math.ceil(self.items / ITEM_MULTIPLE) * ITEM_MULTIPLE
+
+    @property
+    def decoder_dim(self) -> int:
+        """D, inputs of the item layer: the units of the deep decoder, or Z."""
+        return self.hidden_dim if self.decoder == "deep" else self.latent_dim
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each layer by its name, input side first."""
+        items, hidden, latent = self.padded_items, self.hidden_dim, self.latent_dim
+        shapes = {"encoder/hidden": (items, hidden)}
+        if self.encoder == "dense":
+            shapes |= {f"encoder/hidden_{n}": (hidden, hidden) for n in range(2, DENSE_LAYERS + 1)}
+        shapes["encoder/latent"] = (hidden, 2 * latent)
+        if self.decoder == "deep":
+            shapes["decoder/hidden"] = (latent, hidden)
+        shapes["decoder/items"] = (self.decoder_dim, items)
+        return shapes
 
 
 class Layer(NamedTuple):
@@ -50,70 +86,57 @@ class Layer(NamedTuple):
     kernel: tf.Variable
     bias: tf.Variable
 
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the (B, outputs) float32 affine map of (B, inputs) float32 rows."""
+        return tf.matmul(inputs, self.kernel) + self.bias
 
-class VAE:
-    """The model's variables, which are added to the current graph, and its layers.
 
-    Kernels are initialised uniformly as by Glorot and Bengio (2010, "Understanding the difficulty
-    of training deep feedforward neural networks", equation 16), biases from a truncated normal
-    distribution with standard deviation 0.001, as in the code of Liang et al.
+class Norm(NamedTuple):
+    """Resource variables of a layer normalisation (Ba et al. 2016, arXiv:1607.06450): each (H,)."""
+
+    gain: tf.Variable
+    bias: tf.Variable
+
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return (B, H) float32 rows with mean and variance of ``inputs`` normalised per row."""
+        mean, variance = tf.nn.moments(inputs, axes=[1], keepdims=True)
+        return tf.nn.batch_normalization(
+            inputs, mean, variance, self.bias, self.gain, _NORM_EPSILON
+        )
+
+
+class Encoder:
+    """The encoder's variables, which are added to the current graph, and its layers.
 
     Args:
-        architecture: shapes and activation.
-        seed: of the initial weights.
-        item_dtype: dtype of the last kernel, half of all weights; float32 for training.
+        architecture: shapes and kind.
+        seeds: of the initial kernel and bias of each layer, by its name.
+        trainable: whether an optimizer changes the variables.
     """
 
     def __init__(
-        self, architecture: Architecture, seed: int, item_dtype: tf.DType = tf.float32
+        self,
+        architecture: Architecture,
+        seeds: Mapping[str, tuple[int, int]],
+        trainable: bool = True,
     ) -> None:
-        self.architecture = architecture
         self._activation = getattr(tf.nn, architecture.activation)
-        items, hidden, latent = (
-            architecture.padded_items,
-            architecture.hidden_dim,
-            architecture.latent_dim,
+        names = [name for name in architecture.shapes if name.startswith("encoder/")]
+        self.layers = tuple(
+            _layer(name, *architecture.shapes[name], *seeds[name], trainable=trainable)
+            for name in names
         )
-        kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(8).tolist())
-
-        def layer(name: str, inputs: int, outputs: int, dtype: tf.DType = tf.float32) -> Layer:
-            # Compiled, the initial weights would come from another generator.
-            with tf.variable_scope(name, use_resource=True), uncompiled():
-                return Layer(
-                    tf.get_variable(
-                        "kernel",
-                        [inputs, outputs],
-                        dtype,
-                        initializer=tf.glorot_uniform_initializer(next(kernel_seeds)),
-                    ),
-                    tf.get_variable(
-                        "bias",
-                        [outputs],
-                        initializer=tf.truncated_normal_initializer(
-                            stddev=0.001, seed=next(kernel_seeds)
-                        ),
-                    ),
-                )
-
-        self._encoder_hidden = layer("encoder/hidden", items, hidden)
-        self._encoder_latent = layer("encoder/latent", hidden, 2 * latent)
-        self._decoder_hidden = layer("decoder/hidden", latent, hidden)
-        self._decoder_items = layer("decoder/items", hidden, items, item_dtype)
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """All layers, input side first."""
-        return (
-            self._encoder_hidden,
-            self._encoder_latent,
-            self._decoder_hidden,
-            self._decoder_items,
+        dense = architecture.encoder == "dense"
+        numbers = range(1, DENSE_LAYERS + 1) if dense else range(0)
+        self.norms = tuple(
+            _norm(f"encoder/norm_{number}", architecture.hidden_dim, trainable)
+            for number in numbers
         )
 
     @property
     def variables(self) -> list[tf.Variable]:
         """All weights, input side first."""
-        return [variable for layer in self.layers for variable in layer]
+        return [variable for part in (*self.layers, *self.norms) for variable in part]
 
     def encode(
         self, histories: SparseBatch, keep_probability: float = 1.0
@@ -132,20 +155,97 @@ class VAE:
         """
         lengths = tf.maximum(tf.cast(histories.counts, tf.float32), 1.0)
         scale = tf.math.rsqrt(lengths) / keep_probability
-        kernel, bias = self._encoder_hidden
-        hidden = self._activation(histories.weighted_sum(scale, kernel) + bias)
-        kernel, bias = self._encoder_latent
-        mean, log_variance = tf.split(tf.matmul(hidden, kernel) + bias, 2, axis=1)
+        kernel, bias = self.layers[0]
+        affine = histories.weighted_sum(scale, kernel) + bias
+        hidden = self._dense_hidden(affine) if self.norms else self._activation(affine)
+        mean, log_variance = tf.split(self.layers[-1](hidden), 2, axis=1)
         return mean, log_variance
 
+    def _dense_hidden(self, affine: tf.Tensor) -> tf.Tensor:
+        """Return the last hidden layer of RecVAE (section "Model architecture").
+
+        With the earlier hidden layers h_j, h_k = norm(swish(W_k h_{k-1} + b_k + sum of h_j)).
+
+        Args:
+            affine: (B, H) float32, the first layer before its activation.
+        """
+        hidden = self.norms[0](_swish(affine))
+        earlier = hidden
+        for layer, norm in zip(self.layers[1:-1], self.norms[1:], strict=True):
+            hidden = norm(_swish(layer(hidden) + earlier))
+            earlier += hidden
+        return hidden
+
+
+class VAE:
+    """The model's variables, which are added to the current graph, and its layers.
+
+    Kernels are initialised uniformly as by Glorot and Bengio (2010, "Understanding the difficulty
+    of training deep feedforward neural networks", equation 16), biases from a truncated normal
+    distribution with standard deviation 0.001, as in the code of Liang et al.
+
+    Args:
+        architecture: shapes and layers.
+        seed: of the initial weights.
+        item_dtype: dtype of the last kernel, half of all weights; float32 for training.
+    """
+
+    def __init__(
+        self, architecture: Architecture, seed: int, item_dtype: tf.DType = tf.float32
+    ) -> None:
+        self.architecture = architecture
+        shapes = architecture.shapes
+        numbers = iter(np.random.SeedSequence(seed).generate_state(2 * len(shapes)).tolist())
+        self._seeds = {name: (next(numbers), next(numbers)) for name in shapes}
+        self._activation = getattr(tf.nn, architecture.activation)
+        self._encoder = Encoder(architecture, self._seeds)
+        self._decoder_hidden = (
+            self._new_layer("decoder/hidden") if architecture.decoder == "deep" else None
+        )
+        self._decoder_items = self._new_layer("decoder/items", item_dtype)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All dense layers, input side first."""
+        hidden = [self._decoder_hidden] if self._decoder_hidden else []
+        return (*self._encoder.layers, *hidden, self._decoder_items)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All weights, input side first."""
+        decoder = self.layers[len(self._encoder.layers) :]
+        return self._encoder.variables + [variable for layer in decoder for variable in layer]
+
+    def encode(
+        self, histories: SparseBatch, keep_probability: float = 1.0
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the latent distribution of each user, as ``Encoder.encode``."""
+        return self._encoder.encode(histories, keep_probability)
+
+    def copy_encoder(self) -> tuple[Encoder, tf.Operation]:
+        """Add a copy of the encoder, ``prior/encoder``, that no optimizer changes.
+
+        Returns:
+            The copy, initially equal to the encoder, and the operation that makes it equal again.
+        """
+        with tf.variable_scope("prior"):
+            copy = Encoder(self.architecture, self._seeds, trainable=False)
+        pairs = zip(copy.variables, self._encoder.variables, strict=True)
+        return copy, tf.group([old.assign(new) for old, new in pairs])
+
     def decode_hidden(self, latent: tf.Tensor) -> tf.Tensor:
-        """Return the decoder's (B, H) float32 hidden layer of (B, Z) latent representations."""
-        kernel, bias = self._decoder_hidden
-        return self._activation(tf.matmul(latent, kernel) + bias)
+        """Return the (B, D) float32 inputs of the item layer.
+
+        Args:
+            latent: (B, Z) float32 latent representations.
+        """
+        if self._decoder_hidden is None:
+            return latent
+        return self._activation(self._decoder_hidden(latent))
 
     @property
     def item_layer(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Kernel (H, I) and float32 bias (I,) of the logits; the bias of a padded item is -inf.
+        """Kernel (D, I) and float32 bias (I,) of the logits; the bias of a padded item is -inf.
 
         So a padded item has probability 0, no gradient, and is never recommended.
         """
@@ -155,11 +255,15 @@ class VAE:
         kernel, bias = self._decoder_items
         return tf.convert_to_tensor(kernel), bias + mask if padding else tf.convert_to_tensor(bias)
 
+    def _new_layer(self, name: str, dtype: tf.DType = tf.float32) -> Layer:
+        return _layer(name, *self.architecture.shapes[name], *self._seeds[name], dtype)
+
 
 def sample(mean: tf.Tensor, log_variance: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     """Return a (B, Z) sample of the latent distribution: mean + standard deviation * noise.
 
-    The reparameterisation trick of section 2.2.1 (Kingma and Welling 2014, arXiv:1312.6114).
+    The reparameterisation trick of section 2.2.1 of Liang et al. (Kingma and Welling 2014,
+    arXiv:1312.6114).
 
     Args:
         mean: (B, Z) float32.
@@ -169,11 +273,45 @@ def sample(mean: tf.Tensor, log_variance: tf.Tensor, noise: tf.Tensor) -> tf.Ten
     return mean + tf.exp(log_variance / 2) * noise
 
 
-def kl_divergence(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
-    """Return each user's KL divergence from the standard normal distribution in nats, (B,) float32.
+def _layer(
+    name: str,
+    inputs: int,
+    outputs: int,
+    kernel_seed: int,
+    bias_seed: int,
+    dtype: tf.DType = tf.float32,
+    trainable: bool = True,
+) -> Layer:
+    """Add the variables of a dense layer."""
+    # Compiled, the initial weights would come from another generator.
+    with tf.variable_scope(name, use_resource=True), uncompiled():
+        return Layer(
+            tf.get_variable(
+                "kernel",
+                [inputs, outputs],
+                dtype,
+                initializer=tf.glorot_uniform_initializer(kernel_seed),
+                trainable=trainable,
+            ),
+            tf.get_variable(
+                "bias",
+                [outputs],
+                initializer=tf.truncated_normal_initializer(stddev=0.001, seed=bias_seed),
+                trainable=trainable,
+            ),
+        )
 
-    Args:
-        mean: (B, Z) float32.
-        log_variance: (B, Z) float32.
-    """
-    return 0.5 * tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1 - log_variance, axis=1)
+
+def _norm(name: str, units: int, trainable: bool) -> Norm:
+    """Add the variables of a layer normalisation, which is initially without gain and bias."""
+    with tf.variable_scope(name, use_resource=True):
+        ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
+        return Norm(
+            tf.get_variable("gain", [units], initializer=ones, trainable=trainable),
+            tf.get_variable("bias", [units], initializer=zeros, trainable=trainable),
+        )
+
+
+def _swish(inputs: tf.Tensor) -> tf.Tensor:
+    """Return x * sigmoid(x) (Ramachandran et al. 2017, arXiv:1710.05941)."""
+    return inputs * tf.sigmoid(inputs)

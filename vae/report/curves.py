@@ -46,13 +46,16 @@ def _loss(epoch_log: EpochLog) -> Figure:
 
 
 def _kl(epoch_log: EpochLog) -> Figure:
-    """KL term above its weight."""
-    figure, (above, below) = _panels(2, "KL divergence and its weight")
+    """KL divergence above its weight, if that is the same for all users."""
+    weighted = bool(epoch_log.series("kl_weight")[0])
+    title = "KL divergence and its weight" if weighted else "KL divergence"
+    figure, (above, *below) = _panels(1 + weighted, title)
     _line(above, epoch_log, "kl_divergence", _COLOURS[0])
     above.set_ylabel("nats per user")
-    _line(below, epoch_log, "kl_weight", _COLOURS[1])
-    below.set_ylabel("weight")
-    below.set_ylim(bottom=0)
+    for axes in below:
+        _line(axes, epoch_log, "kl_weight", _COLOURS[1])
+        axes.set_ylabel("weight")
+        axes.set_ylim(bottom=0)
     return figure
 
 
