@@ -37,6 +37,8 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
 ENCODERS = ("tanh", "dense")
 DECODERS = ("deep", "linear")
 PRIORS = ("normal", "composite")
+BASELINES = {"popularity": "most popular", "ease": "EASE", "itemknn": "item-kNN"}
+"""Titles of the baselines by their names."""
 PRESETS: dict[str, dict[str, Any]] = {
     # Batch size, epochs and annealing steps: section 4.3 of the paper, for ML-20M. Annealing cap,
     # Adam's learning rate and beta2, validation after each epoch: the authors' code. Layer sizes,
@@ -326,6 +328,19 @@ class Config:
         "users per query in the inference benchmark, e.g. 1,64,512",
         needs=("inference_benchmark",),
     )
+    baselines: str = flag(
+        EVALUATION,
+        "popularity",
+        "models to compare with in the test, e.g. popularity,ease,itemknn: the most popular items, "
+        "EASE (Steck 2019) and item-kNN by cosine",
+        needs=("test",),
+    )
+    ease_lambda: float | None = flag(
+        EVALUATION,
+        None,
+        "L2 penalty of EASE (by default the best of a few values on the validation users)",
+        ge=1e-3,
+    )
     top_results: int = flag(EVALUATION, 100, "items to recommend per user", ge=1)
     export_dtype: str = flag(
         EVALUATION,
@@ -383,6 +398,16 @@ class Config:
         return tuple(int(size) for size in self.inference_batch_sizes.split(","))
 
     @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """``baselines`` as names."""
+        return tuple(self.baselines.split(","))
+
+    @property
+    def fits_ease(self) -> bool:
+        """Whether the run fits EASE."""
+        return self.test and "ease" in self.baseline_names
+
+    @property
     def save_interval(self) -> Interval:
         """``save_every`` as an interval."""
         return Interval.parse(self.save_every)
@@ -408,6 +433,13 @@ class Config:
                 f"--inference_batch_sizes: {self.inference_batch_sizes!r} is not a comma-separated "
                 "list of integers, e.g. 1,64,512"
             )
+        if not set(self.baseline_names) <= set(BASELINES):
+            yield (
+                f"--baselines: {self.baselines!r} is not a comma-separated list of "
+                f"{', '.join(BASELINES)}"
+            )
+        if self.ease_lambda is not None and not self.fits_ease:
+            yield "--ease_lambda has no effect without --test and ease in --baselines"
         if not (self.train or self.inference_benchmark or self.modes_of_a_model):
             yield (
                 "no mode selected; pass at least one of --train, --test, --inference_benchmark, "

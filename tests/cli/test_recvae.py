@@ -62,7 +62,14 @@ def on_model(whole, demo_data):
     return run
 
 
-@pytest.mark.parametrize("step", [1, STEPS + 3, 2 * STEPS, 4 * STEPS - 1])
+@pytest.mark.parametrize(
+    "step",
+    [
+        STEPS + 3,
+        2 * STEPS,
+        *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4 * STEPS - 1)),
+    ],
+)
 def test_a_run_that_ended_at_any_step_goes_on_bit_for_bit(step, whole, demo_data, tmp_path):
     shutil.copytree(whole / "ckpt", tmp_path / "ckpt")
     for path in checkpoints(tmp_path)[step:]:
@@ -104,13 +111,13 @@ def test_any_number_of_workers_trains_the_same_weights(workers, whole, demo_data
     assert found["test_ndcg@100"] == pytest.approx(expected["test_ndcg@100"], abs=1e-6)
 
 
-def test_it_learns_more_than_popularity_and_the_report_has_its_curves(whole):
-    results = json.loads((whole / "results/results.json").read_text())
-    assert results["test_ndcg@100"] > 1.5 * results["popularity_ndcg@100"]
-    assert (whole / "results/kl.png").stat().st_size > 0
+def test_the_loss_falls_and_the_report_shows_it(whole):
     epochs = pd.read_csv(whole / "results/epochs.csv")
-    assert (epochs.kl_divergence > 0).all()
-    assert epochs.get("kl_weight", pd.Series()).isna().all()
+    losses = epochs.neg_log_likelihood.dropna()
+    assert losses.is_monotonic_decreasing
+    assert (epochs.kl_divergence.dropna() > 0).all()
+    assert "kl_weight" not in epochs or epochs.kl_weight.isna().all()
+    assert (whole / "results/kl.png").stat().st_size > 0
 
 
 def test_every_mode_takes_it(on_model, demo_data, tmp_path):
@@ -135,9 +142,9 @@ def test_another_model_is_refused_with_the_part_that_differs(whole, demo_data):
     assert "prior is composite there and normal here" in done.stderr
 
 
-@pytest.mark.parametrize("more", [("--amp",), ("--xla",)])
-def test_it_trains_with_amp_and_xla(more, demo_data, tmp_path):
-    done = run_main(*flags(demo_data, tmp_path, "--epochs", 2, "--test", *more))
+@pytest.mark.parametrize(("flag", "tolerance"), [("--xla", 1e-4), ("--amp", 0.01)])
+def test_xla_and_mixed_precision_train_nearly_the_same(flag, tolerance, whole, demo_data, tmp_path):
+    done = run_main(*flags(demo_data, tmp_path, "--test", flag))
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "results/results.json").read_text())
-    assert results["test_ndcg@100"] > results["popularity_ndcg@100"]
+    found, expected = (pd.read_csv(folder / "results/epochs.csv") for folder in (tmp_path, whole))
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=tolerance)

@@ -10,8 +10,14 @@ from vae.report.html import report_page
 
 PNG = b"\x89PNG rest of an image"
 SUMMARY = {
-    f"{kind}_{name}{suffix}": 0.25 if kind == "test" else 0.125
-    for kind in ("test", "popularity")
+    f"{kind}_{name}{suffix}": error if suffix else mean
+    for kind, mean, error in (
+        ("test", 0.25, 0.01),
+        ("popularity", 0.125, 0.02),
+        ("test_minus_popularity", 0.125, 0.003),
+        ("ease", 0.3, 0.02),
+        ("test_minus_ease", -0.05, 0.003),
+    )
     for name in ("ndcg@100", "recall@20", "recall@50")
     for suffix in ("", "_se")
 } | {"test_users": 500, "mean_training_throughput": 123456.7}
@@ -38,14 +44,14 @@ def test_nothing_is_loaded_from_elsewhere():
     assert sources == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
 
 
-def test_the_model_is_compared_with_popularity():
-    assert "ndcg@100 0.25000 ± 0.25000 0.12500 ± 0.12500 2.00" in text(page())
-
-
-def test_a_popularity_metric_of_zero_has_no_ratio():
-    assert "0.25000 ± 0.25000 0.00000 ± 0.12500 -" in text(
-        page(SUMMARY | {"popularity_ndcg@100": 0})
+def test_the_model_is_compared_with_every_baseline_user_by_user():
+    shown = text(page())
+    assert "model most popular model - most popular EASE model - EASE" in shown
+    assert (
+        "ndcg@100 0.25000 ± 0.01000 0.12500 ± 0.02000 +0.12500 ± 0.00300 "
+        "0.30000 ± 0.02000 -0.05000 ± 0.00300" in shown
     )
+    assert "item-kNN" not in shown
 
 
 def test_without_a_test_the_page_says_how_to_get_one():

@@ -73,12 +73,15 @@ MAX_CUTOFF = max(k for _, k in METRICS.values())
 """Length that a ranking must have, unless the catalogue itself is shorter."""
 
 
-def score(ranking: IntArray, targets: csr_matrix) -> dict[str, Moments]:
-    """Return the moments of each of ``METRICS`` over the users who have targets.
+def score_users(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]:
+    """Return the users' scores by each of ``METRICS``.
 
     Args:
         ranking: (B, K) item indices, best first, padded with -1; K >= min(``MAX_CUTOFF``, I).
         targets: (B, I) held-out items of the users.
+
+    Returns:
+        (B,) float64 scores of each metric, NaN for users without targets.
 
     Raises:
         ValueError: the ranking is too short for the metrics' cutoffs.
@@ -88,7 +91,12 @@ def score(ranking: IntArray, targets: csr_matrix) -> dict[str, Moments]:
             f"NDCG@{MAX_CUTOFF} needs rankings of at least {MAX_CUTOFF} items, "
             f"got {ranking.shape[1]}"
         )
-    return {name: Moments.of(metric(ranking, targets, k)) for name, (metric, k) in METRICS.items()}
+    return {name: metric(ranking, targets, k) for name, (metric, k) in METRICS.items()}
+
+
+def score(ranking: IntArray, targets: csr_matrix) -> dict[str, Moments]:
+    """Return the moments of the scores of ``score_users`` over the users who have targets."""
+    return {name: Moments.of(scores) for name, scores in score_users(ranking, targets).items()}
 
 
 def _hits(ranking: IntArray, targets: csr_matrix) -> NDArray[np.bool_]:

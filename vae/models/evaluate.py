@@ -9,17 +9,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow.compat.v1 as tf
+from numpy.typing import NDArray
 
-from vae.baselines.popularity import recommend_popular
-from vae.config import Config
+from vae.baselines.fit import fit_baselines
+from vae.config import BASELINES, Config
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.aggregate import Moments, means_and_errors
-from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC, score
+from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC, score_users
 from vae.models.inference_graph import InferenceGraph
 from vae.models.sparse_input import feed
 from vae.models.trained_model import TrainedModel, open_inference_session
-from vae.utils.distributed import Workers, shard
+from vae.utils.distributed import Workers, on_rank_0, shard
+
+UserScores = Mapping[str, NDArray[np.float64]]
+"""(users,) float64 scores by each metric, NaN for users without targets."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,13 @@ class Evaluation:
         metrics: moments of each metric over the users with targets.
         users: number of held-out users, with targets or not.
         seconds: wall time of ranking and scoring.
+        scores: (users,) float64 scores of this worker's shard of the users by each metric.
     """
 
     metrics: dict[str, Moments]
     users: int
     seconds: float
+    scores: UserScores
 
     @property
     def scored_users(self) -> int:
@@ -52,36 +59,60 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A baseline on the users that the model was evaluated on.
+
+    Attributes:
+        metrics: moments of each metric over the users with targets.
+        differences: the same of the model's score minus the baseline's, user by user: its standard
+            error is usually much smaller than those of the two scores.
+    """
+
+    metrics: Mapping[str, Moments]
+    differences: Mapping[str, Moments]
+
+
+@dataclass(frozen=True)
 class TestResult:
-    """Metrics of the model and of the popularity baseline on the test users."""
+    """Metrics of the model and of the baselines on the test users.
+
+    Attributes:
+        model: of the model.
+        baselines: comparisons by the name of the baseline.
+        settings: hyperparameters of the baselines, by their log keys.
+    """
 
     model: Evaluation
-    popularity: Mapping[str, Moments]
+    baselines: Mapping[str, Comparison]
+    settings: Mapping[str, float]
 
     def summary(self) -> dict[str, float]:
         """Return the metrics for the run's summary by their log keys."""
-        model = {f"test_{name}": value for name, value in self.model.values().items()}
-        baseline = means_and_errors(self.popularity)
-        return {
-            **model,
-            **{f"popularity_{name}": value for name, value in baseline.items()},
-            "test_users": self.model.scored_users,
-            "test_time": self.model.seconds,
-        }
+        values = _with_prefix("test", self.model.values())
+        for name, baseline in self.baselines.items():
+            values |= _with_prefix(name, means_and_errors(baseline.metrics))
+            values |= _with_prefix(f"test_minus_{name}", means_and_errors(baseline.differences))
+        counts = {"test_users": self.model.scored_users, "test_time": self.model.seconds}
+        return values | counts | dict(self.settings)
 
     def table(self) -> str:
         """Return a table of the metrics, human-readable."""
-        lines = [
-            f"Test on {self.model.users} held-out users, {self.model.scored_users} of them with "
-            "targets:",
-            f"{'':12}{'model':>20}{'most popular':>20}",
-        ]
-        for name in METRICS:
-            cells = (
-                _with_error(moments[name]) for moments in (self.model.metrics, self.popularity)
-            )
-            lines.append(f"{name:12}" + "".join(f"{cell:>20}" for cell in cells))
-        return "\n".join(lines)
+        columns = {"model": self.model.metrics} | {
+            BASELINES[name]: baseline.metrics for name, baseline in self.baselines.items()
+        }
+        differences = {
+            f"- {BASELINES[name]}": baseline.differences
+            for name, baseline in self.baselines.items()
+        }
+        return "\n".join(
+            [
+                f"Test on {self.model.users} held-out users, {self.model.scored_users} of them "
+                "with targets:",
+                *_rows(columns),
+                "The model's score minus that of the baseline, user by user:",
+                *_rows(differences, sign="+"),
+            ]
+        )
 
 
 def min_ranking_depth(items: int) -> int:
@@ -90,13 +121,27 @@ def min_ranking_depth(items: int) -> int:
 
 
 def test(config: Config, dataset: Dataset, workers: Workers, model: TrainedModel) -> TestResult:
-    """Evaluate a model and the popularity baseline on the test users; all ranks get the result."""
+    """Evaluate a model and the baselines on the test users; all ranks get the result.
+
+    Rank 0 alone fits the baselines, each of which may take as much memory as the model.
+    """
     depth = min_ranking_depth(model.architecture.items)
     batch, users = config.batch_size_validation, dataset.test
     with open_inference_session(config, workers, model, depth, batch) as (session, graph):
         result = evaluate(session, graph, users, workers, batch)
-    popular = recommend_popular(dataset.train, users.fold_in, MAX_CUTOFF)
-    return TestResult(result, score(popular, users.targets))
+    shards = workers.allgather_object(result.scores)
+    scores = {name: np.concatenate([shard[name] for shard in shards]) for name in METRICS}
+
+    def compare() -> tuple[dict[str, Comparison], dict[str, float]]:
+        comparisons: dict[str, Comparison] = {}
+        settings: dict[str, float] = {}
+        names = config.baseline_names
+        for name, baseline in fit_baselines(names, dataset, config.ease_lambda).items():
+            comparisons[name] = _compare(scores, baseline.rank(users.fold_in), users)
+            settings |= baseline.settings
+        return comparisons, settings
+
+    return TestResult(result, *on_rank_0(workers, compare))
 
 
 class EvaluationInterrupted(Exception):
@@ -127,20 +172,23 @@ def evaluate(
     start = time.perf_counter()
     mine = shard(held_out.fold_in.shape[0], workers.rank, workers.size)
     shard_size = max(1, batch_size // workers.size)
+    batches = [{name: np.empty(0) for name in METRICS}]
     totals = dict.fromkeys(METRICS, Moments())
     for first in range(mine.start, mine.stop, shard_size):
         if should_stop():
             break
         rows = slice(first, min(first + shard_size, mine.stop))
         items = session.run(graph.items, feed(graph.histories, held_out.fold_in[rows]))
-        for name, moments in score(items, held_out.targets[rows]).items():
-            totals[name] += moments
+        batches.append(score_users(items, held_out.targets[rows]))
+        for name, scores in batches[-1].items():
+            totals[name] += Moments.of(scores)
     if workers.allreduce([should_stop()]).any():
         raise EvaluationInterrupted
     return Evaluation(
         {name: _sum(moments, workers) for name, moments in totals.items()},
         held_out.fold_in.shape[0],
         time.perf_counter() - start,
+        {name: np.concatenate([scores[name] for scores in batches]) for name in METRICS},
     )
 
 
@@ -151,5 +199,26 @@ def _sum(moments: Moments, workers: Workers) -> Moments:
     return Moments(int(users), total, total_squares)
 
 
-def _with_error(moments: Moments) -> str:
-    return f"{moments.mean:.5f} ± {moments.standard_error:.5f}"
+def _compare(model: UserScores, ranking: NDArray[np.int64], users: HeldOut) -> Comparison:
+    """Compare the model's scores with those of a baseline's ranking of the same users."""
+    scores = score_users(ranking, users.targets)
+    return Comparison(
+        {name: Moments.of(scores[name]) for name in METRICS},
+        {name: Moments.of(model[name] - scores[name]) for name in METRICS},
+    )
+
+
+def _with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+def _rows(columns: Mapping[str, Mapping[str, Moments]], sign: str = "") -> list[str]:
+    """Return the lines of a table with a row per metric, with or without the sign ``+``."""
+    lines = [f"{'':12}" + "".join(f"{title:>20}" for title in columns)]
+    for name in METRICS:
+        cells = (
+            f"{moments[name].mean:{sign}.5f} ± {moments[name].standard_error:.5f}"
+            for moments in columns.values()
+        )
+        lines.append(f"{name:12}" + "".join(f"{cell:>20}" for cell in cells))
+    return lines

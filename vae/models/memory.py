@@ -17,6 +17,7 @@ from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
+from vae.baselines.ease import check_ease
 from vae.config import Config
 from vae.errors import UserError
 from vae.models.vae import Architecture
@@ -32,19 +33,22 @@ offsets in 32 bits and ends in a segmentation fault beyond (seen on 2.18.1)."""
 
 
 def check_host(config: Config, architecture: Architecture, workers: Workers) -> None:
-    """Check that this host has the memory for its workers' models.
+    """Check that this host has the memory for its workers' models, and for the baselines.
 
     Raises:
         UserError: it does not.
     """
+    available = available_bytes(workers.local_size)
     check_memory(
         architecture,
         config.train,
         config.loads_a_model,
         bool(tf.config.list_physical_devices("GPU")),
-        available_bytes(workers.local_size),
+        available,
         workers.local_size,
     )
+    if config.fits_ease and workers.rank == 0:
+        check_ease(architecture.items, available, f"--baselines {config.baselines}")
 
 
 def check_memory(

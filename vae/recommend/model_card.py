@@ -14,9 +14,9 @@ from vae.report.environment import dataset_metadata, software_versions
 _TEXT = """\
 # Model card: recommendations for {dataset}
 
-A variational autoencoder for collaborative filtering (Mult-VAE, Liang et al. 2018,
-arXiv:1802.05814). From the history of a user it ranks all other items. It is trained on
-interactions alone, and repeats the popularity and any other bias of the data.
+A variational autoencoder for collaborative filtering: {paper}.
+From the history of a user it ranks all other items. It is trained on interactions alone, and
+repeats the popularity and any other bias of the data.
 
 {metadata}
 
@@ -35,6 +35,12 @@ have them. A list that ends early is padded with {padding_value}.
 
 {flags}
 """
+
+_PAPERS = {
+    "tanh": "Mult-VAE (Liang et al. 2018, arXiv:1802.05814)",
+    "dense": "RecVAE (Shenbin et al. 2020, arXiv:1912.11160)",
+}
+"""The paper that an encoder is from."""
 
 
 def model_card(
@@ -57,8 +63,9 @@ def model_card(
     rows = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **dataset_metadata(dataset),
-        "architecture": f"{architecture.hidden_dim} {architecture.activation} units, "
-        f"{architecture.latent_dim} latent dimensions",
+        "architecture": f"{architecture.encoder} encoder, {architecture.decoder} decoder, "
+        f"{architecture.prior} prior; {architecture.hidden_dim} hidden units "
+        f"({architecture.activation}), {architecture.latent_dim} latent dimensions",
         "weights of the last layer": config.export_dtype,
         **model.metadata,
         **{name: f"{value:.5f}" for name, value in metrics.items()},
@@ -66,6 +73,7 @@ def model_card(
     }
     return _TEXT.format(
         dataset=dataset.name,
+        paper=_PAPERS[architecture.encoder],
         metadata=_table(rows),
         id_type="int64" if isinstance(padding_value, int) else "string",
         padding_value=f"`{padding_value}`" if isinstance(padding_value, int) else '`""`',

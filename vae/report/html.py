@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vae.cli import as_json
-from vae.config import Config
+from vae.config import BASELINES, Config
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.report.environment import Metadata
 from vae.utils.run_log import UNITS
@@ -70,26 +70,36 @@ def report_page(
     return page
 
 
-def _scores(summary: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
-    """Rows of the test table: metric, model, popularity baseline, and their ratio."""
-    if f"test_{SELECTION_METRIC}" not in summary:
-        return []
-    rows = []
-    for name in METRICS:
-        model, popular = (_with_error(summary, f"{kind}_{name}") for kind in ("test", "popularity"))
-        baseline = summary[f"popularity_{name}"]
-        ratio = f"{summary[f'test_{name}'] / baseline:.2f}" if baseline else "-"
-        rows.append((name, model, popular, ratio))
-    return rows
+def _scores(summary: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of the test table: each metric of the model and of each baseline.
+
+    Beside a baseline's metric stands the difference to the model's, user by user.
+    """
+    baselines = [name for name in BASELINES if f"{name}_{SELECTION_METRIC}" in summary]
+    titles = ["model"]
+    for name in baselines:
+        titles += [BASELINES[name], f"model - {BASELINES[name]}"]
+    rows = [
+        [metric, _with_error(summary, f"test_{metric}")]
+        + [
+            _with_error(summary, f"{kind}{name}_{metric}", sign)
+            for name in baselines
+            for kind, sign in (("", ""), ("test_minus_", "+"))
+        ]
+        for metric in METRICS
+        if f"test_{metric}" in summary
+    ]
+    return titles, rows
 
 
-def _with_error(summary: Mapping[str, float], name: str) -> str:
-    return f"{summary[name]:.5f} ± {summary[f'{name}_se']:.5f}"
+def _with_error(summary: Mapping[str, float], name: str, sign: str = "") -> str:
+    return f"{summary[name]:{sign}.5f} ± {summary[f'{name}_se']:.5f}"
 
 
 def _statistics(summary: Mapping[str, float]) -> Metadata:
     """Entries of the summary that the test table does not show, with their units."""
-    tested = tuple(f"{kind}_{name}" for kind in ("test", "popularity") for name in METRICS)
+    kinds = ("test", *BASELINES, *(f"test_minus_{name}" for name in BASELINES))
+    tested = tuple(f"{kind}_{name}" for kind in kinds for name in METRICS)
     return {
         name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"
         for name, value in summary.items()

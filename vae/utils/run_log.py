@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from vae.cli import as_json
-from vae.config import Config
+from vae.config import BASELINES, Config
 from vae.errors import UserError
 from vae.metrics.ranking import METRICS
 from vae.utils.atomic import discard, unwritable, written
@@ -45,12 +45,16 @@ UNITS: dict[str, str | None] = {
     "mean_inference_throughput": "users/s",
     "test_users": "users",
     "test_time": "s",
+    "ease_lambda": None,
     "recommend_users": "users",
     "recommend_popular_users": "users",
     "recommend_throughput": "users/s",
 } | {
     f"{prefix}{metric}{suffix}": None
-    for prefix in ("", "final_", "best_", "test_", "popularity_")
+    for prefix in (
+        *("", "final_", "best_", "test_"),
+        *(f"{before}{name}_" for name in BASELINES for before in ("", "test_minus_")),
+    )
     for metric in METRICS
     for suffix in ("", "_se")
 }

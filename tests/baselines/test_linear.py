@@ -1,0 +1,105 @@
+"""EASE and item-kNN against slow and obvious references."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.sparse import csr_matrix
+
+from vae.baselines.ease import LAMBDAS, Ease, check_ease, choose_lambda
+from vae.baselines.itemknn import item_similarities
+from vae.baselines.rank import rank_by
+from vae.errors import UserError
+from vae.load.dataset import HeldOut
+from vae.metrics.ranking import ndcg
+
+ITEMS = 11
+
+
+@pytest.fixture(params=[4, 1024])
+def block(request, monkeypatch):
+    """Items per block: several blocks, the last of them shorter, and a single one."""
+    monkeypatch.setattr("vae.baselines.ease._BLOCK", request.param)
+    monkeypatch.setattr("vae.baselines.itemknn._BLOCK", request.param)
+
+
+def interactions(users=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.random((users, ITEMS)) < rng.uniform(0.1, 0.6, ITEMS)).astype(np.uint8)
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("lambda_", [0.5, 30.0])
+def test_ease_is_the_ridge_regression_of_each_item_on_the_others(lambda_):
+    train = interactions().astype(float)
+    weights = Ease(csr_matrix(train, dtype=np.uint8)).item_weights(lambda_)
+    for item in range(ITEMS):
+        others = np.delete(np.arange(ITEMS), item)
+        x, y = train[:, others], train[:, item]
+        expected = np.linalg.solve(x.T @ x + lambda_ * np.eye(len(others)), x.T @ y)
+        np.testing.assert_allclose(weights[others, item], expected, rtol=1e-4, atol=1e-6)
+        assert weights[item, item] == 0
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize(("neighbours", "shrinkage"), [(3, 2.0), (ITEMS, 0.0)])
+def test_item_knn_keeps_the_largest_shrunk_cosines(neighbours, shrinkage):
+    train = interactions().astype(float)
+    found = item_similarities(csr_matrix(train, dtype=np.uint8), neighbours, shrinkage).toarray()
+    for item in range(ITEMS):
+        cosines = {}
+        for other in range(ITEMS):
+            common = sum(train[:, item] * train[:, other])
+            length = np.sqrt(sum(train[:, item]) * sum(train[:, other])) + shrinkage
+            cosines[other] = 0 if other == item else common / length
+        best = sorted(cosines, key=lambda other: (-cosines[other], other))[:neighbours]
+        expected = [cosines[other] if other in best else 0 for other in range(ITEMS)]
+        np.testing.assert_allclose(found[:, item], expected, rtol=1e-5)
+
+
+def test_an_item_without_users_is_similar_to_none():
+    train = np.array([[1, 1, 0], [1, 0, 0]], np.uint8)
+    similarities = item_similarities(csr_matrix(train), 2, 0).toarray()
+    np.testing.assert_allclose(similarities, [[0, 0.5**0.5, 0], [0.5**0.5, 0, 0], [0, 0, 0]])
+
+
+@given(
+    hnp.arrays(np.int8, (4, ITEMS), elements=st.integers(-3, 3)),
+    hnp.arrays(bool, (4, ITEMS)),
+    st.integers(1, ITEMS + 2),
+)
+def test_rankings_equal_sorting_each_users_unseen_items(scores, seen, k):
+    rows = iter(range(4))
+    histories = csr_matrix(seen)
+
+    def of_users(part):
+        return scores[[next(rows) for _ in range(part.shape[0])]].astype(np.float32)
+
+    ranking = rank_by(of_users, histories, k)
+    for user in range(4):
+        unseen = [item for item in range(ITEMS) if not seen[user, item]]
+        best = sorted(unseen, key=lambda item: (-scores[user, item], item))[:k]
+        assert ranking[user].tolist() == best + [-1] * (min(k, ITEMS) - len(best))
+
+
+def test_the_chosen_lambda_is_the_best_on_the_validation_users():
+    train, held_out = interactions(200, seed=1), interactions(50, seed=2)
+    targets = held_out & (np.random.default_rng(3).random(held_out.shape) < 0.3)
+    users = HeldOut(csr_matrix(held_out - targets), csr_matrix(targets), np.arange(50))
+    ease = Ease(csr_matrix(train))
+    means = {}
+    for lambda_ in LAMBDAS:
+        scores = (held_out - targets) @ ease.item_weights(lambda_)
+        scores[(held_out - targets) == 1] = -np.inf
+        ranking = np.argsort(-scores, axis=1, kind="stable")
+        ranking[np.isneginf(np.take_along_axis(scores, ranking, axis=1))] = -1
+        means[lambda_] = np.nanmean(ndcg(ranking, users.targets, 100))
+    assert choose_lambda(ease, users) == max(means, key=means.get)
+    assert len(set(means.values())) > 1
+
+
+def test_a_catalogue_whose_matrix_does_not_fit_is_refused_with_its_size():
+    check_ease(20_108, 8 * 10**9, "--baselines ease")
+    with pytest.raises(UserError, match=r"--baselines ease: with 1,000,000 items .*16000.0 GB"):
+        check_ease(1_000_000, 8 * 10**9, "--baselines ease")
