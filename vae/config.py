@@ -55,8 +55,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Selected by validation NDCG@100 on MovieLens-1M, see docs/accuracy.md.
     "recvae": {
         "model": "recvae",
-        "epochs": 120,
-        "batch_size_train": 440,
+        "epochs": 200,
+        "batch_size_train": 500,
         "lr": 0.0005,
         "beta2": 0.999,
         "validation_step": 5,
