@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,11 +24,7 @@ from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.files import Digest, Source, decompressed, reading
 from vae.load.text_rows import TextFile, Texts, is_encodable, not_utf8
-
-NUMBER = re.compile(
-    r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
-)
-"""Pattern of a number in text."""
+from vae.load.values import NUMBER
 
 _BLOCK_ROWS = 1 << 18
 _MAX_NAMED = 20
@@ -90,6 +85,8 @@ class Tables:
         names: columns to read.
         optional: the one of them that a file may lack; None if there is none.
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
+        time: the one of them that has times, which Parquet may store as such; None if there is
+            none.
 
     Attributes:
         digests: digests of the pipes among the files, once they are read.
@@ -102,6 +99,7 @@ class Tables:
         names: Sequence[str],
         optional: str | None = None,
         advice: str = "",
+        time: str | None = None,
     ) -> None:
         self.digests: dict[Path, Digest] = {}
         self._sources = sources
@@ -109,6 +107,7 @@ class Tables:
         self._names = tuple(dict.fromkeys(names))
         self._optional = optional
         self._advice = advice
+        self._time = time
         self._header: list[str] = []
         self._assumptions: dict[str, list[Path]] = {}
         self._line_breaks = 0
@@ -140,7 +139,7 @@ class Tables:
     def _read(self, source: Source) -> Iterator[Block]:
         select = partial(self._select, source)
         if _is_parquet(source):
-            yield from _read_parquet(source.path, select, self._columns.rating)
+            yield from _read_parquet(source.path, select, self._columns.rating, self._time)
             return
         digest = Digest() if source.is_pipe else None
         with decompressed(source.path, digest) as content:
@@ -191,7 +190,7 @@ class Tables:
             UserError: a column is missing or exists twice.
         """
         required = self._required(source)
-        _check_names(source.path, found, required, self._columns, self._advice)
+        _check_names(source.path, found, required, self._columns, self._advice, self._time)
         return [*required, *(name for name in found if name == self._optional)]
 
     def _with_constants(self, block: Block, source: Source) -> Block:
@@ -211,7 +210,12 @@ def named(paths: Sequence[Path]) -> str:
 
 
 def _check_names(
-    path: Path, found: Sequence[str], required: Sequence[str], columns: Columns, advice: str
+    path: Path,
+    found: Sequence[str],
+    required: Sequence[str],
+    columns: Columns,
+    advice: str,
+    time: str | None,
 ) -> None:
     """Check that every required column exists exactly once.
 
@@ -228,11 +232,11 @@ def _check_names(
             more = ", ..." if len(found) > _MAX_NAMED else ""
             if not all(map(is_encodable, found)):
                 raise not_utf8(path, "row 1")
-            fix = _fix(found, name, columns, advice)
+            fix = _fix(found, name, columns, advice, time)
             raise UserError(f"{path}: has no column {name!r} but {others}{more}; {fix}.")
 
 
-def _fix(found: Sequence[str], name: str, columns: Columns, advice: str) -> str:
+def _fix(found: Sequence[str], name: str, columns: Columns, advice: str, time: str | None) -> str:
     """Return how to fix a file without a column of this name."""
     if any("\n" in other for other in found):
         return "close the quote that opens in row 1"
@@ -247,6 +251,8 @@ def _fix(found: Sequence[str], name: str, columns: Columns, advice: str) -> str:
         )
     if name == columns.rating and {columns.user, columns.item} <= set(found):
         return "name the column of ratings with --rating_col, or pass --rating_col none"
+    if name == time and {columns.user, columns.item} <= set(found):
+        return "name the column of times with --time_col"
     if len(found) == 1:
         return "name the separator with --sep, such as ';' or '\\t'"
     return "name the columns with --user_col, --item_col and --rating_col"
@@ -322,7 +328,9 @@ def _is_parquet(source: Source) -> bool:
         return start == file.read() == _PARQUET_MAGIC
 
 
-def _read_parquet(path: Path, select: Select, rating: str | None) -> Iterator[Block]:
+def _read_parquet(
+    path: Path, select: Select, rating: str | None, time: str | None
+) -> Iterator[Block]:
     """Yield the rows of a Parquet file, which are numbered from 1."""
     rows = 0
     try:
@@ -330,14 +338,16 @@ def _read_parquet(path: Path, select: Select, rating: str | None) -> Iterator[Bl
             names = select(file.schema_arrow.names)
             if file.metadata.num_rows == 0:  # an empty file may have columns without a type
                 return
-            for name in names:
-                _check_type(path, name, file.schema_arrow.field(name).type, name == rating)
+            types = {name: file.schema_arrow.field(name).type for name in names}
+            for name, kind in types.items():
+                if name != time or not pa.types.is_temporal(kind):
+                    _check_type(path, name, kind, name == rating)
             for batch in file.iter_batches(_BLOCK_ROWS, columns=names):
                 values = {
-                    name: _parquet_ratings(batch[name])
-                    if name == rating
+                    name: _parquet_numbers(batch[name])
+                    if name == rating or (name == time and not _holds_texts(kind))
                     else _parquet_texts(path, name, rows + 1, batch[name])
-                    for name in names
+                    for name, kind in types.items()
                 }
                 yield Block(path, rows + 1, values)
                 rows += len(batch)
@@ -364,6 +374,10 @@ def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool) -> No
 def _is_text(kind: pa.DataType) -> bool:
     texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
     return str(kind) in texts
+
+
+def _holds_texts(kind: pa.DataType) -> bool:
+    return _is_text(kind) or pa.types.is_dictionary(kind)
 
 
 def _parquet_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Texts:
@@ -403,8 +417,16 @@ def _id_text(value: float | Decimal) -> str:
     return str(int(value))
 
 
-def _parquet_ratings(column: pa.Array) -> Texts:
-    """Return a column of ratings as floating-point numbers, by codes."""
+def _parquet_numbers(column: pa.Array) -> Texts:
+    """Return a column of ratings or times as floating-point numbers, by codes.
+
+    Dates are in seconds since 1970.
+    """
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        seconds = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6
+        codes, times = pd.factorize(seconds)
+        return codes, times
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.string())  # which rounds correctly
     if pa.types.is_boolean(column.type):
