@@ -10,7 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,46 @@ def read_interactions(
         missing,
         tuple(files.notes),
         files.digests,
+    )
+
+
+def read_items(sources: Sequence[Source], columns: Columns, advice: str) -> Interactions:
+    """Read the items, or the users and items, of files.
+
+    A file without a header row may have the column of items alone.
+
+    Args:
+        sources: as for ``read_interactions``; they may be without rows.
+        columns: columns to read, of which users are optional, and the format of text files.
+        advice: how to fix a file that lacks the column of items.
+
+    Returns:
+        The interactions; those of files without users have no users.
+
+    Raises:
+        UserError: a file cannot be read, a row of it lacks an id, or some files have the column of
+            users and others have not.
+    """
+    columns = replace(columns, rating=None)
+    files = Tables(sources, columns, columns.names, columns.user, advice, lone=columns.item)
+    users, items = _IdColumn(), _IdColumn()
+    rows = missing = 0
+    kinds = set()
+    for block in prefetch(files.blocks()):
+        is_present = _is_present(block, columns)
+        rows += len(is_present)
+        missing += int(np.count_nonzero(~is_present))
+        kinds.add(columns.user in block.values)
+        if len(kinds) > 1:
+            raise UserError(
+                f"{named([source.path for source in sources])}: some files have a column "
+                f"{columns.user!r} and others have not; pass files of one kind."
+            )
+        if columns.user in block.values:
+            users.add(block, columns.user, is_present, is_present)
+        items.add(block, columns.item, is_present, is_present)
+    return Interactions(
+        users.ids(), items.ids(), rows_read=rows, rows_missing=missing, notes=tuple(files.notes)
     )
 
 

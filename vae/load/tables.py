@@ -87,6 +87,7 @@ class Tables:
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
         time: the one of them that has times, which Parquet may store as such; None if there is
             none.
+        lone: the one of them that a text file without a header row may consist of.
 
     Attributes:
         digests: digests of the pipes among the files, once they are read.
@@ -100,6 +101,7 @@ class Tables:
         optional: str | None = None,
         advice: str = "",
         time: str | None = None,
+        lone: str | None = None,
     ) -> None:
         self.digests: dict[Path, Digest] = {}
         self._sources = sources
@@ -108,6 +110,7 @@ class Tables:
         self._optional = optional
         self._advice = advice
         self._time = time
+        self._lone = lone
         self._header: list[str] = []
         self._assumptions: dict[str, list[Path]] = {}
         self._line_breaks = 0
@@ -138,8 +141,12 @@ class Tables:
 
     def _read(self, source: Source) -> Iterator[Block]:
         select = partial(self._select, source)
+        numbers = (self._columns.rating, self._time)
+        if source.table is not None:
+            yield from _read_memory(source.path, source.table, select, *numbers)
+            return
         if _is_parquet(source):
-            yield from _read_parquet(source.path, select, self._columns.rating, self._time)
+            yield from _read_parquet(source.path, select, *numbers)
             return
         digest = Digest() if source.is_pipe else None
         with decompressed(source.path, digest) as content:
@@ -152,7 +159,9 @@ class Tables:
 
     def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
         path, required = source.path, self._required(source)
-        file = TextFile(content, path, self._columns, required)
+        # Without a header row, several columns are what shows the separator.
+        all_names = self._lone is not None and not self._columns.header
+        file = TextFile(content, path, self._columns, self._names if all_names else required)
         if not file.header:
             if source.is_part:
                 return
@@ -163,7 +172,7 @@ class Tables:
             self._assume("no header row, read with that of the first part", path)
         self._header = self._header or header
         names = self._select(source, header)
-        positions = [header.index(name) for name in names]
+        positions = [0] if self._is_lone(header) else [header.index(name) for name in names]
         if file.note:
             self._assume(file.note, path)
         for rows in prefetch(file.rows(has_header)):
@@ -190,8 +199,14 @@ class Tables:
             UserError: a column is missing or exists twice.
         """
         required = self._required(source)
+        if self._lone is not None and self._is_lone(found):
+            return [self._lone]
         _check_names(source.path, found, required, self._columns, self._advice, self._time)
         return [*required, *(name for name in found if name == self._optional)]
+
+    def _is_lone(self, found: Sequence[str]) -> bool:
+        """Return whether a text file without a header row has one column, which may be alone."""
+        return self._lone is not None and not self._columns.header and list(found) == ["0"]
 
     def _with_constants(self, block: Block, source: Source) -> Block:
         """Add the columns that the names of the file's folders give."""
@@ -338,18 +353,9 @@ def _read_parquet(
             names = select(file.schema_arrow.names)
             if file.metadata.num_rows == 0:  # an empty file may have columns without a type
                 return
-            types = {name: file.schema_arrow.field(name).type for name in names}
-            for name, kind in types.items():
-                if name != time or not pa.types.is_temporal(kind):
-                    _check_type(path, name, kind, name == rating)
+            types = _column_types(path, file.schema_arrow, names, rating, time)
             for batch in file.iter_batches(_BLOCK_ROWS, columns=names):
-                values = {
-                    name: _parquet_numbers(batch[name])
-                    if name == rating or (name == time and not _holds_texts(kind))
-                    else _parquet_texts(path, name, rows + 1, batch[name])
-                    for name, kind in types.items()
-                }
-                yield Block(path, rows + 1, values)
+                yield _arrow_block(path, rows + 1, batch, types, rating, time)
                 rows += len(batch)
             if rows != file.metadata.num_rows:  # a damaged row group may end early
                 raise ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
@@ -357,6 +363,52 @@ def _read_parquet(
         raise
     except (*_PARQUET_DAMAGE, ValueError) as error:
         raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).") from None
+
+
+def _read_memory(
+    path: Path, table: pa.Table, select: Select, rating: str | None, time: str | None
+) -> Iterator[Block]:
+    """Yield the rows of a table in memory, which are numbered from 1."""
+    names = select(table.schema.names)
+    if not len(table):
+        return
+    types = _column_types(path, table.schema, names, rating, time)
+    first_row = 1
+    for batch in table.to_batches(_BLOCK_ROWS):
+        yield _arrow_block(path, first_row, batch, types, rating, time)
+        first_row += len(batch)
+
+
+def _column_types(
+    path: Path, schema: pa.Schema, names: Sequence[str], rating: str | None, time: str | None
+) -> dict[str, pa.DataType]:
+    """Return the type of each column.
+
+    Raises:
+        UserError: a column has the type of neither ids, ratings nor times.
+    """
+    types = {name: schema.field(name).type for name in names}
+    for name, kind in types.items():
+        if name != time or not pa.types.is_temporal(kind):
+            _check_type(path, name, kind, name == rating)
+    return types
+
+
+def _arrow_block(
+    path: Path,
+    first_row: int,
+    batch: pa.RecordBatch,
+    types: Mapping[str, pa.DataType],
+    rating: str | None,
+    time: str | None,
+) -> Block:
+    values = {
+        name: _arrow_numbers(batch[name])
+        if name == rating or (name == time and not _holds_texts(kind))
+        else _arrow_texts(path, name, first_row, batch[name])
+        for name, kind in types.items()
+    }
+    return Block(path, first_row, values)
 
 
 def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool) -> None:
@@ -380,7 +432,7 @@ def _holds_texts(kind: pa.DataType) -> bool:
     return _is_text(kind) or pa.types.is_dictionary(kind)
 
 
-def _parquet_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Texts:
+def _arrow_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Texts:
     """Return a column of ids or titles as text."""
     # The dictionary may be that of the whole file: only the values of these rows matter.
     if pa.types.is_dictionary(column.type):
@@ -417,7 +469,7 @@ def _id_text(value: float | Decimal) -> str:
     return str(int(value))
 
 
-def _parquet_numbers(column: pa.Array) -> Texts:
+def _arrow_numbers(column: pa.Array) -> Texts:
     """Return a column of ratings or times as floating-point numbers, by codes.
 
     Dates are in seconds since 1970.
