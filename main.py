@@ -41,7 +41,8 @@ def run(config: Config) -> None:
     from vae.recommend.export import export
     from vae.recommend.inputs import Inputs, read_inputs
     from vae.recommend.recommend import recommend
-    from vae.recommend.similar_items import similar_items_table
+    from vae.recommend.recommender import Recommender
+    from vae.recommend.similar_items import similar_items_text
     from vae.report.environment import program
     from vae.report.results import open_outputs
     from vae.utils import distributed
@@ -75,11 +76,13 @@ def run(config: Config) -> None:
             result = test(config, dataset, workers, model)
             log.say(result.table())
             summary |= result.summary()
+        recommender = Recommender(config, dataset, model, inputs.titles, workers)
         if config.recommend is not None and is_first:
             users = inputs.histories or prepared_histories(dataset)
-            summary |= recommend(config, dataset, workers, log, model, users, inputs.titles)
+            summary |= recommend(config, recommender, log, users, inputs.rules)
         if inputs.similar_to is not None:
-            log.say(similar_items_table(dataset, model, inputs.similar_to, inputs.titles))
+            neighbours = recommender.similar_items(config.similar_items)
+            log.say(similar_items_text(recommender.label(inputs.similar_to), neighbours))
         if config.export is not None and is_first:
             log.say(f"Exported: {export(config, dataset, model, summary, inputs.titles)}.")
         if config.inference_benchmark and is_first:

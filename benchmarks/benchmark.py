@@ -148,11 +148,13 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
 
     from vae.config import Config
     from vae.load.fold_in import prepared_histories
+    from vae.load.rules import Rules
     from vae.load.store import open_dataset
     from vae.models.session import open_session
     from vae.models.trained_model import TrainedModel
     from vae.models.vae import Architecture
     from vae.recommend.recommend import recommend
+    from vae.recommend.recommender import Recommender
     from vae.utils.distributed import init
     from vae.utils.run_log import RunLog
 
@@ -171,7 +173,8 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
 
         def run() -> None:
             users = prepared_histories(dataset)
-            statistics = recommend(config, dataset, workers, log, model, users)
+            recommender = Recommender(config, dataset, model, workers=workers)
+            statistics = recommend(config, recommender, log, users, Rules())
             throughput.append(statistics["recommend_throughput"])
 
         _, roofline_seconds = in_turn(run, roofline, RECOMMEND_REPEATS)

@@ -1,3 +1,14 @@
 """Variational autoencoder for collaborative filtering (Mult-VAE, Liang et al. 2018)."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``Recommender``, and TensorFlow with it, when it is first used."""
+    if name == "Recommender":
+        from vae.recommend.recommender import Recommender
+
+        return Recommender
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

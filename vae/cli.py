@@ -135,12 +135,20 @@ def without_effect(options: Any) -> Iterator[str]:
 
     A flag with its default value passes: it changes nothing.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(options)}
-    is_set = {name for name, default in defaults.items() if getattr(options, name) != default}
+    is_set = {
+        name
+        for name, default in defaults(type(options)).items()
+        if getattr(options, name) != default
+    }
     for field in dataclasses.fields(options):
         needs = field.metadata["needs"]
         if needs and field.name in is_set and not is_set.intersection(needs):
             yield f"--{field.name} has no effect without {_alternatives(needs)}"
+
+
+def defaults(options: type) -> dict[str, Any]:
+    """Return the default of each flag by its name."""
+    return {field.name: field.default for field in dataclasses.fields(options)}
 
 
 def flags_that_affect(options: type, *results: str) -> tuple[str, ...]:

@@ -174,6 +174,19 @@ class Config:
         "file for the recommendations: .csv, .tsv, .csv.gz, .tsv.gz or .parquet",
         needs=("recommend",),
     )
+    allow: Path | None = flag(
+        DATA,
+        None,
+        "file of the only items to recommend: item ids, or user and item ids, with the names of "
+        "the ratings file's columns",
+        needs=("recommend",),
+    )
+    deny: Path | None = flag(
+        DATA,
+        None,
+        "file of items not to recommend, like that of --allow",
+        needs=("recommend",),
+    )
     item_names: Path | None = flag(
         DATA,
         None,
@@ -461,7 +474,7 @@ class Config:
             yield "--recommend needs --output"
         if self.output is not None and not self.output.name.endswith(OUTPUT_SUFFIXES):
             yield f"--output {self.output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}"
-        for name in ("recommend", "item_names"):
+        for name in ("recommend", "allow", "deny", "item_names"):
             path = getattr(self, name)
             if self.output is not None and isinstance(path, Path) and _same(self.output, path):
                 yield f"--output {self.output}: would overwrite the file of --{name}; name another"

@@ -84,6 +84,7 @@ def give_files(folder):
     write_pairs(movielens / "ratings.csv", "userId,movieId,rating", 21_000, 6, ",5.0", rng)
     write_pairs(folder / "plays.csv", "listener,track", 600, 8, "", rng)
     write_pairs(folder / "histories.csv", "userId,movieId", 3, 4, "", rng)
+    (folder / "sold-out.csv").write_text("movieId\n3\n17\n")
     titles = [f'{item},"Film no. {item} (1999)"' for item in range(40)]
     (folder / "movies.csv").write_text("\n".join(["movieId,title", *titles]) + "\n")
 

@@ -1,5 +1,7 @@
 """Rankings against brute force: nothing seen, nothing padded, short lists where little is left."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -76,3 +78,44 @@ def test_half_the_weights_in_bfloat16_rank_nearly_the_same():
             fed = feed(ranking.histories, csr_matrix(histories))
             scores.append(session.run(ranking.scores, fed))
     np.testing.assert_allclose(scores[0], scores[1], atol=0.05)
+
+
+@pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
+@pytest.mark.parametrize("by_user", [False, True])
+def test_excluded_and_not_allowed_items_are_never_ranked(
+    chunk_users, at_once, by_user, monkeypatch
+):
+    monkeypatch.setattr("vae.models.inference_graph.users_per_chunk", lambda columns: chunk_users)
+    rng = np.random.default_rng(0)
+    histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
+    excluded = rng.random(ITEMS) < 0.3
+    allowed = (rng.random((7, ITEMS)) < 0.3).astype(np.uint8)
+    allowed[[0, 4]] = 0  # nothing is allowed
+    allowed[5, ~excluded] = histories[5, ~excluded]  # nothing else is left
+    k = 10
+    with tf.Graph().as_default(), tf.Session() as session:
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
+        graph = build_inference_graph(vae, k, 7, False, at_once, excluded, by_user)
+        session.run(tf.global_variables_initializer())
+        weights = session.run({v.op.name: v for v in vae.variables})
+        fed = feed(graph.histories, csr_matrix(histories))
+        if by_user:
+            fed |= feed(graph.allowed, csr_matrix(allowed))
+        items, scores = session.run([graph.items, graph.scores], fed)
+    for user, history in enumerate(histories):
+        masked = np.maximum(history, excluded)
+        if by_user:
+            masked = np.maximum(masked, 1 - allowed[user])
+        best, best_scores = brute_force(weights, history, masked, k)
+        assert items[user].tolist() == [*best, *[-1] * (k - len(best))]
+        np.testing.assert_allclose(scores[user][: len(best)], best_scores, atol=1e-5)
+
+
+def test_excluded_items_cost_one_addition_to_the_bias():
+    counts = []
+    for excluded in (None, np.zeros(ITEMS, bool)):
+        with tf.Graph().as_default() as graph:
+            vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
+            build_inference_graph(vae, 5, 4, excluded=excluded)
+            counts.append(Counter(operation.type for operation in graph.get_operations()))
+    assert sum((counts[1] - counts[0]).values()) == 2  # the mask and its addition

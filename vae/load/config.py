@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vae.cli import flag, out_of_range, parse
 from vae.errors import UserError
+from vae.load.values import parse_time
 
 DATASET = "data set"
 FILE = "ratings file"
@@ -23,6 +24,8 @@ GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 _DEMO_HELDOUT_USERS = 500
 _HELDOUT_USERS = 10_000
 
+RANDOM, LAST = "random", "last"
+"""Targets of a held-out user: items chosen at random, as by Liang et al., or the last ones."""
 
 MINIMAL, NONE = "minimal", "none"
 """Quoting: values may be quoted as in RFC 4180; or quotes are data like any other character."""
@@ -81,6 +84,9 @@ class SplitOptions:
             all users.
         test_proportion: fraction of a held-out user's items that are targets.
         seed: seed of the order of users and of the choice of targets.
+        targets: ``RANDOM`` or ``LAST``.
+        split_time: training users lose their interactions after this time, and the targets of
+            held-out users are all after it; None for no limit.
     """
 
     min_items_per_user: int = 5
@@ -88,6 +94,8 @@ class SplitOptions:
     heldout_users: float = _HELDOUT_USERS
     test_proportion: float = 0.2
     seed: int = 0
+    targets: str = RANDOM
+    split_time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,12 @@ class PrepareConfig:
     item_col: str = flag(FILE, "movieId", "column of item ids", affects="data")
     rating_col: str = flag(
         FILE, "rating", "column of ratings; 'none': every row counts", affects="data"
+    )
+    time_col: str | None = flag(
+        FILE,
+        None,
+        "column of times, numbers or dates, for --targets last and --split_time",
+        affects="data",
     )
     sep: str | None = flag(
         FILE,
@@ -181,6 +195,20 @@ class PrepareConfig:
         lt=1,
         affects="data",
     )
+    targets: str = flag(
+        SPLIT,
+        RANDOM,
+        "which of a held-out user's items are targets: random ones, or the last by --time_col",
+        choices=(RANDOM, LAST),
+        affects="data",
+    )
+    split_time: str | None = flag(
+        SPLIT,
+        None,
+        "train on interactions up to this time only, and test on later ones; a number or a date, "
+        "as in --time_col, e.g. 2020-12-31",
+        affects="data",
+    )
     seed: int = flag(
         SPLIT, 0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1, affects="data"
     )
@@ -235,6 +263,8 @@ class PrepareConfig:
             default if self.heldout_users is None else self.heldout_users,
             self.test_proportion,
             self.seed,
+            self.targets,
+            None if self.split_time is None else parse_time(self.split_time),
         )
 
     def _contradictions(self) -> Iterator[str]:
@@ -260,6 +290,7 @@ class PrepareConfig:
             yield f"--user_col and --item_col both name {self.user_col!r}"
         if self.rating_col in {self.user_col, self.item_col} - {"none"}:
             yield f"--rating_col {self.rating_col!r} is a column of ids; pass another one or 'none'"
+        yield from self._contradictions_of_times()
         separator = self.columns.separator
         if separator is not None and not re.fullmatch(SEPARATOR, separator):
             yield (
@@ -271,12 +302,31 @@ class PrepareConfig:
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither an integer nor below 1"
 
+    def _contradictions_of_times(self) -> Iterator[str]:
+        if self.time_col is None:
+            for name, default in (("targets", RANDOM), ("split_time", None)):
+                value = getattr(self, name)
+                if value != default:
+                    yield f"--{name} {value} needs --time_col"
+            return
+        if self.targets == RANDOM and self.split_time is None:
+            yield "--time_col has no effect without --targets last or --split_time"
+        if self.time_col in (self.user_col, self.item_col, self.rating_col):
+            yield f"--time_col {self.time_col!r} is a column of ids or ratings; pass another one"
+        if self.split_time is not None and not math.isfinite(parse_time(self.split_time)):
+            yield (
+                f"--split_time {self.split_time!r} is neither a number nor a date such as "
+                "2020-12-31 or 2020-12-31T23:59:59"
+            )
+
     def _contradictions_of_text(self) -> Iterator[str]:
         columns = self.columns
         if self.no_header:
-            for name in ("user_col", "item_col", "rating_col"):
+            for name in ("user_col", "item_col", "rating_col", "time_col"):
                 value = getattr(self, name)
-                if not re.fullmatch(r"\d{1,4}", value) and (name, value) != ("rating_col", "none"):
+                if value is None or (name, value) == ("rating_col", "none"):
+                    continue
+                if not re.fullmatch(r"\d{1,4}", value):
                     yield (
                         f"--{name} {value!r} is not a column number, which --no_header needs; the "
                         "first column is 0"

@@ -69,16 +69,19 @@ class Source:
         constants: columns that Hive-style folder names such as ``user=7`` give it, with their
             value.
         is_part: whether it was found in a folder.
+        table: rows in memory, to read in place of the file; ``path`` is then their name in
+            messages.
     """
 
     path: Path
     constants: dict[str, str] = field(default_factory=dict)
     is_part: bool = False
+    table: pa.Table | None = None
 
     @property
     def is_pipe(self) -> bool:
         """Return whether the file can be read once only."""
-        return stat.S_ISFIFO(self.path.stat().st_mode)
+        return self.table is None and stat.S_ISFIFO(self.path.stat().st_mode)
 
 
 class Digest:

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, vstack
 
+from vae.errors import UserError, one_line
+from vae.load.config import Columns
 from vae.load.dataset import Dataset
-from vae.load.files import find_sources
+from vae.load.files import Source, find_sources
 from vae.load.interactions import Interactions, read_interactions
 
 
@@ -44,24 +48,29 @@ def prepared_histories(dataset: Dataset) -> UserHistories:
     matrix = vstack(
         [dataset.train, *(part.fold_in + part.targets for part in held_out)], format="csr"
     )
-    ids = np.concatenate([dataset.train_user_ids, *(part.user_ids for part in held_out)])
-    return UserHistories(ids, matrix, matrix)
+    return UserHistories(prepared_user_ids(dataset), matrix, matrix)
 
 
-def read_histories(source: Path, dataset: Dataset) -> UserHistories:
-    """Read histories from files with the same columns as the data set's ratings.
+def prepared_user_ids(dataset: Dataset) -> NDArray[np.generic]:
+    """Return the raw ids of all users in the order of ``prepared_histories``."""
+    held_out = (dataset.validation, dataset.test)
+    return np.concatenate([dataset.train_user_ids, *(part.user_ids for part in held_out)])
+
+
+def read_histories(table: Path | pd.DataFrame, dataset: Dataset) -> UserHistories:
+    """Read histories from a table with the same columns as the data set's ratings.
 
     The column of ratings is optional. If there is one, an item rated below the data set's threshold
     is seen but not liked.
 
     Args:
-        source: ratings file as ``prepare_dataset.py`` takes it, or a folder of them.
+        table: ratings file as ``prepare_dataset.py`` takes it, a folder of them, or a data frame.
         dataset: data set that maps ids to item indices.
 
     Raises:
-        UserError: a file cannot be read, see ``read_interactions``.
+        UserError: the table cannot be read, see ``read_interactions``.
     """
-    sources, notes = find_sources([source])
+    sources, notes = sources_of(table, "the histories", dataset.columns)
     found = read_interactions(
         sources,
         dataset.columns,
@@ -81,6 +90,34 @@ def read_histories(source: Path, dataset: Dataset) -> UserHistories:
         int((items < 0).sum()),
         (*notes, *found.notes),
     )
+
+
+def sources_of(
+    table: Path | pd.DataFrame, name: str, columns: Columns
+) -> tuple[list[Source], list[str]]:
+    """Return a table as what the readers take, and sentences on what was skipped.
+
+    Args:
+        table: file, folder or data frame. If the ratings have no header, the columns of a data
+            frame are ``user``, ``item`` and ``rating``.
+        name: name of a data frame in messages.
+        columns: columns of the ratings.
+
+    Raises:
+        UserError: a file does not exist, or a column of a data frame has values of several types.
+    """
+    if isinstance(table, Path):
+        return find_sources([table])
+    if not columns.header:
+        numbers = {"user": columns.user, "item": columns.item, "rating": columns.rating}
+        table = table.rename(columns=numbers)
+    frame = table[[column for column in table.columns if column in columns.names]]
+    try:
+        rows = pa.Table.from_pandas(frame, preserve_index=False)
+    except (ValueError, pa.ArrowTypeError) as error:
+        raise UserError(f"{name}: cannot be read ({one_line(error)}).") from None
+    # A table without any of the columns is refused by the name of the one that is missing.
+    return [Source(Path(name), table=rows)], []
 
 
 def find_ids(ids: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -10,18 +10,20 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vae.errors import UserError, one_line
 from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.files import Digest, Source
-from vae.load.tables import NUMBER, Block, Tables, named
+from vae.load.tables import Block, Tables, named
+from vae.load.values import NUMBER, parse_time
 
 MAX_ID_LENGTH = 256
 """Characters; ids are stored at a fixed width, so a single huge one would take gigabytes."""
@@ -32,7 +34,7 @@ NULLS = ("NULL", "null", "\\N", "NaN", "nan", "None")
 _PART = 1 << 20
 _EMPTY = frozenset([""])
 _MISSING_IDS = _EMPTY.union(NULLS)
-_MISSING_RATINGS = _MISSING_IDS | {"NA", "<NA>"}
+_MISSING_NUMBERS = _MISSING_IDS | {"NA", "<NA>"}
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _INTEGER = re.compile(r"0|-?[1-9]\d*")
 
@@ -59,6 +61,7 @@ class Interactions:
         items: item per interaction.
         is_liked: (interactions,) bool, whether the rating is at least the threshold; None if the
             others were dropped.
+        times: (interactions,) float64, finite; None if they were not asked for.
         rows_read: number of rows of the files.
         rows_missing: number of rows that were dropped because a value is missing.
         notes: sentences on what was assumed about the files.
@@ -68,6 +71,7 @@ class Interactions:
     users: Ids
     items: Ids
     is_liked: NDArray[np.bool_] | None = None
+    times: NDArray[np.float64] | None = None
     rows_read: int = 0
     rows_missing: int = 0
     notes: tuple[str, ...] = ()
@@ -81,6 +85,7 @@ def read_interactions(
     keep_all: bool = False,
     rating_is_optional: bool = False,
     advice: str = "",
+    time_column: str | None = None,
 ) -> Interactions:
     """Read the interactions of files.
 
@@ -94,14 +99,17 @@ def read_interactions(
         keep_all: whether rows with a lower rating are kept too; ``is_liked`` then tells them apart.
         rating_is_optional: whether the column of ratings may be absent.
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
+        time_column: column of times, see ``values.parse_time``; None to read none.
 
     Raises:
-        UserError: a file cannot be read or holds no rows, or a row of it has no id or no finite
-            rating.
+        UserError: a file cannot be read or holds no rows, or a row of it has no id, no finite
+            rating or no time.
     """
     optional = columns.rating if rating_is_optional else None
-    files = Tables(sources, columns, columns.names, optional, advice)
+    names = columns.names if time_column is None else (*columns.names, time_column)
+    files = Tables(sources, columns, names, optional, advice, time_column)
     users, items = _IdColumn(), _IdColumn()
+    times = bytearray()  # of float64; grows in place, where NumPy's arrays would be copied
     liked: list[NDArray[np.bool_]] = []
     rows = missing = 0
     for block in prefetch(files.blocks()):
@@ -112,6 +120,8 @@ def read_interactions(
         keep_mask = is_present if keep_all else is_present & is_liked
         if keep_all:
             liked.append(is_liked[keep_mask])
+        if time_column is not None:
+            times += _times(block, time_column, is_present)[keep_mask].data
         users.add(block, columns.user, is_present, keep_mask)
         items.add(block, columns.item, is_present, keep_mask)
     if not rows:
@@ -120,10 +130,51 @@ def read_interactions(
         users.ids(),
         items.ids(),
         np.concatenate(liked) if keep_all else None,
+        None if time_column is None else np.frombuffer(times, np.float64),
         rows,
         missing,
         tuple(files.notes),
         files.digests,
+    )
+
+
+def read_items(sources: Sequence[Source], columns: Columns, advice: str) -> Interactions:
+    """Read the items, or the users and items, of files.
+
+    A file without a header row may have the column of items alone.
+
+    Args:
+        sources: as for ``read_interactions``; they may be without rows.
+        columns: columns to read, of which users are optional, and the format of text files.
+        advice: how to fix a file that lacks the column of items.
+
+    Returns:
+        The interactions; those of files without users have no users.
+
+    Raises:
+        UserError: a file cannot be read, a row of it lacks an id, or some files have the column of
+            users and others have not.
+    """
+    columns = replace(columns, rating=None)
+    files = Tables(sources, columns, columns.names, columns.user, advice, lone=columns.item)
+    users, items = _IdColumn(), _IdColumn()
+    rows = missing = 0
+    kinds = set()
+    for block in prefetch(files.blocks()):
+        is_present = _is_present(block, columns)
+        rows += len(is_present)
+        missing += int(np.count_nonzero(~is_present))
+        kinds.add(columns.user in block.values)
+        if len(kinds) > 1:
+            raise UserError(
+                f"{named([source.path for source in sources])}: some files have a column "
+                f"{columns.user!r} and others have not; pass files of one kind."
+            )
+        if columns.user in block.values:
+            users.add(block, columns.user, is_present, is_present)
+        items.add(block, columns.item, is_present, is_present)
+    return Interactions(
+        users.ids(), items.ids(), rows_read=rows, rows_missing=missing, notes=tuple(files.notes)
     )
 
 
@@ -193,15 +244,15 @@ def _values(texts: list[str]) -> NDArray[Any]:
 
 
 def _is_present(block: Block, columns: Columns) -> NDArray[np.bool_]:
-    """Return (rows,) bool, whether a row has both ids and, if there is such a column, a rating.
+    """Return (rows,) bool, whether a row has both ids and a value in each other column.
 
     Raises:
         UserError: a row has not, and rows with missing values are not to be dropped.
     """
     present: NDArray[np.bool_] | None = None
     for name, (codes, texts) in block.values.items():
-        nulls = _MISSING_RATINGS
-        if name != columns.rating:
+        nulls = _MISSING_NUMBERS
+        if name in (columns.user, columns.item):
             nulls = _EMPTY if columns.keep_null_ids else _MISSING_IDS
         is_missing = codes < 0
         distinct = texts.tolist()
@@ -239,6 +290,39 @@ def _is_liked(
     # In the precision of the column, in which 4.1 is at least 4.1.
     is_liked: NDArray[np.bool_] = (ratings >= ratings.dtype.type(threshold))[codes]
     return is_liked
+
+
+def _times(block: Block, name: str, is_present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return (rows,) float64, the time of each row that is present.
+
+    Raises:
+        UserError: a value is neither a finite number nor a date.
+    """
+    codes, texts = block.values[name]
+    values = _parse_times(texts) if texts.dtype == object else texts
+    is_wrong = ~np.isfinite(values)
+    if is_wrong.any():
+        rows = np.flatnonzero(is_present)
+        wrong = rows[is_wrong[codes[rows]]]
+        if len(wrong):
+            position = int(wrong[0])
+            raise UserError(
+                f"{_where(block, name, position)}: {one_line(texts[codes[position]])!r} is neither "
+                "a number nor a date such as 2020-12-31 or 2020-12-31T23:59:59; convert it."
+            )
+    if not len(values):  # no row has a time
+        return np.zeros(len(codes))
+    times: NDArray[np.float64] = values.astype(np.float64)[codes]
+    return times
+
+
+def _parse_times(texts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return what ``parse_time`` returns for each text; numbers alone in a fraction of the time."""
+    try:
+        numbers: NDArray[np.float64] = pa.array(texts, pa.string()).cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return np.array([parse_time(text) for text in texts.tolist()], np.float64)
+    return numbers
 
 
 def _number(text: str, decimal: str) -> float:

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vae.cli import flags_that_affect
+from vae.cli import defaults, flags_that_affect
 from vae.errors import UserError
-from vae.load.config import Columns, PrepareConfig
+from vae.load.config import LAST, PrepareConfig
 from vae.load.files import Source, find_sources
 from vae.load.interactions import Interactions, read_interactions
 from vae.load.movielens import download, unpack
@@ -72,12 +72,12 @@ def _prepare(
 ) -> None:
     """Read and split while a thread computes the files' digests, then write."""
     columns = config.columns
-    found = _read(sources, columns, config.threshold, log)
+    found = _read(sources, config, log)
     pipes = [
         FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
     ]
     split = split_interactions(found, config.split)
-    _check_targets(split.counts, config.test_proportion)
+    _check_targets(split.counts, config)
     provenance = Provenance(
         [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
     )
@@ -87,14 +87,15 @@ def _prepare(
     log(f"Prepared {folder}.")
 
 
-def _check_targets(counts: Mapping[str, int], proportion: float) -> None:
+def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     """Refuse a split without targets: no metric and no best checkpoint would be defined."""
     for name in ("validation", "test"):
         if counts[f"{name}_target_interactions"] == 0:
-            min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / proportion))
+            min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / config.test_proportion))
+            after = f", and targets after {config.split_time}" if config.split_time else ""
             raise UserError(
                 f"no {name} user has a held-out target; a user needs at least {min_items} items "
-                "seen in training; raise --heldout_users, --min_items_per_user or "
+                f"seen in training{after}; raise --heldout_users, --min_items_per_user or "
                 "--test_proportion, or lower --threshold."
             )
 
@@ -111,16 +112,18 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
     return sources
 
 
-def _read(sources: list[Source], columns: Columns, threshold: float, log: Log) -> Interactions:
+def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interactions:
     """Return the interactions, at least one."""
-    found = read_interactions(sources, columns, threshold)
+    found = read_interactions(
+        sources, config.columns, config.threshold, time_column=config.time_col
+    )
     for note in found.notes:
         log(note)
     if not len(found.users.codes):
         rows = found.rows_read - found.rows_missing
         raise UserError(
-            f"{sources[0].path}: none of {rows:,} rows has a {columns.rating} of at least "
-            f"{threshold:g}; lower --threshold."
+            f"{sources[0].path}: none of {rows:,} rows has a {config.rating_col} of at least "
+            f"{config.threshold:g}; lower --threshold."
         )
     return found
 
@@ -174,9 +177,11 @@ def _changes(
 ) -> Iterator[str]:
     """Yield what differs from the last preparation."""
     before = manifest.provenance
+    # A flag that was added later had the effect of its default.
+    flags = defaults(PrepareConfig) | before.flags
     for name, value in _data_flags(config).items():
-        if before.flags.get(name) != value:
-            yield f"--{name} changed from {before.flags.get(name)!r} to {value!r}"
+        if flags[name] != value:
+            yield f"--{name} changed from {flags[name]!r} to {value!r}"
     if sources and [one.sha256 for one in sources] != [one.sha256 for one in before.sources]:
         more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
         yield f"{sources[0].path}{more} has changed since it was last prepared"
@@ -206,6 +211,12 @@ def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
         f"{counts['users']:,} users kept; {counts['dropped_users']:,} with fewer than "
         f"{config.min_items_per_user} items dropped."
     )
+    if config.split_time is not None:
+        yield (
+            f"{counts['train_interactions_after_split_time']:,} interactions of training users "
+            f"after {config.split_time} dropped, and {counts['train_users_after_split_time']:,} "
+            "users without an earlier one."
+        )
     yield (
         f"Training: {counts['train_users']:,} users, {counts['items']:,} items, "
         f"{counts['train_interactions']:,} interactions."
@@ -214,6 +225,8 @@ def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
         f"{counts['heldout_interactions_dropped']:,} held-out interactions dropped: item not in "
         "the training set."
     )
+    if config.targets == LAST:
+        yield f"Targets: each held-out user's last items by {config.time_col}."
     for name in ("validation", "test"):
         yield (
             f"{name.capitalize()}: {counts['heldout_users']:,} users, "

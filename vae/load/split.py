@@ -11,6 +11,10 @@
         test  |  fold-in 80 %       |  targets 20 %   |
               +---------------------------------------+
 
+With times, the targets may be each user's last items instead (``LAST``), and training may end at a
+time (``split_time``), after which all targets are. The time of an interaction that occurs several
+times is the earliest.
+
 The split is a function of the seed and of the set of interactions: the order of the rows in the
 file does not matter.
 """
@@ -22,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 
 from vae.errors import UserError
-from vae.load.config import SplitOptions
+from vae.load.config import LAST, SplitOptions
 from vae.load.dataset import HeldOut, Split
 from vae.load.interactions import Interactions
 
@@ -41,9 +45,9 @@ def split_interactions(found: Interactions, options: SplitOptions) -> Split:
         The split; its matrices hold uint8 ones.
 
     Raises:
-        UserError: too few users are left.
+        UserError: too few users are left, or no interaction to train on.
     """
-    interactions = _distinct(found)
+    interactions = _distinct(found) if found.times is None else _earliest(found, found.times)
     counts = {
         "rows": found.rows_read,
         "rows_missing": found.rows_missing,
@@ -69,11 +73,14 @@ def split_interactions(found: Interactions, options: SplitOptions) -> Split:
         interactions[rows] for rows in (train_rows, validation_rows, test_rows)
     )
     del interactions
+    if options.split_time is not None:
+        train, train_rows, dropped = _train_until(options.split_time, train, train_rows)
+        counts |= dropped
     seen = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
     train = train[:, seen]
     item_ids = item_ids[seen]
     held = [
-        _split_items(part[:, seen], user_ids[rows], options.test_proportion, rng)
+        _split_items(part[:, seen], user_ids[rows], options, rng)
         for part, rows in ((validation, validation_rows), (test, test_rows))
     ]
     counts |= {
@@ -89,7 +96,7 @@ def split_interactions(found: Interactions, options: SplitOptions) -> Split:
         counts[f"{name}_fold_in_interactions"] = part.fold_in.nnz
         counts[f"{name}_target_interactions"] = part.targets.nnz
         counts[f"{name}_users_without_targets"] = int((np.diff(part.targets.indptr) == 0).sum())
-    train.data = train.data.view(np.uint8)
+    train.data = np.ones(train.nnz, np.uint8)
     return Split(train, user_ids[train_rows], item_ids, held[0], held[1], counts)
 
 
@@ -100,6 +107,51 @@ def _distinct(found: Interactions) -> csr_matrix:
     shape = (len(users.values), len(items.values))
     # SciPy sorts by counting, several times faster than by comparing; True + True is True.
     return coo_matrix((ones, (users.codes, items.codes)), shape).tocsr()
+
+
+def _earliest(found: Interactions, times: NDArray[np.float64]) -> csr_matrix:
+    """Return what ``_distinct`` returns with the earliest time of each interaction, float64."""
+    users, items = found.users, found.items
+    order = np.lexsort((times, items.codes, users.codes))
+    user, item = users.codes[order], items.codes[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    shape = (len(users.values), len(items.values))
+    starts = np.append(0, np.cumsum(np.bincount(user[is_first], minlength=shape[0])))
+    return csr_matrix((times[order[is_first]], item[is_first], starts), shape)
+
+
+def _train_until(
+    time: float, train: csr_matrix, rows: NDArray[np.int64]
+) -> tuple[csr_matrix, NDArray[np.int64], dict[str, int]]:
+    """Drop the training interactions after a time, and the users to whom none is left.
+
+    Args:
+        time: the last time to train on.
+        train: (users, items) float64 times.
+        rows: (users,) of the users.
+
+    Returns:
+        Matrix and rows of those who stay, and the numbers of interactions and users dropped.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    is_early = train.data <= time
+    if not is_early.any():
+        raise UserError(
+            f"--split_time {time:.16g}: no interaction of a training user is at or before it; the "
+            f"times go from {train.data.min():.16g} to {train.data.max():.16g}."
+        )
+    # Not by eliminating zeros: zero is a time.
+    starts = np.append(0, np.cumsum(is_early))[train.indptr]
+    kept = csr_matrix((train.data[is_early], train.indices[is_early], starts), train.shape)
+    users = np.flatnonzero(np.diff(starts))
+    dropped = {
+        "train_interactions_after_split_time": train.nnz - kept.nnz,
+        "train_users_after_split_time": train.shape[0] - len(users),
+    }
+    return kept[users], rows[users], dropped
 
 
 def _filter(
@@ -144,18 +196,32 @@ def _held_out_count(users: int, requested: float) -> int:
 def _split_items(
     interactions: csr_matrix,
     user_ids: NDArray[np.generic],
-    proportion: float,
+    options: SplitOptions,
     rng: np.random.Generator,
 ) -> HeldOut:
-    """Split each user's items at random; floor(proportion * n) of n items are targets."""
+    """Split each user's items; floor(test_proportion * n) of n items are targets.
+
+    With ``split_time`` those of them that are not after it fold in.
+
+    Args:
+        interactions: (users, items), with times if the options need them.
+        user_ids: (users,) raw ids.
+        options: how to split.
+        rng: source of the random order.
+    """
     lengths = np.diff(interactions.indptr)
-    targets = np.where(lengths >= MIN_ITEMS_TO_SPLIT, np.floor(proportion * lengths), 0)
+    targets = np.where(
+        lengths >= MIN_ITEMS_TO_SPLIT, np.floor(options.test_proportion * lengths), 0
+    )
     users = np.repeat(np.arange(len(lengths)), lengths)
-    # Each user's items in random order; the first of them are targets.
-    shuffled = np.lexsort((rng.random(interactions.nnz), users))
+    # Each user's items in random order, or the latest first; the first of them are targets.
+    by_time = (-interactions.data,) if options.targets == LAST else ()
+    shuffled = np.lexsort((rng.random(interactions.nnz), *by_time, users))
     ranks = np.arange(interactions.nnz) - interactions.indptr[users]
     is_target = np.empty(interactions.nnz, bool)
     is_target[shuffled] = ranks < targets[users]
+    if options.split_time is not None:
+        is_target &= interactions.data > options.split_time
     return HeldOut(_select(interactions, ~is_target), _select(interactions, is_target), user_ids)
 
 

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,11 +24,7 @@ from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.files import Digest, Source, decompressed, reading
 from vae.load.text_rows import TextFile, Texts, is_encodable, not_utf8
-
-NUMBER = re.compile(
-    r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
-)
-"""Pattern of a number in text."""
+from vae.load.values import NUMBER
 
 _BLOCK_ROWS = 1 << 18
 _MAX_NAMED = 20
@@ -90,6 +85,9 @@ class Tables:
         names: columns to read.
         optional: the one of them that a file may lack; None if there is none.
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
+        time: the one of them that has times, which Parquet may store as such; None if there is
+            none.
+        lone: the one of them that a text file without a header row may consist of.
 
     Attributes:
         digests: digests of the pipes among the files, once they are read.
@@ -102,6 +100,8 @@ class Tables:
         names: Sequence[str],
         optional: str | None = None,
         advice: str = "",
+        time: str | None = None,
+        lone: str | None = None,
     ) -> None:
         self.digests: dict[Path, Digest] = {}
         self._sources = sources
@@ -109,6 +109,8 @@ class Tables:
         self._names = tuple(dict.fromkeys(names))
         self._optional = optional
         self._advice = advice
+        self._time = time
+        self._lone = lone
         self._header: list[str] = []
         self._assumptions: dict[str, list[Path]] = {}
         self._line_breaks = 0
@@ -139,8 +141,12 @@ class Tables:
 
     def _read(self, source: Source) -> Iterator[Block]:
         select = partial(self._select, source)
+        numbers = (self._columns.rating, self._time)
+        if source.table is not None:
+            yield from _read_memory(source.path, source.table, select, *numbers)
+            return
         if _is_parquet(source):
-            yield from _read_parquet(source.path, select, self._columns.rating)
+            yield from _read_parquet(source.path, select, *numbers)
             return
         digest = Digest() if source.is_pipe else None
         with decompressed(source.path, digest) as content:
@@ -153,7 +159,9 @@ class Tables:
 
     def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
         path, required = source.path, self._required(source)
-        file = TextFile(content, path, self._columns, required)
+        # Without a header row, several columns are what shows the separator.
+        all_names = self._lone is not None and not self._columns.header
+        file = TextFile(content, path, self._columns, self._names if all_names else required)
         if not file.header:
             if source.is_part:
                 return
@@ -164,7 +172,7 @@ class Tables:
             self._assume("no header row, read with that of the first part", path)
         self._header = self._header or header
         names = self._select(source, header)
-        positions = [header.index(name) for name in names]
+        positions = [0] if self._is_lone(header) else [header.index(name) for name in names]
         if file.note:
             self._assume(file.note, path)
         for rows in prefetch(file.rows(has_header)):
@@ -191,8 +199,14 @@ class Tables:
             UserError: a column is missing or exists twice.
         """
         required = self._required(source)
-        _check_names(source.path, found, required, self._columns, self._advice)
+        if self._lone is not None and self._is_lone(found):
+            return [self._lone]
+        _check_names(source.path, found, required, self._columns, self._advice, self._time)
         return [*required, *(name for name in found if name == self._optional)]
+
+    def _is_lone(self, found: Sequence[str]) -> bool:
+        """Return whether a text file without a header row has one column, which may be alone."""
+        return self._lone is not None and not self._columns.header and list(found) == ["0"]
 
     def _with_constants(self, block: Block, source: Source) -> Block:
         """Add the columns that the names of the file's folders give."""
@@ -211,7 +225,12 @@ def named(paths: Sequence[Path]) -> str:
 
 
 def _check_names(
-    path: Path, found: Sequence[str], required: Sequence[str], columns: Columns, advice: str
+    path: Path,
+    found: Sequence[str],
+    required: Sequence[str],
+    columns: Columns,
+    advice: str,
+    time: str | None,
 ) -> None:
     """Check that every required column exists exactly once.
 
@@ -228,11 +247,11 @@ def _check_names(
             more = ", ..." if len(found) > _MAX_NAMED else ""
             if not all(map(is_encodable, found)):
                 raise not_utf8(path, "row 1")
-            fix = _fix(found, name, columns, advice)
+            fix = _fix(found, name, columns, advice, time)
             raise UserError(f"{path}: has no column {name!r} but {others}{more}; {fix}.")
 
 
-def _fix(found: Sequence[str], name: str, columns: Columns, advice: str) -> str:
+def _fix(found: Sequence[str], name: str, columns: Columns, advice: str, time: str | None) -> str:
     """Return how to fix a file without a column of this name."""
     if any("\n" in other for other in found):
         return "close the quote that opens in row 1"
@@ -247,6 +266,8 @@ def _fix(found: Sequence[str], name: str, columns: Columns, advice: str) -> str:
         )
     if name == columns.rating and {columns.user, columns.item} <= set(found):
         return "name the column of ratings with --rating_col, or pass --rating_col none"
+    if name == time and {columns.user, columns.item} <= set(found):
+        return "name the column of times with --time_col"
     if len(found) == 1:
         return "name the separator with --sep, such as ';' or '\\t'"
     return "name the columns with --user_col, --item_col and --rating_col"
@@ -322,7 +343,9 @@ def _is_parquet(source: Source) -> bool:
         return start == file.read() == _PARQUET_MAGIC
 
 
-def _read_parquet(path: Path, select: Select, rating: str | None) -> Iterator[Block]:
+def _read_parquet(
+    path: Path, select: Select, rating: str | None, time: str | None
+) -> Iterator[Block]:
     """Yield the rows of a Parquet file, which are numbered from 1."""
     rows = 0
     try:
@@ -330,16 +353,9 @@ def _read_parquet(path: Path, select: Select, rating: str | None) -> Iterator[Bl
             names = select(file.schema_arrow.names)
             if file.metadata.num_rows == 0:  # an empty file may have columns without a type
                 return
-            for name in names:
-                _check_type(path, name, file.schema_arrow.field(name).type, name == rating)
+            types = _column_types(path, file.schema_arrow, names, rating, time)
             for batch in file.iter_batches(_BLOCK_ROWS, columns=names):
-                values = {
-                    name: _parquet_ratings(batch[name])
-                    if name == rating
-                    else _parquet_texts(path, name, rows + 1, batch[name])
-                    for name in names
-                }
-                yield Block(path, rows + 1, values)
+                yield _arrow_block(path, rows + 1, batch, types, rating, time)
                 rows += len(batch)
             if rows != file.metadata.num_rows:  # a damaged row group may end early
                 raise ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
@@ -347,6 +363,52 @@ def _read_parquet(path: Path, select: Select, rating: str | None) -> Iterator[Bl
         raise
     except (*_PARQUET_DAMAGE, ValueError) as error:
         raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).") from None
+
+
+def _read_memory(
+    path: Path, table: pa.Table, select: Select, rating: str | None, time: str | None
+) -> Iterator[Block]:
+    """Yield the rows of a table in memory, which are numbered from 1."""
+    names = select(table.schema.names)
+    if not len(table):
+        return
+    types = _column_types(path, table.schema, names, rating, time)
+    first_row = 1
+    for batch in table.to_batches(_BLOCK_ROWS):
+        yield _arrow_block(path, first_row, batch, types, rating, time)
+        first_row += len(batch)
+
+
+def _column_types(
+    path: Path, schema: pa.Schema, names: Sequence[str], rating: str | None, time: str | None
+) -> dict[str, pa.DataType]:
+    """Return the type of each column.
+
+    Raises:
+        UserError: a column has the type of neither ids, ratings nor times.
+    """
+    types = {name: schema.field(name).type for name in names}
+    for name, kind in types.items():
+        if name != time or not pa.types.is_temporal(kind):
+            _check_type(path, name, kind, name == rating)
+    return types
+
+
+def _arrow_block(
+    path: Path,
+    first_row: int,
+    batch: pa.RecordBatch,
+    types: Mapping[str, pa.DataType],
+    rating: str | None,
+    time: str | None,
+) -> Block:
+    values = {
+        name: _arrow_numbers(batch[name])
+        if name == rating or (name == time and not _holds_texts(kind))
+        else _arrow_texts(path, name, first_row, batch[name])
+        for name, kind in types.items()
+    }
+    return Block(path, first_row, values)
 
 
 def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool) -> None:
@@ -366,7 +428,11 @@ def _is_text(kind: pa.DataType) -> bool:
     return str(kind) in texts
 
 
-def _parquet_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Texts:
+def _holds_texts(kind: pa.DataType) -> bool:
+    return _is_text(kind) or pa.types.is_dictionary(kind)
+
+
+def _arrow_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Texts:
     """Return a column of ids or titles as text."""
     # The dictionary may be that of the whole file: only the values of these rows matter.
     if pa.types.is_dictionary(column.type):
@@ -403,8 +469,16 @@ def _id_text(value: float | Decimal) -> str:
     return str(int(value))
 
 
-def _parquet_ratings(column: pa.Array) -> Texts:
-    """Return a column of ratings as floating-point numbers, by codes."""
+def _arrow_numbers(column: pa.Array) -> Texts:
+    """Return a column of ratings or times as floating-point numbers, by codes.
+
+    Dates are in seconds since 1970.
+    """
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        seconds = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6
+        codes, times = pd.factorize(seconds)
+        return codes, times
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.string())  # which rounds correctly
     if pa.types.is_boolean(column.type):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow.compat.v1 as tf
+from numpy.typing import NDArray
 
 from vae.models.chunking import ChunkResult, map_chunks, users_per_chunk
+from vae.models.session import uncompiled
 from vae.models.sparse_input import SparseBatch, placeholders
 from vae.models.vae import ITEM_MULTIPLE, VAE
 
@@ -23,6 +26,7 @@ class InferenceGraph(NamedTuple):
         items: (B, K) int32 item indices, best first, -1 where nothing is left to recommend.
         scores: (B, K) float32 logits, -inf where the item is -1.
         catalogue: number of items before padding.
+        allowed: placeholders for the only items to rank; None to rank all.
     """
 
     histories: SparseBatch
@@ -30,10 +34,17 @@ class InferenceGraph(NamedTuple):
     items: tf.Tensor
     scores: tf.Tensor
     catalogue: int
+    allowed: SparseBatch | None = None
 
 
 def build_inference_graph(
-    vae: VAE, k: int, max_users: int, separate_seen: bool = False, parallel_chunks: int = 1
+    vae: VAE,
+    k: int,
+    max_users: int,
+    separate_seen: bool = False,
+    parallel_chunks: int = 1,
+    excluded: NDArray[np.bool_] | None = None,
+    separate_allowed: bool = False,
 ) -> InferenceGraph:
     """Add the inference graph of a model, with placeholders, to the current graph.
 
@@ -43,11 +54,14 @@ def build_inference_graph(
         max_users: maximum B.
         separate_seen: whether the items to mask out are fed separately from the histories.
         parallel_chunks: chunks of users that the session may process at the same time.
+        excluded: as for ``rank``.
+        separate_allowed: whether the only items to rank are fed for each user.
     """
     users = placeholders()
     seen = placeholders() if separate_seen else users
-    items, scores = rank(vae, users, seen, k, max_users, parallel_chunks)
-    return InferenceGraph(users, seen, items, scores, vae.architecture.items)
+    allowed = placeholders() if separate_allowed else None
+    items, scores = rank(vae, users, seen, k, max_users, parallel_chunks, excluded, allowed)
+    return InferenceGraph(users, seen, items, scores, vae.architecture.items, allowed)
 
 
 def rank(
@@ -57,6 +71,9 @@ def rank(
     k: int,
     max_users: int | None,
     parallel_chunks: int = 1,
+    excluded: NDArray[np.bool_] | None = None,
+    allowed: SparseBatch | None = None,
+    may_be_ranked: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Rank the items for each user by the mean of the latent distribution, without dropout.
 
@@ -67,6 +84,9 @@ def rank(
         k: K, at most the number of items.
         max_users: maximum B; None for a single chunk.
         parallel_chunks: as for ``build_inference_graph``.
+        excluded: bool for each item before padding, whether nobody gets it; None if there are none.
+        allowed: the only items to rank, of the same users; None to rank all.
+        may_be_ranked: the same as a (B or 1, I) bool mask, for a single chunk.
 
     Returns:
         ``items`` and ``scores`` as in ``InferenceGraph``.
@@ -74,18 +94,71 @@ def rank(
     mean, _ = vae.encode(users)
     hidden = vae.decode_hidden(mean)
     kernel, bias = vae.item_layer
+    if excluded is not None:
+        bias += _mask(excluded, vae.architecture.padded_items)
+    per_user = [hidden]
+    if allowed is not None:
+        per_user += [tf.cumsum(allowed.counts), allowed.counts]
 
     def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
-        products = tf.matmul(tf.cast(per_user[0], kernel.dtype), kernel)
-        logits = tf.nn.bias_add(tf.cast(products, tf.float32), bias)
+        logits = item_logits(per_user[0], kernel, bias)
+        if allowed is not None:
+            logits = only(allowed, per_user[1], per_user[2], logits)
+        if may_be_ranked is not None:
+            logits = tf.where_v2(may_be_ranked, logits, float("-inf"))
         mask = tf.fill([tf.size(part.items)], float("-inf"))
-        scores, items = top_k(part.add_to(logits, mask), k)
-        none_left = tf.equal(scores, float("-inf"))
-        return ChunkResult([], [tf.where(none_left, -tf.ones_like(items), items), scores])
+        return ChunkResult([], without_masked(*top_k(part.add_to(logits, mask), k)))
 
     chunk_users = users_per_chunk(vae.architecture.padded_items) // parallel_chunks
-    _, (items, scores) = map_chunks(body, seen, [hidden], max_users, chunk_users, parallel_chunks)
+    _, (items, scores) = map_chunks(body, seen, per_user, max_users, chunk_users, parallel_chunks)
     return items, scores
+
+
+def item_logits(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Return (B, I) float32 logits.
+
+    Args:
+        hidden: (B, H) float32 hidden layer of the decoder.
+        kernel: (H, I) of ``VAE.item_layer``.
+        bias: (I,) float32.
+    """
+    products = tf.matmul(tf.cast(hidden, kernel.dtype), kernel)
+    return tf.nn.bias_add(tf.cast(products, tf.float32), bias)
+
+
+def without_masked(scores: tf.Tensor, items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return ``items`` and ``scores`` as in ``InferenceGraph``.
+
+    Args:
+        scores: (B, K) float32, -inf for a masked item.
+        items: (B, K) int32 item indices.
+    """
+    none_left = tf.equal(scores, float("-inf"))
+    return tf.where(none_left, -tf.ones_like(items), items), scores
+
+
+def only(allowed: SparseBatch, ends: tf.Tensor, counts: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Return the logits of a chunk of users, -inf at the items that they are not allowed.
+
+    Args:
+        allowed: items of all users of the batch.
+        ends: (B,) int32 position after the last of each user's items.
+        counts: (B,) int32 number of each user's items.
+        logits: (B, I) float32.
+    """
+    with uncompiled():
+        part = SparseBatch.of(allowed.items[ends[0] - counts[0] : ends[-1]], counts)
+        shape = tf.shape(logits, out_type=tf.int64)
+        ones = tf.ones_like(part.items, tf.float32)
+        is_allowed = tf.scatter_nd(part.coordinates(), ones, shape) > 0
+    return tf.where_v2(is_allowed, logits, float("-inf"))
+
+
+def _mask(excluded: NDArray[np.bool_], padded_items: int) -> NDArray[np.float32]:
+    """Return (I,) float32, -inf at excluded items and 0 at the others and at padded ones."""
+    mask = np.zeros(padded_items, np.float32)
+    mask[: len(excluded)][excluded] = -np.inf
+    return mask
 
 
 def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -75,10 +75,7 @@ def load_model(
         def read_once() -> tuple[Path, TrainState, Weights]:
             found = folder.load_checkpoint(which, architecture, dataset)
             if found is None:
-                raise UserError(
-                    f"--checkpoint_dir {config.checkpoint_dir}: holds no checkpoint; "
-                    "train first, or name the --checkpoint_dir of an earlier run."
-                )
+                raise _no_checkpoint(folder.path)
             return *found, checkpoint.read_weights(found[0])
 
         path, state, weights = folder.read_again_if_pruned(read_once)
@@ -91,6 +88,30 @@ def load_model(
     return on_rank_0(workers, read)
 
 
+def load_architecture(checkpoint_dir: Path) -> Architecture:
+    """Return the architecture of the model in a folder of checkpoints.
+
+    Raises:
+        UserError: there is none, or the latest checkpoint is damaged.
+    """
+    folder = CheckpointManager(checkpoint_dir)
+
+    def read_once() -> Architecture:
+        latest = folder.latest()
+        if latest is None:
+            raise _no_checkpoint(checkpoint_dir)
+        return Architecture(**checkpoint.read_state(latest).architecture)
+
+    return folder.read_again_if_pruned(read_once)
+
+
+def _no_checkpoint(checkpoint_dir: Path) -> UserError:
+    return UserError(
+        f"--checkpoint_dir {checkpoint_dir}: holds no checkpoint; train first, or name the "
+        "--checkpoint_dir of an earlier run."
+    )
+
+
 @contextmanager
 def open_inference_session(
     config: Config,
@@ -100,6 +121,8 @@ def open_inference_session(
     max_users: int,
     precision: Precision = FLOAT32,
     separate_seen: bool = False,
+    excluded: NDArray[np.bool_] | None = None,
+    separate_allowed: bool = False,
 ) -> Iterator[tuple[tf.Session, InferenceGraph]]:
     """Yield a session that holds a model, and its inference graph.
 
@@ -111,6 +134,8 @@ def open_inference_session(
         max_users: maximum number of users per batch.
         precision: of the graph.
         separate_seen: as for ``build_inference_graph``.
+        excluded: the same.
+        separate_allowed: the same.
     """
     with (
         tf.Graph().as_default(),
@@ -118,6 +143,8 @@ def open_inference_session(
     ):
         with compiled(config.xla):
             vae = VAE(model.architecture, config.seed, precision.dtype)
-            graph = build_inference_graph(vae, k, max_users, separate_seen, _PARALLEL_CHUNKS)
+            graph = build_inference_graph(
+                vae, k, max_users, separate_seen, _PARALLEL_CHUNKS, excluded, separate_allowed
+            )
         model.load_into(session, vae)
         yield session, graph

@@ -1,7 +1,7 @@
 """``--export``: a SavedModel that takes and returns raw ids, e.g. for TensorFlow Serving.
 
 The folder holds TensorFlow's ``saved_model.pb`` and ``variables/``, and beside them
-``item_ids.csv`` (item index, raw id, title) and ``model_card.md``. Two signatures, for B users
+``item_ids.csv`` (item index, raw id, title) and ``model_card.md``. The signatures, for B users
 whose histories are padded to L items:
 
 ``serving_default``
@@ -9,15 +9,23 @@ whose histories are padded to L items:
 ``columns``
     ``histories`` (B, L) int64 item indices, padded with -1 -> ``items`` (B, K) int32 item indices.
 
-Both also return ``scores`` (B, K) float32 and ``known_items`` (B,) int32, the number of items of
+``filtered``, ``filtered_columns``
+    The same with two more inputs, ``allow`` and ``deny``: ids or indices, padded like histories,
+    one row for each user or a single one for all. Only allowed items are ranked, and denied ones
+    never. A row of ``allow`` that holds nothing but padding values allows everything.
+
+All also return ``scores`` (B, K) float32 and ``known_items`` (B,) int32, the number of items of
 each history that the model knows. Where that is 0, the items are the most popular ones.
+
+The filters have signatures of their own because a server demands every input of a signature:
+requests without them stay as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,7 +38,7 @@ from vae.baselines.popularity import popularity_scores
 from vae.config import Config
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.models.inference_graph import rank
+from vae.models.inference_graph import rank, without_masked
 from vae.models.sparse_input import PortableSparseBatch
 from vae.models.trained_model import TrainedModel
 from vae.models.vae import VAE
@@ -38,7 +46,11 @@ from vae.recommend.model_card import model_card
 from vae.utils.atomic import check_creatable, temporary_folder, written
 
 RAW_IDS, ITEM_INDICES = "serving_default", "columns"
+FILTERED_RAW_IDS, FILTERED_ITEM_INDICES = "filtered", "filtered_columns"
 """Names of the signatures."""
+
+_PADDING = -1
+"""Padding value of item indices."""
 
 
 def check_export(folder: Path) -> None:
@@ -124,9 +136,12 @@ def save_model(
         tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
     ):
         vae = VAE(model.architecture, config.seed, tf.as_dtype(config.export_dtype))
+        raw_ids = _RawIds(dataset.item_ids)
         signatures = {
-            RAW_IDS: _raw_ids_signature(vae, dataset.item_ids, popular, k),
-            ITEM_INDICES: _item_indices_signature(vae, popular, k),
+            RAW_IDS: _raw_ids_signature(vae, raw_ids, popular, k, filtered=False),
+            ITEM_INDICES: _item_indices_signature(vae, popular, k, filtered=False),
+            FILTERED_RAW_IDS: _raw_ids_signature(vae, raw_ids, popular, k, filtered=True),
+            FILTERED_ITEM_INDICES: _item_indices_signature(vae, popular, k, filtered=True),
         }
         model.load_into(session, vae)
         fill_tables = tf.tables_initializer()
@@ -154,35 +169,110 @@ def padding_value_of(item_ids: NDArray[np.generic]) -> str | int:
     return -1 if -1 not in item_ids else int(np.iinfo(np.int64).min)
 
 
-def _item_indices_signature(vae: VAE, popular: NDArray[np.float32], k: int) -> Any:
-    histories = tf.placeholder(tf.int64, [None, None], "item_indices")
-    items, scores, known = _recommend(vae, histories, popular, k)
-    return _signature(histories, items, scores, known)
+class _RawIds:
+    """The table of raw ids in the graph.
+
+    Args:
+        item_ids: (I,) raw ids, int64 or strings.
+    """
+
+    def __init__(self, item_ids: NDArray[np.generic]) -> None:
+        self._ids = tf.constant(item_ids)
+        self.dtype: tf.DType = self._ids.dtype
+        self.padding_value = tf.constant([padding_value_of(item_ids)], self.dtype)
+        indices = tf.range(len(item_ids), dtype=tf.int64)
+        initializer = tf.lookup.KeyValueTensorInitializer(self._ids, indices)
+        self._table = tf.lookup.StaticHashTable(initializer, default_value=_PADDING)
+
+    def indices(self, ids: tf.Tensor) -> tf.Tensor:
+        """Return the int64 item index of each id, -1 for an unknown one."""
+        return self._table.lookup(ids)
+
+    def ids(self, items: tf.Tensor) -> tf.Tensor:
+        """Return the id of each item index, the padding value for -1."""
+        return tf.gather(tf.concat([self.padding_value, self._ids], axis=0), items + 1)
+
+
+def _item_indices_signature(vae: VAE, popular: NDArray[np.float32], k: int, filtered: bool) -> Any:
+    inputs = _inputs(tf.int64, "filtered_item_indices" if filtered else "item_indices", filtered)
+    filters = None
+    if filtered:
+        allows_all = tf.reduce_all(tf.equal(inputs["allow"], _PADDING), axis=1)
+        filters = _Filters(inputs["allow"], allows_all, inputs["deny"])
+    return _signature(inputs, *_recommend(vae, inputs["histories"], popular, k, filters))
 
 
 def _raw_ids_signature(
-    vae: VAE, item_ids: NDArray[np.generic], popular: NDArray[np.float32], k: int
+    vae: VAE, raw_ids: _RawIds, popular: NDArray[np.float32], k: int, filtered: bool
 ) -> Any:
-    ids = tf.constant(item_ids)
-    indices = tf.range(len(item_ids), dtype=tf.int64)
-    initializer = tf.lookup.KeyValueTensorInitializer(ids, indices)
-    table = tf.lookup.StaticHashTable(initializer, default_value=-1)
-    histories = tf.placeholder(ids.dtype, [None, None], "ids")
-    items, scores, known = _recommend(vae, table.lookup(histories), popular, k)
+    inputs = _inputs(raw_ids.dtype, "filtered_ids" if filtered else "ids", filtered)
+    filters = None
+    if filtered:
+        allows_all = tf.reduce_all(tf.equal(inputs["allow"], raw_ids.padding_value), axis=1)
+        filters = _Filters(
+            raw_ids.indices(inputs["allow"]), allows_all, raw_ids.indices(inputs["deny"])
+        )
+    histories = raw_ids.indices(inputs["histories"])
+    items, scores, known = _recommend(vae, histories, popular, k, filters)
     # A list that ends early has item indices of -1 and scores of -inf.
-    padding_value = tf.constant([padding_value_of(item_ids)], ids.dtype)
-    raw_items = tf.gather(tf.concat([padding_value, ids], axis=0), items + 1)
-    return _signature(histories, raw_items, scores, known)
+    return _signature(inputs, raw_ids.ids(items), scores, known)
 
 
-def _signature(histories: tf.Tensor, items: tf.Tensor, scores: tf.Tensor, known: tf.Tensor) -> Any:
+def _inputs(dtype: tf.DType, name: str, filtered: bool) -> dict[str, tf.Tensor]:
+    """Return the placeholders of a signature by the names of its inputs."""
+    inputs = {"histories": tf.placeholder(dtype, [None, None], name)}
+    if filtered:
+        for rule in ("allow", "deny"):
+            inputs[rule] = tf.placeholder(dtype, [None, None], f"{name}_{rule}")
+    return inputs
+
+
+def _signature(
+    inputs: Mapping[str, tf.Tensor], items: tf.Tensor, scores: tf.Tensor, known: tf.Tensor
+) -> Any:
     return tf.saved_model.predict_signature_def(
-        {"histories": histories}, {"items": items, "scores": scores, "known_items": known}
+        inputs, {"items": items, "scores": scores, "known_items": known}
     )
 
 
+class _Filters(NamedTuple):
+    """Items that are allowed and denied, R rows: B, or one for all users.
+
+    Attributes:
+        allow: (R, A) int64 item indices; any outside [0, I) is padding.
+        allows_all: (R,) bool, whether everything is allowed instead.
+        deny: (R, D) int64 item indices, padded likewise.
+    """
+
+    allow: tf.Tensor
+    allows_all: tf.Tensor
+    deny: tf.Tensor
+
+    def may_be_ranked(self, items: int, padded_items: int) -> tf.Tensor:
+        """Return (B or 1, padded I) bool."""
+        allowed = _membership(self.allow, items, padded_items) | self.allows_all[:, tf.newaxis]
+        return allowed & ~_membership(self.deny, items, padded_items)
+
+
+def _membership(indices: tf.Tensor, items: int, padded_items: int) -> tf.Tensor:
+    """Return (R, padded I) bool, whether an item is among the (R, A) int64 indices of its row."""
+    shape = tf.shape(indices, out_type=tf.int64)
+    in_range = (indices >= 0) & (indices < items)
+    # What is out of range gets an index of its own, which is cut off.
+    column = tf.where_v2(in_range, indices, padded_items)
+    row = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], shape)
+    coordinates = tf.stack([row, column], axis=-1)
+    ones = tf.ones_like(column, tf.int32)
+    counts = tf.scatter_nd(coordinates, ones, tf.stack([shape[0], padded_items + 1]))
+    return counts[:, :padded_items] > 0
+
+
 def _recommend(
-    vae: VAE, padded: tf.Tensor, popular: NDArray[np.float32], k: int
+    vae: VAE,
+    padded: tf.Tensor,
+    popular: NDArray[np.float32],
+    k: int,
+    filters: _Filters | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The best unseen items of each history; for cold-start users the most popular items.
 
@@ -192,11 +282,12 @@ def _recommend(
             once.
         popular: (I,) float32, score of each item by popularity.
         k: recommendations per user.
+        filters: of the same users; None to rank all items.
 
     Returns:
         (B, K) int32 item indices, (B, K) float32 scores, (B,) int32 numbers of known items.
     """
-    catalogue = vae.architecture.items
+    catalogue, padded_items = vae.architecture.items, vae.architecture.padded_items
     in_range = (padded >= 0) & (padded < catalogue)
     # Sorted, equal items are neighbours; the first one is compared with -1, which no item is.
     ordered = tf.sort(tf.where(in_range, padded, tf.fill(tf.shape(padded), tf.int64.max)), axis=1)
@@ -204,12 +295,17 @@ def _recommend(
     is_known = is_first & (ordered < catalogue)
     counts = tf.reduce_sum(tf.cast(is_known, tf.int32), axis=1)
     users = PortableSparseBatch.of(tf.boolean_mask(ordered, is_known), counts)
+    may_be_ranked = filters.may_be_ranked(catalogue, padded_items) if filters else None
     # A server's batches are small. Without chunks there is no loop, which converters may not take.
-    items, scores = rank(vae, users, users, k, max_users=None)
-    best, best_items = tf.math.top_k(popular, k)
+    items, scores = rank(vae, users, users, k, max_users=None, may_be_ranked=may_be_ranked)
+    if may_be_ranked is None:
+        best, best_items = (one[tf.newaxis] for one in tf.math.top_k(popular, k))
+    else:
+        masked = tf.where_v2(may_be_ranked[:, :catalogue], popular, float("-inf"))
+        best_items, best = without_masked(*tf.math.top_k(masked, k))
     is_cold_start = tf.equal(counts, 0)[:, tf.newaxis]
-    items = tf.where_v2(is_cold_start, best_items[tf.newaxis], items)
-    scores = tf.where_v2(is_cold_start, best[tf.newaxis], scores)
+    items = tf.where_v2(is_cold_start, best_items, items)
+    scores = tf.where_v2(is_cold_start, best, scores)
     return items, scores, counts
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 
 from vae.config import Config
 from vae.load.dataset import Dataset
-from vae.load.fold_in import UserHistories, read_histories
+from vae.load.fold_in import UserHistories, prepared_user_ids, read_histories
+from vae.load.rules import ItemList, Rules, read_item_list
 from vae.recommend.export import check_export
 from vae.recommend.similar_items import find_item
 from vae.recommend.titles import read_titles
@@ -23,12 +24,14 @@ class Inputs:
     Attributes:
         histories: users in the file of ``--recommend``.
         similar_to: item index of ``--similar_items``.
+        rules: items that are allowed and denied.
         titles: (I,) strings from ``--item_names``, NA for an item that the file does not have.
         descriptions: a sentence for the log on each file that was read.
     """
 
     histories: UserHistories | None = None
     similar_to: int | None = None
+    rules: Rules = Rules()
     titles: pd.Series | None = None
     descriptions: tuple[str, ...] = ()
 
@@ -50,13 +53,29 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
     similar_to = None if item is None else find_item(item, dataset)
     titles = None if names is None else read_titles(names, config.title_col, dataset)
     histories = read_histories(source, dataset) if isinstance(source, Path) else None
+    rules = Rules(
+        _read_item_list("--allow", config.allow, dataset),
+        _read_item_list("--deny", config.deny, dataset),
+    )
     descriptions = []
     if titles is not None:
         titled = (titles.fillna("") != "").sum()
         descriptions.append(f"Titles: {titled:,} of {len(titles):,} items.")
     if histories is not None:
         descriptions += [f"{source}: {_counts(histories)}.", *histories.notes]
-    return Inputs(histories, similar_to, titles, tuple(descriptions))
+    if rules.are_given:
+        user_ids = prepared_user_ids(dataset) if histories is None else histories.user_ids
+        if rules.allow is not None:
+            descriptions += rules.allow.describe(f"--allow {config.allow}", user_ids)
+        if rules.deny is not None:
+            descriptions += rules.deny.describe(f"--deny {config.deny}", user_ids)
+    return Inputs(histories, similar_to, rules, titles, tuple(descriptions))
+
+
+def _read_item_list(flag: str, path: Path | None, dataset: Dataset) -> ItemList | None:
+    if path is None:
+        return None
+    return read_item_list(path, flag, dataset, needs_items=flag == "--allow")
 
 
 def _counts(users: UserHistories) -> str:

@@ -31,6 +31,10 @@ have them. A list that ends early is padded with {padding_value}.
 
 `columns` is the same with the item indices of `item_ids.csv` in place of ids, padded with -1.
 
+`filtered` and `filtered_columns` take two more inputs, `allow` and `deny`, padded likewise, with a
+row for each user or a single one for all: only allowed items are ranked, and denied ones never. A
+row of `allow` that holds nothing but padding values allows everything.
+
 ## Flags of the training run
 
 {flags}

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.load.fold_in import find_ids
-from vae.models.trained_model import TrainedModel
 
-_NEIGHBOURS = 10
 _EXAMPLES = 3
 
 
-def find_item(raw_id: str, dataset: Dataset) -> int:
-    """Item index of the raw id that ``--similar_items`` names.
+def find_item(raw_id: str, dataset: Dataset, name: str = "--similar_items") -> int:
+    """Item index of a raw id, that of the flag or argument of this name.
 
     Raises:
         UserError: the data set has no such item.
@@ -26,31 +24,22 @@ def find_item(raw_id: str, dataset: Dataset) -> int:
     if item < 0:
         examples = ", ".join(map(str, ids[:_EXAMPLES]))
         raise UserError(
-            f"--similar_items {raw_id}: {dataset.name} has no such item; name one of its ids, "
+            f"{name} {raw_id}: {dataset.name} has no such item; name one of its ids, "
             f"e.g. {examples}."
         )
     return item
 
 
-def similar_items_table(
-    dataset: Dataset, model: TrainedModel, item: int, titles: pd.Series | None
-) -> str:
+def similar_items_text(label: str, neighbours: pd.DataFrame) -> str:
     """List the nearest neighbours of an item, human-readable.
 
     Args:
-        dataset: prepared data set that the model was trained on, with I items.
-        model: trained model; its decoder's kernel has a vector for each item.
-        item: item index.
-        titles: (I,) strings, NA for an item without a title; None to print no titles.
+        label: raw id and title of the item.
+        neighbours: table of ``Recommender.similar_items``.
     """
-    ids = dataset.item_ids
-    names = [""] * len(ids) if titles is None else titles.fillna("").tolist()
-    assert model.weights is not None
-    kernel = model.weights["decoder/items/kernel"][:, : len(ids)]  # without the padded items
-    neighbours, cosines = nearest_items(kernel, item, min(_NEIGHBOURS, len(ids) - 1))
-    lines = [f"Nearest to item {ids[item]} {names[item]}".rstrip() + ", by cosine:"]
-    for neighbour, cosine in zip(neighbours.tolist(), cosines.tolist(), strict=True):
-        lines.append(f"{cosine:7.3f}  {ids[neighbour]}  {names[neighbour]}".rstrip())
+    lines = [f"Nearest to item {label}, by cosine:"]
+    for item, cosine, *title in neighbours.fillna("").itertuples(index=False):
+        lines.append(f"{cosine:7.3f}  {item}  {''.join(title)}".rstrip())
     return "\n".join(lines)
 
 

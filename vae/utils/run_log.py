@@ -49,6 +49,7 @@ UNITS: dict[str, str | None] = {
     "recommend_users": "users",
     "recommend_popular_users": "users",
     "recommend_throughput": "users/s",
+    "recommend_empty_users": "users",
 } | {
     f"{prefix}{metric}{suffix}": None
     for prefix in (

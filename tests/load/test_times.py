@@ -1,0 +1,321 @@
+"""Times of interactions: read from every format, and splits by time against a slow reference."""
+
+import math
+from collections import defaultdict
+from datetime import date, datetime, timezone
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import run_prepare
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from vae.errors import UserError
+from vae.load.config import LAST, Columns, SplitOptions
+from vae.load.files import Source
+from vae.load.interactions import Ids, Interactions, read_interactions
+from vae.load.split import split_interactions
+from vae.load.store import open_dataset, prepared_folder, read_manifest
+from vae.load.values import parse_time
+from vae.utils.atomic import seal, unseal
+
+COLUMNS = Columns("user", "item")
+DAY = 86_400.0
+
+
+def seconds(*fields):
+    return datetime(*fields, tzinfo=timezone.utc).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("0", 0),
+        (" -1.5e3 ", -1500),
+        ("1260759144", 1260759144),
+        ("1970-01-02", DAY),
+        ("1969-12-31", -DAY),
+        ("2009-05-04T23:08:57Z", seconds(2009, 5, 4, 23, 8, 57)),
+        ("2018-07-07 22:09:11", seconds(2018, 7, 7, 22, 9, 11)),
+        ("2009-12-01 07:45", seconds(2009, 12, 1, 7, 45)),
+        ("2020-02-29T00:00:00.25+01:30", seconds(2020, 2, 28, 22, 30) + 0.25),
+        ("2020-02-28 00:00:00 -0800", seconds(2020, 2, 28, 8)),
+        ("2009-05-04 23:08:57 UTC", seconds(2009, 5, 4, 23, 8, 57)),
+    ],
+)
+def test_a_time_is_a_number_or_a_date(text, time):
+    assert parse_time(text) == time
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "never", "2020-02-30", "2020-13-01", "1_0", "05/04/2009", "2020-01-01 25:00"],
+)
+def test_other_texts_are_no_times(text):
+    assert math.isnan(parse_time(text))
+
+
+def read(path, **options):
+    """The interactions with their times, in order."""
+    found = read_interactions([Source(path)], COLUMNS, 0.0, time_column="at", **options)
+    assert found.times.dtype == np.float64
+    users = found.users.values[found.users.codes].tolist()
+    return list(zip(users, found.times.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("numbers.csv", "at,user,item\n86400,7,1\n-0.5,8,1\n86400,9,2\n"),
+        ("dates.csv", "user,item,at\n7,1,1970-01-02\n8,1,1969-12-31T23:59:59.5\n9,2,86400\n"),
+        (
+            "lines.json",
+            '{"user": 7, "item": 1, "at": 86400}\n{"user": 8, "item": 1, "at": -0.5}\n'
+            '{"user": 9, "item": 2, "at": "1970-01-02"}\n',
+        ),
+    ],
+)
+def test_times_in_text_are_read_beside_the_ids(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read(tmp_path / name) == [(7, DAY), (8, -0.5), (9, DAY)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, 0, 1], pa.int32()),
+        pa.array([1.0, 0.0, 1.0]),
+        pa.array(["1", "0", "1"]),
+        pa.array(["1", "0", "1"]).dictionary_encode(),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_times_in_parquet_may_be_numbers_or_text(tmp_path, values):
+    pq.write_table(pa.table({"user": [7, 8, 9], "item": [1, 1, 2], "at": values}), tmp_path / "p")
+    assert read(tmp_path / "p") == [(7, 1), (8, 0), (9, 1)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.date32(), pa.date64(), *map(pa.timestamp, ["s", "ms", "us", "ns"]), "zoned"],
+    ids=str,
+)
+def test_times_in_parquet_may_be_dates(tmp_path, kind):
+    kind = pa.timestamp("ns", "Europe/Berlin") if kind == "zoned" else kind
+    values = pa.array([date(1970, 1, 2), date(1970, 1, 1)], pa.date32()).cast(pa.timestamp("s"))
+    values = values.cast(kind) if kind.id != pa.date32().id else values.cast(pa.date32())
+    pq.write_table(pa.table({"user": [7, 8], "item": [1, 1], "at": values}), tmp_path / "p")
+    assert read(tmp_path / "p") == [(7, DAY), (8, 0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("soon", "column 'at', row 3: 'soon' is neither a number nor a date such as"),
+        ("inf", "column 'at', row 3: 'inf' is neither a number"),
+        ("", "column 'at', row 3: the value is missing"),
+        ("NA", "column 'at', row 3: the value is missing"),
+    ],
+)
+def test_a_row_without_a_time_is_reported(tmp_path, value, sentence):
+    (tmp_path / "t.csv").write_text(f"user,item,at\n7,1,1\n8,1,{value}\n")
+    with pytest.raises(UserError, match=sentence):
+        read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("times", ["1 NA", "1970-01-02 NULL"])
+def test_rows_without_a_time_can_be_dropped(tmp_path, times):
+    first, second = times.split()
+    (tmp_path / "t.csv").write_text(f"user,item,at\n7,1,{first}\n8,1,{second}\n")
+    columns = Columns("user", "item", drop_missing=True)
+    found = read_interactions([Source(tmp_path / "t.csv")], columns, 0.0, time_column="at")
+    assert found.rows_missing == 1
+    assert found.times.tolist() == [parse_time(first)]
+
+
+def test_a_file_without_the_column_is_told_the_flag(tmp_path):
+    (tmp_path / "t.csv").write_text("user,item\n7,1\n")
+    with pytest.raises(UserError, match=r"no column 'at' .*; name the column of times with --time"):
+        read(tmp_path / "t.csv")
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 11), st.integers(0, 15), st.integers(-3, 9)),
+    min_size=40,
+    max_size=150,
+)
+
+
+def interactions(rows):
+    users, items, times = (np.array(column) for column in zip(*rows, strict=True))
+    user_ids, user_codes = np.unique(users, return_inverse=True)
+    item_ids, item_codes = np.unique(items, return_inverse=True)
+    return Interactions(
+        Ids(user_codes.astype(np.int32), user_ids),
+        Ids(item_codes.astype(np.int32), item_ids),
+        times=times.astype(np.float64),
+    )
+
+
+def earliest(rows):
+    """The time of each (user, item)."""
+    times = defaultdict(lambda: math.inf)
+    for user, item, time in rows:
+        times[user, item] = min(times[user, item], time)
+    return times
+
+
+def histories(matrix, user_ids, item_ids):
+    """The set of raw items of each raw user."""
+    assert matrix.dtype == np.uint8
+    assert (matrix.data == 1).all()
+    return {u: set(item_ids[row.indices].tolist()) for u, row in zip(user_ids, matrix, strict=True)}
+
+
+def split_or_reject(rows, options):
+    try:
+        return split_interactions(interactions(rows), options)
+    except UserError:
+        assume(False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(0, 100), st.sampled_from([0.2, 0.5]))
+def test_no_fold_in_item_is_later_than_a_target(rows, seed, proportion):
+    options = SplitOptions(2, 0, 2, proportion, seed, LAST)
+    split = split_or_reject(rows, options)
+    times = earliest(rows)
+    for part in (split.validation, split.test):
+        fold_in = histories(part.fold_in, part.user_ids, split.item_ids)
+        targets = histories(part.targets, part.user_ids, split.item_ids)
+        for user, items in targets.items():
+            n = len(items) + len(fold_in[user])
+            assert len(items) == (math.floor(proportion * n) if n >= 5 else 0)
+            latest = max((times[user, item] for item in fold_in[user]), default=-math.inf)
+            assert all(times[user, item] >= latest for item in items)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(0, 100), st.integers(-2, 8), st.sampled_from(["random", LAST]))
+def test_training_sees_nothing_after_the_split_time_and_all_targets_are_later(
+    rows, seed, end, targets
+):
+    options = SplitOptions(2, 0, 2, 0.5, seed, targets, end)
+    split = split_or_reject(rows, options)
+    whole = split_or_reject(rows, SplitOptions(2, 0, 2, 0.5, seed, targets))
+    times = earliest(rows)
+    train = histories(split.train, split.train_user_ids, split.item_ids)
+    before = histories(whole.train, whole.train_user_ids, whole.item_ids)
+    kept = {u: {i for i in items if times[u, i] <= end} for u, items in before.items()}
+    assert train == {user: items for user, items in kept.items() if items}
+    assert split.item_ids.tolist() == sorted(set().union(*train.values()))
+    counts = split.counts
+    assert counts["train_users_after_split_time"] == len(before) - len(train)
+    assert counts["train_interactions_after_split_time"] == sum(
+        len(before[user] - kept[user]) for user in before
+    )
+    for part, other in ((split.validation, whole.validation), (split.test, whole.test)):
+        assert part.user_ids.tolist() == other.user_ids.tolist()
+        for user, items in histories(part.targets, part.user_ids, split.item_ids).items():
+            assert all(times[user, item] > end for item in items)
+
+
+@settings(max_examples=30, deadline=None)
+@given(ROWS, st.data())
+def test_neither_the_order_of_rows_nor_later_repetitions_matter(rows, data):
+    options = SplitOptions(2, 0, 2, 0.5, 1, LAST, 5)
+    split = split_or_reject(rows, options)
+    later = [(u, i, t + 100) for u, i, t in data.draw(st.lists(st.sampled_from(rows), max_size=9))]
+    other = split_or_reject(data.draw(st.permutations(rows + later)), options)
+    for one, two in (
+        (split.train, other.train),
+        (split.test.targets, other.test.targets),
+        (split.validation.fold_in, other.validation.fold_in),
+    ):
+        assert (one != two).nnz == 0
+
+
+def test_ties_are_broken_by_the_seed():
+    rows = [(user, item, 0) for user in range(30) for item in range(10)]
+    splits = [
+        split_interactions(interactions(rows), SplitOptions(5, 0, 10, 0.2, seed, LAST))
+        for seed in (0, 0, 1)
+    ]
+    targets = [split.test.targets.toarray().tolist() for split in splits]
+    assert targets[0] == targets[1]
+    assert targets[0] != targets[2]
+    assert len({tuple(row) for row in targets[0]}) > 3
+
+
+def test_a_split_time_before_everything_is_refused_with_the_times_there_are():
+    rows = [(user, item, 5 + item) for user in range(9) for item in range(6)]
+    with pytest.raises(UserError, match=r"^--split_time 4: no .* the times go from 5 to 10\.$"):
+        split_interactions(interactions(rows), SplitOptions(heldout_users=1, split_time=4.0))
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Flags for a file whose users have one item each day, for ten days, and all items."""
+    rows = [
+        f"{user},{item},5,2020-01-{1 + (item + user) % 10:02}"
+        for user in range(20)
+        for item in range(10)
+    ]
+    (tmp_path / "r.csv").write_text("\n".join(["userId,movieId,rating,day", *rows]))
+    return (
+        "--data_dir", tmp_path, "--dataset", "timed", "--ratings", tmp_path / "r.csv",
+        "--heldout_users", 3,
+    )  # fmt: skip
+
+
+def test_the_command_line_splits_by_time_and_the_manifest_says_so(tmp_path, flags):
+    timed = ("--time_col", "day", "--targets", "last", "--split_time", "2020-01-08")
+    code, out, err = run_prepare(*flags, *timed)
+    assert code == 0, err
+    assert "28 interactions of training users after 2020-01-08 dropped, and 0 users" in out
+    assert "Targets: each held-out user's last items by day." in out
+    test = open_dataset(tmp_path, "timed").test
+    for user, targets in zip(test.user_ids, test.targets, strict=True):
+        assert sorted((targets.indices + user) % 10) == [8, 9]
+    told = read_manifest(prepared_folder(tmp_path, "timed")).provenance.flags
+    assert (told["time_col"], told["targets"], told["split_time"]) == ("day", "last", "2020-01-08")
+    code, out, _ = run_prepare(*flags, *timed)
+    assert "already prepared" in out
+    code, out, _ = run_prepare(*flags)
+    assert "Preparing again: --time_col changed from 'day' to None; --targets changed from" in out
+
+
+def test_data_prepared_before_these_flags_existed_are_still_prepared(tmp_path, flags):
+    run_prepare(*flags)
+    path = prepared_folder(tmp_path, "timed") / "manifest.json"
+    manifest = unseal(path.read_text())
+    for name in ("time_col", "targets", "split_time"):
+        del manifest["provenance"]["flags"][name]
+    path.write_text(seal(manifest))
+    code, out, err = run_prepare(*flags)
+    assert code == 0, err
+    assert "already prepared" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--targets", "last"], "--targets last needs --time_col"),
+        (["--split_time", "3"], "--split_time 3 needs --time_col"),
+        (["--time_col", "day"], "--time_col has no effect without --targets last or --split_time"),
+        (["--time_col", "userId", "--targets", "last"], "'userId' is a column of ids or ratings"),
+        (["--time_col", "day", "--split_time", "Monday"], "'Monday' is neither a number nor a"),
+        (
+            ["--no_header", "--user_col", 0, "--item_col", 1, "--rating_col", 2, "--time_col",
+             "day", "--targets", "last"],
+            "--time_col 'day' is not a column number",
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_flags_of_times_that_do_not_fit_together_are_refused(flags, given, sentence):
+    code, _, err = run_prepare(*flags, *given)
+    assert code == 2
+    assert sentence in err

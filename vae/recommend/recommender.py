@@ -1,0 +1,263 @@
+"""A trained model that recommends: what the command line calls, and what a notebook can.
+
+::
+
+    from vae import Recommender
+
+    recommender = Recommender.load("checkpoints", "data", "ml-20m")
+    recommender.recommend(histories, k=10, deny=[2364])
+    recommender.similar_items(2364)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vae.baselines.popularity import popularity_scores
+from vae.config import Config
+from vae.errors import UserError
+from vae.load.dataset import Dataset
+from vae.load.fold_in import UserHistories, read_histories
+from vae.load.rules import ItemList, Rules, read_item_list
+from vae.load.store import open_dataset
+from vae.models.precision import Precision, choose_precision
+from vae.models.sparse_input import feed
+from vae.models.trained_model import (
+    TrainedModel,
+    load_architecture,
+    load_model,
+    open_inference_session,
+)
+from vae.recommend.cold_start import popular_items
+from vae.recommend.similar_items import find_item, nearest_items
+from vae.recommend.table import RecommendationTable, free_name
+from vae.recommend.titles import read_titles
+from vae.utils.distributed import SingleWorker, Workers
+from vae.utils.run_log import RunLog
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Items: TypeAlias = pd.DataFrame | pd.Series | Sequence[Any] | NDArray[Any]
+"""Raw ids of items; or a table with the columns of the ratings, users and items or items alone."""
+
+
+class Batch(NamedTuple):
+    """Recommendations to a batch of users.
+
+    Attributes:
+        rows: one row per recommendation, see ``RecommendationTable``.
+        cold_start_users: number of users without a known item.
+        empty_users: number of users to whom nothing is left to recommend.
+    """
+
+    rows: pd.DataFrame
+    cold_start_users: int
+    empty_users: int
+
+
+class Recommender:
+    """Recommendations and similar items from a trained model, in raw ids.
+
+    Args:
+        config: flags that decide how the model is run: batch size, precision, seed.
+        dataset: prepared data set that the model was trained on, with I items.
+        model: trained model.
+        titles: (I,) strings, NA for an item without a title; None without titles.
+        workers: workers of the run, one of which this is.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        model: TrainedModel,
+        titles: pd.Series | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.model = model
+        self.table = RecommendationTable.of(dataset, titles)
+        self._config = config
+        self._titles = titles
+        self._workers = workers or SingleWorker("1 worker")
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint_dir: PathLike,
+        data_dir: PathLike = "/data",
+        dataset: str = "ml-20m",
+        checkpoint: str = "best",
+        item_names: PathLike | None = None,
+        title_col: str = "title",
+    ) -> Recommender:
+        """Load a trained model and the prepared data that it was trained on.
+
+        Args:
+            checkpoint_dir: folder of the checkpoints, ``--checkpoint_dir``.
+            data_dir: folder of the prepared data sets, ``--data_dir``.
+            dataset: name of the data set, ``--dataset``.
+            checkpoint: ``"best"`` by validation NDCG@100, or ``"latest"``.
+            item_names: file of titles, ``--item_names``; None for none.
+            title_col: its column of titles.
+
+        Raises:
+            UserError: the data, the checkpoint or the titles cannot be used.
+        """
+        config = Config(
+            test=True,  # a mode that needs nothing but the model and its data
+            data_dir=Path(data_dir),
+            dataset=dataset,
+            checkpoint_dir=Path(checkpoint_dir),
+            checkpoint=checkpoint,
+        )
+        data = open_dataset(config.data_dir, dataset)
+        titles = None if item_names is None else read_titles(Path(item_names), title_col, data)
+        worker = SingleWorker("1 worker")
+        silent = RunLog(Path(os.devnull), enabled=False)
+        architecture = load_architecture(Path(checkpoint_dir))
+        model = load_model(config, data, architecture, worker, silent)
+        return cls(config, data, model, titles, worker)
+
+    @cached_property
+    def precision(self) -> Precision:
+        """Precision of inference."""
+        return choose_precision(self._config.amp)
+
+    @property
+    def items(self) -> int:
+        """I, the number of items."""
+        return len(self.dataset.item_ids)
+
+    def recommend(
+        self,
+        histories: pd.DataFrame | PathLike,
+        k: int = 100,
+        allow: Items | None = None,
+        deny: Items | None = None,
+    ) -> pd.DataFrame:
+        """Recommend items to users, who may be new to the model.
+
+        Each call loads the model into a session: pass many users at once.
+
+        Args:
+            histories: table or file with the columns of the ratings (``user``, ``item`` and
+                ``rating`` if those have no header); ratings are optional.
+            k: items per user.
+            allow: the only items to recommend, to everybody or by user; None for all.
+            deny: items not to recommend, to everybody or by user; None for none.
+
+        Returns:
+            One row per recommendation, user by user and best first: raw user id, raw item id,
+            rank from 1, score, source and, if they were loaded, title.
+
+        Raises:
+            UserError: a table cannot be used.
+        """
+        if k < 1:
+            raise UserError(f"k is {k}; pass at least 1.")
+        users = read_histories(_table(histories), self.dataset)
+        rules = Rules(self._item_list(allow, "allow"), self._item_list(deny, "deny"))
+        rows = [batch.rows for batch in self.batches(users, min(k, self.items), rules)]
+        return pd.concat(rows, ignore_index=True)
+
+    def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
+        """Return the nearest neighbours of an item by the decoder's item vectors.
+
+        Args:
+            item: raw id.
+            k: number of neighbours.
+
+        Returns:
+            One row per neighbour, nearest first: raw item id, cosine and, if they were loaded,
+            title.
+
+        Raises:
+            UserError: the data set has no such item.
+        """
+        index = find_item(str(item), self.dataset, "item")
+        vectors = self.item_vectors()
+        neighbours, cosines = nearest_items(vectors, index, min(k, self.items - 1))
+        ids = {self.table.item}
+        rows = {
+            self.table.item: self.dataset.item_ids[neighbours],
+            free_name("cosine", ids): cosines,
+        }
+        if self._titles is not None:
+            rows[free_name("title", ids)] = self._titles.array.take(neighbours)
+        return pd.DataFrame(rows)
+
+    def label(self, index: int) -> str:
+        """Return the raw id and the title, if any, of an item index."""
+        title = pd.NA if self._titles is None else self._titles.iloc[index]
+        return f"{self.dataset.item_ids[index]} {'' if pd.isna(title) else title}".rstrip()
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Return the decoder's item vectors, (H, I) float32."""
+        assert self.model.weights is not None
+        kernel = self.model.weights["decoder/items/kernel"]
+        return kernel[:, : self.items]  # without the padded items
+
+    def batches(self, users: UserHistories, k: int, rules: Rules) -> Iterator[Batch]:
+        """Recommend to users batch by batch.
+
+        Args:
+            users: their histories.
+            k: items per user, at most I.
+            rules: what may be recommended.
+        """
+        train, batch_size = self.dataset.train, self._config.batch_size_validation
+        popular_scores = popularity_scores(train)
+        excluded = rules.excluded()
+        by_user = rules.allow is not None and rules.allow.user_ids is not None
+        with open_inference_session(
+            self._config,
+            self._workers,
+            self.model,
+            k,
+            batch_size,
+            self.precision,
+            separate_seen=True,
+            excluded=excluded,
+            separate_allowed=by_user,
+        ) as (session, graph):
+            for first in range(0, users.users, batch_size):
+                batch = slice(first, first + batch_size)
+                user_ids, liked, seen = users.user_ids[batch], users.liked[batch], users.seen[batch]
+                denied, allowed = rules.denied(user_ids), rules.allowed(user_ids)
+                if denied is not None:
+                    seen = seen.maximum(denied)
+                fed = feed(graph.histories, liked) | feed(graph.seen, seen)
+                if graph.allowed is not None:
+                    fed |= feed(graph.allowed, allowed)
+                items, scores = session.run([graph.items, graph.scores], fed)
+                is_cold_start = np.diff(liked.indptr) == 0
+                if is_cold_start.any():
+                    items[is_cold_start] = popular_items(
+                        train,
+                        seen[is_cold_start],
+                        k,
+                        excluded,
+                        None if allowed is None else allowed[is_cold_start],
+                    )
+                    scores[is_cold_start] = popular_scores[items[is_cold_start]]
+                rows = self.table.frame(user_ids, items, scores, is_cold_start)
+                yield Batch(rows, int(is_cold_start.sum()), int((items[:, 0] < 0).sum()))
+
+    def _item_list(self, items: Items | None, name: str) -> ItemList | None:
+        if items is None:
+            return None
+        if not isinstance(items, pd.DataFrame):
+            items = pd.DataFrame({self.table.item: items})
+        return read_item_list(items, name, self.dataset, needs_items=name == "allow")
+
+
+def _table(table: pd.DataFrame | PathLike) -> pd.DataFrame | Path:
+    return table if isinstance(table, pd.DataFrame) else Path(table)
