@@ -31,6 +31,7 @@ def run(config: Config) -> None:
     # TensorFlow takes seconds to import: --help and a wrong flag do not wait for it.
     from vae.load.fold_in import prepared_histories
     from vae.load.store import open_dataset
+    from vae.models.blend import blend
     from vae.models.checkpoint_manager import find_start
     from vae.models.evaluate import test
     from vae.models.inference_benchmark import benchmark
@@ -53,8 +54,7 @@ def run(config: Config) -> None:
     check_agreement(workers, program())
     dataset = raise_on_all(workers, lambda: open_dataset(config.data_dir, config.dataset))
     check_agreement(workers, as_json(config) | {"the dataset fingerprint": dataset.fingerprint})
-    layers = (config.hidden_dim, config.latent_dim, config.activation, config.encoder)
-    architecture = Architecture(len(dataset.item_ids), *layers, config.decoder, config.prior)
+    architecture = Architecture(len(dataset.item_ids), **config.layers)
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
     # What can be wrong with the inputs and outputs is found before hours of training.
     inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
@@ -72,6 +72,8 @@ def run(config: Config) -> None:
             summary |= statistics
         if config.loads_a_model:
             model = load_model(config, dataset, architecture, workers, log)
+        if config.blend is not None:
+            model = blend(config, dataset, workers, log, model)
         if config.test:
             result = test(config, dataset, workers, model)
             log.say(result.table())

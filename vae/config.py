@@ -39,6 +39,8 @@ DECODERS = ("deep", "linear")
 PRIORS = ("normal", "composite")
 BASELINES = {"popularity": "most popular", "ease": "EASE", "itemknn": "item-kNN"}
 """Titles of the baselines by their names."""
+COMPARISONS = BASELINES | {"unblended": "model alone"}
+"""Titles of what a tested model is compared with: the baselines, and itself without ``--blend``."""
 PRESETS: dict[str, dict[str, Any]] = {
     # Batch size, epochs and annealing steps: section 4.3 of the paper, for ML-20M. Annealing cap,
     # Adam's learning rate and beta2, validation after each epoch: the authors' code. Layer sizes,
@@ -354,6 +356,13 @@ class Config:
         "L2 penalty of EASE (by default the best of a few values on the validation users)",
         ge=1e-3,
     )
+    blend: str | None = flag(
+        EVALUATION,
+        None,
+        "ease: mix the model's scores with those of EASE, with the weight that is best on the "
+        "validation users",
+        choices=("ease",),
+    )
     top_results: int = flag(EVALUATION, 100, "items to recommend per user", ge=1)
     export_dtype: str = flag(
         EVALUATION,
@@ -402,13 +411,19 @@ class Config:
     @property
     def loads_a_model(self) -> bool:
         """Whether a checkpoint is loaded for testing or inference."""
-        used = bool(self.modes_of_a_model) or self.inference_benchmark
+        used = bool(self.modes_of_a_model) or self.inference_benchmark or self.blend is not None
         return self.checkpoint_dir is not None and used
 
     @property
     def benchmark_batch_sizes(self) -> tuple[int, ...]:
         """``inference_batch_sizes`` as integers."""
         return tuple(int(size) for size in self.inference_batch_sizes.split(","))
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """The flags that are fields of ``Architecture``."""
+        names = ("hidden_dim", "latent_dim", "activation", "encoder", "decoder", "prior")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
@@ -418,7 +433,7 @@ class Config:
     @property
     def fits_ease(self) -> bool:
         """Whether the run fits EASE."""
-        return self.test and "ease" in self.baseline_names
+        return self.blend == "ease" or (self.test and "ease" in self.baseline_names)
 
     @property
     def save_interval(self) -> Interval:
@@ -452,7 +467,7 @@ class Config:
                 f"{', '.join(BASELINES)}"
             )
         if self.ease_lambda is not None and not self.fits_ease:
-            yield "--ease_lambda has no effect without --test and ease in --baselines"
+            yield "--ease_lambda has no effect without --blend, or --test and ease in --baselines"
         if not (self.train or self.inference_benchmark or self.modes_of_a_model):
             yield (
                 "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
@@ -466,6 +481,8 @@ class Config:
                 f"--activation {self.activation} has no effect with --encoder dense and --decoder "
                 "linear"
             )
+        if self.blend is not None and not self.train and self.checkpoint_dir is None:
+            yield "--blend needs a trained model; pass --checkpoint_dir or --train"
         yield from self._contradictions_of_files()
         yield from self._contradictions_of_checkpoints()
 

@@ -119,3 +119,42 @@ def test_excluded_items_cost_one_addition_to_the_bias():
             build_inference_graph(vae, 5, 4, excluded=excluded)
             counts.append(Counter(operation.type for operation in graph.get_operations()))
     assert sum((counts[1] - counts[0]).values()) == 2  # the mask and its addition
+
+
+@pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1)])
+@pytest.mark.parametrize("separate_seen", [False, True])
+def test_a_blend_ranks_by_the_sum_of_standardised_scores(
+    chunk_users, at_once, separate_seen, monkeypatch
+):
+    monkeypatch.setattr("vae.models.inference_graph.users_per_chunk", lambda columns: chunk_users)
+    rng = np.random.default_rng(0)
+    histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
+    histories[1] = 0  # nothing known
+    seen = histories | (rng.random((7, ITEMS)) < 0.1) if separate_seen else histories
+    denied = rng.random(ITEMS) < 0.2
+    linear = rng.normal(size=(ITEMS, ITEMS)).astype(np.float32)
+    weight, k = 0.3, 10
+    with tf.Graph().as_default(), tf.Session() as session:
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0, blended=True)
+        ranking = build_inference_graph(vae, k, 7, separate_seen, at_once, denied)
+        session.run(tf.global_variables_initializer())
+        vae.blend.item_weights.load(linear, session)
+        vae.blend.model_weight.load(np.float32(weight), session)
+        weights = session.run({v.op.name: v for v in vae.variables})
+        fed = feed(ranking.histories, csr_matrix(histories))
+        items, scores = session.run(
+            [ranking.items, ranking.scores], fed | feed(ranking.seen, csr_matrix(seen))
+        )
+    for user, history in enumerate(histories):
+        order, logits = brute_force(weights, history, np.zeros(ITEMS), ITEMS)
+        of_model = np.empty(ITEMS)
+        of_model[order] = logits
+        of_ease = history @ linear.astype(np.float64)
+        mixed = sum(
+            share * (values - values.mean()) / max(values.std(), 1e-12)
+            for share, values in ((weight, of_model), (1 - weight, of_ease))
+        )
+        ranked = np.flatnonzero((seen[user] == 0) & ~denied)
+        best = ranked[np.argsort(-mixed[ranked], kind="stable")][:k]
+        assert items[user].tolist() == best.tolist()
+        np.testing.assert_allclose(scores[user], mixed[best], atol=1e-4)

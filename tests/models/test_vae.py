@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from scipy.sparse import csr_matrix
+from vae.models.prior import kl_divergence
 
 from vae.config import ACTIVATIONS
-from vae.models.prior import kl_divergence
 from vae.models.sparse_input import feed, placeholders
 from vae.models.vae import VAE, Architecture, sample
 

@@ -283,7 +283,7 @@ def _find_start(config: Config, architecture: Architecture, dataset: Dataset) ->
     checkpoint.check_progress(path, state, dataset.train.shape[0], batches.steps_per_epoch)
     if state.best_step not in folder.steps():
         state = state.without_best()
-    state = dataclasses.replace(state, config=new.config)
+    state = dataclasses.replace(state, config=new.config, blend=None)
     finished = nothing_left(config, state)
     description = f"Resuming {path} at {state.position()}{changes}."
     if finished is not None:

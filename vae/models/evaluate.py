@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.baselines.fit import fit_baselines
-from vae.config import BASELINES, Config
+from vae.config import COMPARISONS, Config
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.aggregate import Moments, means_and_errors
 from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC, score_users
@@ -98,10 +98,10 @@ class TestResult:
     def table(self) -> str:
         """Return a table of the metrics, human-readable."""
         columns = {"model": self.model.metrics} | {
-            BASELINES[name]: baseline.metrics for name, baseline in self.baselines.items()
+            COMPARISONS[name]: baseline.metrics for name, baseline in self.baselines.items()
         }
         differences = {
-            f"- {BASELINES[name]}": baseline.differences
+            f"- {COMPARISONS[name]}": baseline.differences
             for name, baseline in self.baselines.items()
         }
         return "\n".join(
@@ -125,23 +125,44 @@ def test(config: Config, dataset: Dataset, workers: Workers, model: TrainedModel
 
     Rank 0 alone fits the baselines, each of which may take as much memory as the model.
     """
+    users = dataset.test
+    result = _evaluate_on_all(config, users, workers, model)
+    comparisons: dict[str, Comparison] = {}
+    settings: dict[str, float] = {}
+    ease_lambda = config.ease_lambda
+    if model.is_blended and model.blend:
+        settings = {f"blend_{name}": value for name, value in model.blend.items()}
+        ease_lambda = model.blend["ease_lambda"]
+        alone = _evaluate_on_all(config, users, workers, model.unblended())
+        comparisons["unblended"] = _compare(result.scores, alone.scores)
+
+    def compare() -> tuple[dict[str, Comparison], dict[str, float]]:
+        fitted = fit_baselines(config.baseline_names, dataset, ease_lambda)
+        return (
+            {
+                name: _compare(
+                    result.scores, score_users(baseline.rank(users.fold_in), users.targets)
+                )
+                for name, baseline in fitted.items()
+            },
+            {name: value for one in fitted.values() for name, value in one.settings.items()},
+        )
+
+    baselines, chosen = on_rank_0(workers, compare)
+    return TestResult(result, comparisons | baselines, settings | chosen)
+
+
+def _evaluate_on_all(
+    config: Config, users: HeldOut, workers: Workers, model: TrainedModel
+) -> Evaluation:
+    """Evaluate a model; on all ranks the result has the scores of all users."""
     depth = min_ranking_depth(model.architecture.items)
-    batch, users = config.batch_size_validation, dataset.test
+    batch = config.batch_size_validation
     with open_inference_session(config, workers, model, depth, batch) as (session, graph):
         result = evaluate(session, graph, users, workers, batch)
     shards = workers.allgather_object(result.scores)
     scores = {name: np.concatenate([shard[name] for shard in shards]) for name in METRICS}
-
-    def compare() -> tuple[dict[str, Comparison], dict[str, float]]:
-        comparisons: dict[str, Comparison] = {}
-        settings: dict[str, float] = {}
-        names = config.baseline_names
-        for name, baseline in fit_baselines(names, dataset, config.ease_lambda).items():
-            comparisons[name] = _compare(scores, baseline.rank(users.fold_in), users)
-            settings |= baseline.settings
-        return comparisons, settings
-
-    return TestResult(result, *on_rank_0(workers, compare))
+    return replace(result, scores=scores)
 
 
 class EvaluationInterrupted(Exception):
@@ -199,12 +220,11 @@ def _sum(moments: Moments, workers: Workers) -> Moments:
     return Moments(int(users), total, total_squares)
 
 
-def _compare(model: UserScores, ranking: NDArray[np.int64], users: HeldOut) -> Comparison:
-    """Compare the model's scores with those of a baseline's ranking of the same users."""
-    scores = score_users(ranking, users.targets)
+def _compare(model: UserScores, other: UserScores) -> Comparison:
+    """Compare a model with another one on the same users."""
     return Comparison(
-        {name: Moments.of(scores[name]) for name in METRICS},
-        {name: Moments.of(model[name] - scores[name]) for name in METRICS},
+        {name: Moments.of(other[name]) for name in METRICS},
+        {name: Moments.of(model[name] - other[name]) for name in METRICS},
     )
 
 

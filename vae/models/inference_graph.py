@@ -24,7 +24,7 @@ class InferenceGraph(NamedTuple):
         histories: placeholders for the users' items.
         seen: placeholders for the items to mask out; ``histories`` itself unless they are separate.
         items: (B, K) int32 item indices, best first, -1 where nothing is left to recommend.
-        scores: (B, K) float32 logits, -inf where the item is -1.
+        scores: (B, K) float32 logits, or mixed scores of a blend; -inf where the item is -1.
         catalogue: number of items before padding.
         allowed: placeholders for the only items to rank; None to rank all.
     """
@@ -94,14 +94,20 @@ def rank(
     mean, _ = vae.encode(users)
     hidden = vae.decode_hidden(mean)
     kernel, bias = vae.item_layer
-    if excluded is not None:
-        bias += _mask(excluded, vae.architecture.padded_items)
+    denied = None if excluded is None else _mask(excluded, vae.architecture.padded_items)
+    if denied is not None and vae.blend is None:  # cheapest; but a blend needs the true logits
+        bias += denied
     per_user = [hidden]
     if allowed is not None:
         per_user += [tf.cumsum(allowed.counts), allowed.counts]
+    if vae.blend is not None:
+        per_user.append(vae.blend.linear_scores(users))
 
     def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
         logits = item_logits(per_user[0], kernel, bias)
+        if vae.blend is not None:
+            logits = vae.blend.mix(logits, per_user[-1])
+            logits = logits if denied is None else logits + denied
         if allowed is not None:
             logits = only(allowed, per_user[1], per_user[2], logits)
         if may_be_ranked is not None:

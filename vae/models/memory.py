@@ -47,7 +47,9 @@ def check_host(config: Config, architecture: Architecture, workers: Workers) -> 
         available,
         workers.local_size,
     )
-    if config.fits_ease and workers.rank == 0:
+    if config.blend:  # on every worker
+        check_ease(architecture.items, available // workers.local_size, f"--blend {config.blend}")
+    elif config.fits_ease and workers.rank == 0:
         check_ease(architecture.items, available, f"--baselines {config.baselines}")
 
 

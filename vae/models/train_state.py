@@ -51,6 +51,7 @@ class TrainState:
         validations_since_best: number of validations after it.
         step: completed steps of the whole run.
         validation_is_due: whether a signal interrupted the validation of this state.
+        blend: hyperparameters that were chosen for a blend of these weights; None if none were.
     """
 
     architecture: dict[str, Any]
@@ -65,6 +66,7 @@ class TrainState:
     validations_since_best: int = 0
     step: int = 0
     validation_is_due: bool = False
+    blend: dict[str, float] | None = None
 
     @classmethod
     def new(
@@ -80,7 +82,8 @@ class TrainState:
         Raises:
             ValueError: names the value that is missing, unknown, of another type or impossible.
         """
-        state = from_json(cls, document)
+        # Checkpoints of earlier versions have no blend.
+        state = from_json(cls, {"blend": None} | document)
         state.architecture.update(_ADDED_TO_ARCHITECTURE | state.architecture)
         from_json(Architecture, state.architecture)
         for problem in state._problems():
@@ -177,8 +180,19 @@ class TrainState:
             yield "best_ndcg and best_step are not both there"
         if self.best_ndcg is not None and not 0 <= self.best_ndcg <= _MAX_NDCG:
             yield f"best_ndcg is {shown(self.best_ndcg)}"
+        if self.blend is not None and not _is_blend(self.blend):
+            yield f"blend is {shown(self.blend)}"
         if self.best_step is not None and not 0 < self.best_step <= self.step:
             yield f"best_step is {shown(self.best_step)}, step {self.step}"
+
+
+def _is_blend(blend: dict[str, float]) -> bool:
+    """Return whether these are hyperparameters of a blend."""
+    return (
+        set(blend) == {"ease_lambda", "model_weight"}
+        and blend["ease_lambda"] > 0
+        and 0 <= blend["model_weight"] <= 1
+    )
 
 
 def plural(count: int, noun: str) -> str:

@@ -8,12 +8,12 @@ import tensorflow.compat.v1 as tf
 
 from vae.config import Config
 from vae.load.batches import Batch
+from vae.models.latent import composite_kl_divergence, kl_divergence, sample
 from vae.models.loss import kl_weight, l2_penalty, multinomial_nll
 from vae.models.precision import FLOAT32, LossScaling, Precision
-from vae.models.prior import composite_kl_divergence, kl_divergence
 from vae.models.session import uncompiled
 from vae.models.sparse_input import SparseBatch
-from vae.models.vae import VAE, sample
+from vae.models.vae import VAE
 from vae.utils.distributed import Workers
 
 

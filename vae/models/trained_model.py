@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from vae.models.inference_graph import InferenceGraph, build_inference_graph
 from vae.models.precision import FLOAT32, Precision
 from vae.models.session import compiled, open_session
 from vae.models.train_state import TrainState
-from vae.models.vae import VAE, Architecture
+from vae.models.vae import ITEM_WEIGHTS, VAE, Architecture
 from vae.utils.distributed import Workers, on_rank_0
 from vae.utils.run_log import RunLog
 
@@ -40,12 +40,27 @@ class TrainedModel:
         weights: variables of the layers by name; None for random ones.
         metadata: origin of the weights, human-readable.
         flags: flags of the run that trained it.
+        checkpoint: folder that it was loaded from.
+        blend: hyperparameters of a blend that were chosen for it, see ``blend.choose_blend``.
     """
 
     architecture: Architecture
     weights: Weights | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    blend: Mapping[str, float] | None = None
+
+    @property
+    def is_blended(self) -> bool:
+        """Whether the weights are those of a blend with EASE."""
+        return self.weights is not None and ITEM_WEIGHTS in self.weights
+
+    def unblended(self) -> TrainedModel:
+        """Return the model without its blend."""
+        assert self.weights is not None
+        alone = {name: value for name, value in self.weights.items() if name[:6] != "blend/"}
+        return replace(self, weights=alone, blend=None)
 
     def load_into(self, session: tf.Session, vae: VAE) -> None:
         """Set the variables of a graph, in the variables' own types."""
@@ -83,7 +98,7 @@ def load_model(
         metadata = {"checkpoint": f"{path}, {state.position()}"}
         if state.best_ndcg is not None and state.best_step == state.step:
             metadata["validation ndcg@100"] = f"{state.best_ndcg:.5f}"
-        return TrainedModel(architecture, weights, metadata, state.config)
+        return TrainedModel(architecture, weights, metadata, state.config, path, state.blend)
 
     return on_rank_0(workers, read)
 
@@ -142,7 +157,7 @@ def open_inference_session(
         open_session(workers, precision, not config.no_tf32, _PARALLEL_CHUNKS) as session,
     ):
         with compiled(config.xla):
-            vae = VAE(model.architecture, config.seed, precision.dtype)
+            vae = VAE(model.architecture, config.seed, precision.dtype, model.is_blended)
             graph = build_inference_graph(
                 vae, k, max_users, separate_seen, _PARALLEL_CHUNKS, excluded, separate_allowed
             )

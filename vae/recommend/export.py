@@ -135,7 +135,8 @@ def save_model(
         tf.Graph().as_default(),
         tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
     ):
-        vae = VAE(model.architecture, config.seed, tf.as_dtype(config.export_dtype))
+        dtype = tf.as_dtype(config.export_dtype)
+        vae = VAE(model.architecture, config.seed, dtype, model.is_blended)
         raw_ids = _RawIds(dataset.item_ids)
         signatures = {
             RAW_IDS: _raw_ids_signature(vae, raw_ids, popular, k, filtered=False),

@@ -70,6 +70,7 @@ def model_card(
         "architecture": f"{architecture.encoder} encoder, {architecture.decoder} decoder, "
         f"{architecture.prior} prior; {architecture.hidden_dim} hidden units "
         f"({architecture.activation}), {architecture.latent_dim} latent dimensions",
+        **_blend(model),
         "weights of the last layer": config.export_dtype,
         **model.metadata,
         **{name: f"{value:.5f}" for name, value in metrics.items()},
@@ -84,6 +85,15 @@ def model_card(
         k=min(config.top_results, architecture.items),
         flags=_table(model.flags),
     )
+
+
+def _blend(model: TrainedModel) -> Mapping[str, str]:
+    """Return the row on the linear model that the scores are mixed with, if there is one."""
+    if not model.is_blended or model.blend is None:
+        return {}
+    weight, lambda_ = model.blend["model_weight"], model.blend["ease_lambda"]
+    mixed = f"{weight:g} x this model + {1 - weight:g} x EASE (Steck 2019, arXiv:1905.03375)"
+    return {"scores": f"{mixed} with lambda {lambda_:g}, each standardised per user"}
 
 
 def _table(rows: Mapping[str, Any]) -> str:

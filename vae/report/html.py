@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vae.cli import as_json
-from vae.config import BASELINES, Config
+from vae.config import COMPARISONS, Config
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.report.environment import Metadata
 from vae.utils.run_log import UNITS
@@ -75,10 +75,10 @@ def _scores(summary: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
 
     Beside a baseline's metric stands the difference to the model's, user by user.
     """
-    baselines = [name for name in BASELINES if f"{name}_{SELECTION_METRIC}" in summary]
+    baselines = [name for name in COMPARISONS if f"{name}_{SELECTION_METRIC}" in summary]
     titles = ["model"]
     for name in baselines:
-        titles += [BASELINES[name], f"model - {BASELINES[name]}"]
+        titles += [COMPARISONS[name], f"model - {COMPARISONS[name]}"]
     rows = [
         [metric, _with_error(summary, f"test_{metric}")]
         + [
@@ -98,7 +98,7 @@ def _with_error(summary: Mapping[str, float], name: str, sign: str = "") -> str:
 
 def _statistics(summary: Mapping[str, float]) -> Metadata:
     """Entries of the summary that the test table does not show, with their units."""
-    kinds = ("test", *BASELINES, *(f"test_minus_{name}" for name in BASELINES))
+    kinds = ("test", *COMPARISONS, *(f"test_minus_{name}" for name in COMPARISONS))
     tested = tuple(f"{kind}_{name}" for kind in kinds for name in METRICS)
     return {
         name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from vae.cli import as_json
-from vae.config import BASELINES, Config
+from vae.config import COMPARISONS, Config
 from vae.errors import UserError
 from vae.metrics.ranking import METRICS
 from vae.utils.atomic import discard, unwritable, written
@@ -46,6 +46,8 @@ UNITS: dict[str, str | None] = {
     "test_users": "users",
     "test_time": "s",
     "ease_lambda": None,
+    "blend_ease_lambda": None,
+    "blend_model_weight": None,
     "recommend_users": "users",
     "recommend_popular_users": "users",
     "recommend_throughput": "users/s",
@@ -54,7 +56,7 @@ UNITS: dict[str, str | None] = {
     f"{prefix}{metric}{suffix}": None
     for prefix in (
         *("", "final_", "best_", "test_"),
-        *(f"{before}{name}_" for name in BASELINES for before in ("", "test_minus_")),
+        *(f"{before}{name}_" for name in COMPARISONS for before in ("", "test_minus_")),
     )
     for metric in METRICS
     for suffix in ("", "_se")

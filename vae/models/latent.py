@@ -1,4 +1,4 @@
-"""Priors of the latent space, and the KL divergences of the users' distributions from them."""
+"""The latent space: samples of the users' distributions, and their KL divergence from a prior."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ Normal = tuple[tf.Tensor, tf.Tensor]
 _STANDARD_WEIGHT, _OLD_POSTERIOR_WEIGHT, _WIDE_WEIGHT = 0.15, 0.75, 0.10
 _WIDE_LOG_VARIANCE = 10.0
 """The mixture of the composite prior, as in the code of Shenbin et al."""
+
+
+def sample(mean: tf.Tensor, log_variance: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """Return a (B, Z) sample of the latent distribution: mean + standard deviation * noise.
+
+    The reparameterisation trick of section 2.2.1 of Liang et al. (Kingma and Welling 2014,
+    arXiv:1312.6114).
+
+    Args:
+        mean: (B, Z) float32.
+        log_variance: (B, Z) float32.
+        noise: (B, Z) float32, standard normal.
+    """
+    return mean + tf.exp(log_variance / 2) * noise
 
 
 def kl_divergence(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:

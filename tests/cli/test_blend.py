@@ -1,0 +1,135 @@
+"""--blend ease: chosen once on the validation users, used by every mode."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from helpers import ONE_THREAD, SMALL, checkpoints, mpirun, run_main, run_script
+
+from vae.models.checkpoint import read_state
+
+BLEND = ("--blend", "ease")
+
+
+def flags(data, folder, *more):
+    return (
+        "--dataset", "synthetic", "--data_dir", data, *SMALL, "--checkpoint_dir", folder / "ckpt",
+        "--results_dir", folder / "results", "--log_path", folder / "run.log", *more,
+    )  # fmt: skip
+
+
+def results(folder):
+    return json.loads((folder / "results/results.json").read_text())
+
+
+def blend_of(folder):
+    """What the states of a run's checkpoints hold, oldest first."""
+    return [read_state(path).blend for path in checkpoints(folder)]
+
+
+@pytest.fixture(scope="session")
+def blended(demo_data, build_once):
+    """The folder of a run that trained, chose the blend and tested it."""
+
+    def train(folder):
+        more = ("--train", "--test", "--epochs", 4, "--validation_step", 2, *BLEND)
+        done = run_main(*flags(demo_data, folder, *more, "--baselines", "ease"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return build_once("blended", train)
+
+
+def test_the_choice_is_said_logged_and_in_the_state_of_the_best_checkpoint(blended):
+    folder, stdout = blended
+    values = results(folder)
+    weight, lambda_ = values["blend_model_weight"], values["blend_ease_lambda"]
+    assert f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g})" in stdout
+    assert {"ease_lambda": lambda_, "model_weight": weight} in blend_of(folder)
+    assert f'"blend_model_weight": {weight}' in (folder / "run.log").read_text()
+    assert values["ease_lambda"] == lambda_
+
+
+def test_it_is_at_least_as_good_as_both_on_the_users_it_was_chosen_on(blended):
+    values = results(blended[0])
+    assert values["test_ndcg@100"] > max(values["unblended_ndcg@100"], values["ease_ndcg@100"]) - (
+        2 * values["test_ndcg@100_se"]
+    )
+    difference = values["test_ndcg@100"] - values["unblended_ndcg@100"]
+    assert values["test_minus_unblended_ndcg@100"] == pytest.approx(difference, abs=1e-9)
+
+
+@pytest.mark.xdist_group("mpi")
+def test_two_workers_read_the_choice_and_test_the_same(blended, demo_data, tmp_path):
+    shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
+    done = run_script(
+        "main.py", "--test", *flags(demo_data, tmp_path, *BLEND), launcher=mpirun(2), env=ONE_THREAD
+    )
+    assert done.returncode == 0, done.stderr
+    found, expected = results(tmp_path), results(blended[0])
+    for name in ("test_ndcg@100", "unblended_ndcg@100", "test_minus_unblended_ndcg@100_se"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+def digests(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_test_of_a_model_trained_without_it_chooses_and_writes_nothing(run, tmp_path):
+    folder, of_run, _ = run
+    before = digests(folder / "ckpt")
+    of_model = of_run[: of_run.index("--results_dir")]
+    done = run_main("--test", *of_model, *SMALL, *BLEND, "--log_path", tmp_path / "log")
+    assert done.returncode == 0, done.stderr
+    assert "Blend: " in done.stdout
+    assert digests(folder / "ckpt") == before
+
+
+def test_training_on_forgets_the_choice(blended, demo_data, tmp_path):
+    shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
+    done = run_main(*flags(demo_data, tmp_path, "--train", "--epochs", 5))
+    assert done.returncode == 0, done.stderr
+    assert blend_of(tmp_path)[-1] is None
+
+
+def test_recommendations_and_the_exported_model_are_those_of_the_blend(
+    blended, demo_data, tmp_path
+):
+    def recommend(name, *more):
+        done = run_main(
+            "--recommend", "--output", tmp_path / name, *flags(demo_data, blended[0]),
+            "--top_results", 20, *more, "--log_path", os.devnull,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return pd.read_csv(tmp_path / name)
+
+    mixed = recommend("mixed.csv", *BLEND, "--export", tmp_path / "export")
+    assert not mixed.movieId.equals(recommend("alone.csv").movieId)
+    assert "x EASE" in (tmp_path / "export/model_card.md").read_text()
+    model = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
+    users = np.load(demo_data / "synthetic/preprocessed/test_user_ids.npy")[:5]
+    ratings = pd.read_csv(next((demo_data / "synthetic/extracted").rglob("ratings.csv")))
+    for user in users:
+        liked = ratings[(ratings.userId == user) & (ratings.rating > 3.5)].movieId
+        found = model(histories=tf.constant([liked.to_list()], tf.int64))["items"][0]
+        expected = mixed[mixed.userId == user].movieId
+        assert found.numpy()[: len(expected)].tolist() == expected.to_list()
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (("--inference_benchmark", *BLEND), "--blend needs a trained model"),
+        (("--test", "--train", "--blend", "svd"), "invalid choice: 'svd'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(flags, problem):
+    done = run_main(*flags)
+    assert done.returncode == 2
+    assert problem in done.stderr
