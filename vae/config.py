@@ -286,6 +286,15 @@ class Config:
         needs=("inference_benchmark",),
     )
     top_results: int = flag(EVALUATION, 100, "items to recommend per user", ge=1)
+    explain: int = flag(
+        EVALUATION,
+        0,
+        "items of the history to name beside each recommendation that speak most for it (0: none); "
+        "each item of a history takes as long as recommending to one more user",
+        ge=0,
+        le=100,
+        needs=("recommend",),
+    )
     export_dtype: str = flag(
         EVALUATION,
         "float32",

@@ -123,6 +123,7 @@ def open_inference_session(
     separate_seen: bool = False,
     excluded: NDArray[np.bool_] | None = None,
     separate_allowed: bool = False,
+    scores_items: bool = False,
 ) -> Iterator[tuple[tf.Session, InferenceGraph]]:
     """Yield a session that holds a model, and its inference graph.
 
@@ -136,6 +137,7 @@ def open_inference_session(
         separate_seen: as for ``build_inference_graph``.
         excluded: the same.
         separate_allowed: the same.
+        scores_items: the same.
     """
     with (
         tf.Graph().as_default(),
@@ -144,7 +146,14 @@ def open_inference_session(
         with compiled(config.xla):
             vae = VAE(model.architecture, config.seed, precision.dtype)
             graph = build_inference_graph(
-                vae, k, max_users, separate_seen, _PARALLEL_CHUNKS, excluded, separate_allowed
+                vae,
+                k,
+                max_users,
+                separate_seen,
+                _PARALLEL_CHUNKS,
+                excluded,
+                separate_allowed,
+                scores_items,
             )
         model.load_into(session, vae)
         yield session, graph

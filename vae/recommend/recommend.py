@@ -33,7 +33,7 @@ def recommend(
     """
     assert config.output is not None
     start = time.perf_counter()
-    table = recommender.table
+    table = recommender.table(config.explain > 0)
     if table.renamed:
         log.say(
             "Columns renamed because the ratings file uses their names: "
@@ -43,7 +43,8 @@ def recommend(
     cold_start_users = empty_users = 0
     k = min(config.top_results, recommender.items)
     with table_writer(config.output, table.schema(users.user_ids)) as write:
-        for number, batch in enumerate(recommender.batches(users, k, rules)):
+        batches = recommender.batches(users, k, rules, config.explain)
+        for number, batch in enumerate(batches):
             cold_start_users += batch.cold_start_users
             empty_users += batch.empty_users
             if number == 0:
