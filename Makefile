@@ -29,11 +29,11 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: demo
-demo: env ## Prepare a small built-in data set, train, test, show recommendations
+demo: env ## Prepare a small built-in data set, train, test, show recommendations and what speaks for them
 	$(BIN)/python prepare_dataset.py --dataset synthetic --scale demo --data_dir $(DEMO)
 	$(RUN_DEMO) --train --test --epochs 60 --batch_size_train 512 --validation_step 10 --lr 0.001 \
 		--total_anneal_steps 2000 --anneal_cap 0.2 --recommend --output $(DEMO)/recommendations.csv \
-		--item_names $(DEMO)/synthetic/extracted/synthetic/movies.csv
+		--item_names $(DEMO)/synthetic/extracted/synthetic/movies.csv --explain 2
 
 .PHONY: test
 test: env horovod $(VENV)/.installed-dev ## Run the tests but the slow ones, in minutes

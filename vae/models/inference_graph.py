@@ -27,6 +27,9 @@ class InferenceGraph(NamedTuple):
         scores: (B, K) float32 logits, or mixed scores of a blend; -inf where the item is -1.
         catalogue: number of items before padding.
         allowed: placeholders for the only items to rank; None to rank all.
+        scored: placeholder for (B, K) int32 item indices; None without ``log_probabilities``.
+        log_probabilities: (B, K) float32 of ``scored`` among all items in nats, those seen
+            included; None unless they are asked for.
     """
 
     histories: SparseBatch
@@ -35,6 +38,8 @@ class InferenceGraph(NamedTuple):
     scores: tf.Tensor
     catalogue: int
     allowed: SparseBatch | None = None
+    scored: tf.Tensor | None = None
+    log_probabilities: tf.Tensor | None = None
 
 
 def build_inference_graph(
@@ -45,6 +50,7 @@ def build_inference_graph(
     parallel_chunks: int = 1,
     excluded: NDArray[np.bool_] | None = None,
     separate_allowed: bool = False,
+    scores_items: bool = False,
 ) -> InferenceGraph:
     """Add the inference graph of a model, with placeholders, to the current graph.
 
@@ -56,12 +62,18 @@ def build_inference_graph(
         parallel_chunks: chunks of users that the session may process at the same time.
         excluded: as for ``rank``.
         separate_allowed: whether the only items to rank are fed for each user.
+        scores_items: whether to compute log-probabilities of given items too.
     """
     users = placeholders()
     seen = placeholders() if separate_seen else users
     allowed = placeholders() if separate_allowed else None
     items, scores = rank(vae, users, seen, k, max_users, parallel_chunks, excluded, allowed)
-    return InferenceGraph(users, seen, items, scores, vae.architecture.items, allowed)
+    graph = InferenceGraph(users, seen, items, scores, vae.architecture.items, allowed)
+    if not scores_items:
+        return graph
+    scored = tf.placeholder(tf.int32, [None, k], "scored")
+    log_probabilities = score(vae, users, scored, max_users, parallel_chunks)
+    return graph._replace(scored=scored, log_probabilities=log_probabilities)
 
 
 def rank(
@@ -118,6 +130,32 @@ def rank(
     chunk_users = users_per_chunk(vae.architecture.padded_items) // parallel_chunks
     _, (items, scores) = map_chunks(body, seen, per_user, max_users, chunk_users, parallel_chunks)
     return items, scores
+
+
+def score(
+    vae: VAE, users: SparseBatch, items: tf.Tensor, max_users: int, parallel_chunks: int
+) -> tf.Tensor:
+    """Return the (B, K) float32 log-probabilities of items, as the likelihood of training has them.
+
+    Args:
+        vae: the model.
+        users: histories of B users.
+        items: (B, K) int32 item indices.
+        max_users: as for ``rank``.
+        parallel_chunks: the same.
+    """
+    mean, _ = vae.encode(users)
+    kernel, bias = vae.item_layer
+
+    def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
+        logits = item_logits(per_user[0], kernel, bias)
+        normalizer = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
+        return ChunkResult([], [tf.gather(logits, per_user[1], batch_dims=1) - normalizer])
+
+    per_user = [vae.decode_hidden(mean), items]
+    chunk_users = users_per_chunk(vae.architecture.padded_items) // parallel_chunks
+    _, (scores,) = map_chunks(body, users, per_user, max_users, chunk_users, parallel_chunks)
+    return scores
 
 
 def item_logits(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

@@ -138,6 +138,7 @@ def open_inference_session(
     separate_seen: bool = False,
     excluded: NDArray[np.bool_] | None = None,
     separate_allowed: bool = False,
+    scores_items: bool = False,
 ) -> Iterator[tuple[tf.Session, InferenceGraph]]:
     """Yield a session that holds a model, and its inference graph.
 
@@ -151,6 +152,7 @@ def open_inference_session(
         separate_seen: as for ``build_inference_graph``.
         excluded: the same.
         separate_allowed: the same.
+        scores_items: the same.
     """
     with (
         tf.Graph().as_default(),
@@ -159,7 +161,14 @@ def open_inference_session(
         with compiled(config.xla):
             vae = VAE(model.architecture, config.seed, precision.dtype, model.is_blended)
             graph = build_inference_graph(
-                vae, k, max_users, separate_seen, _PARALLEL_CHUNKS, excluded, separate_allowed
+                vae,
+                k,
+                max_users,
+                separate_seen,
+                _PARALLEL_CHUNKS,
+                excluded,
+                separate_allowed,
+                scores_items,
             )
         model.load_into(session, vae)
         yield session, graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from vae.config import Config
-from vae.load.fold_in import UserHistories
+from vae.load.fold_in import UserHistories, prepared_histories
 from vae.load.rules import Rules
 from vae.recommend.recommender import Recommender
 from vae.recommend.writer import table_writer
@@ -13,7 +13,11 @@ from vae.utils.run_log import RunLog
 
 
 def recommend(
-    config: Config, recommender: Recommender, log: RunLog, users: UserHistories, rules: Rules
+    config: Config,
+    recommender: Recommender,
+    log: RunLog,
+    histories: UserHistories | None,
+    rules: Rules,
 ) -> dict[str, float]:
     """Write recommendations for all users to ``--output``.
 
@@ -21,7 +25,7 @@ def recommend(
         config: flags: number of items per user, file.
         recommender: the model and its data; to be used on rank 0 alone.
         log: run log.
-        users: histories of the users to recommend for.
+        histories: users to recommend for; None for all prepared ones.
         rules: what may be recommended.
 
     Returns:
@@ -32,8 +36,9 @@ def recommend(
         UserError: the file cannot be written.
     """
     assert config.output is not None
+    users = histories or prepared_histories(recommender.dataset)
     start = time.perf_counter()
-    table = recommender.table
+    table = recommender.table(config.explain > 0)
     if table.renamed:
         log.say(
             "Columns renamed because the ratings file uses their names: "
@@ -43,7 +48,8 @@ def recommend(
     cold_start_users = empty_users = 0
     k = min(config.top_results, recommender.items)
     with table_writer(config.output, table.schema(users.user_ids)) as write:
-        for number, batch in enumerate(recommender.batches(users, k, rules)):
+        batches = recommender.batches(users, k, rules, config.explain)
+        for number, batch in enumerate(batches):
             cold_start_users += batch.cold_start_users
             empty_users += batch.empty_users
             if number == 0:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from vae.baselines.popularity import popularity_scores
 from vae.config import Config
@@ -37,6 +38,7 @@ from vae.models.trained_model import (
     open_inference_session,
 )
 from vae.recommend.cold_start import popular_items
+from vae.recommend.explain import explain as explain_items
 from vae.recommend.similar_items import find_item, nearest_items
 from vae.recommend.table import RecommendationTable, free_name
 from vae.recommend.titles import read_titles
@@ -83,9 +85,8 @@ class Recommender:
     ) -> None:
         self.dataset = dataset
         self.model = model
-        self.table = RecommendationTable.of(dataset, titles)
         self._config = config
-        self._titles = titles
+        self.titles = titles
         self._workers = workers or SingleWorker("1 worker")
 
     @classmethod
@@ -126,6 +127,10 @@ class Recommender:
         model = load_model(config, data, architecture, worker, silent)
         return cls(config, data, model, titles, worker)
 
+    def table(self, explains: bool = False) -> RecommendationTable:
+        """Return the columns of the recommendations, with or without explanations."""
+        return RecommendationTable.of(self.dataset, self.titles, explains)
+
     @cached_property
     def precision(self) -> Precision:
         """Precision of inference."""
@@ -142,6 +147,7 @@ class Recommender:
         k: int = 100,
         allow: Items | None = None,
         deny: Items | None = None,
+        explain: int = 0,
     ) -> pd.DataFrame:
         """Recommend items to users, who may be new to the model.
 
@@ -153,10 +159,12 @@ class Recommender:
             k: items per user.
             allow: the only items to recommend, to everybody or by user; None for all.
             deny: items not to recommend, to everybody or by user; None for none.
+            explain: number of items of the history to name that speak most for each; each item of
+                a history takes as long as recommending to one more user.
 
         Returns:
             One row per recommendation, user by user and best first: raw user id, raw item id,
-            rank from 1, score, source and, if they were loaded, title.
+            rank from 1, score, source, title if they were loaded, explanation if asked for.
 
         Raises:
             UserError: a table cannot be used.
@@ -165,7 +173,8 @@ class Recommender:
             raise UserError(f"k is {k}; pass at least 1.")
         users = read_histories(_table(histories), self.dataset)
         rules = Rules(self._item_list(allow, "allow"), self._item_list(deny, "deny"))
-        rows = [batch.rows for batch in self.batches(users, min(k, self.items), rules)]
+        batches = self.batches(users, min(k, self.items), rules, explain)
+        rows = [batch.rows for batch in batches]
         return pd.concat(rows, ignore_index=True)
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
@@ -185,18 +194,19 @@ class Recommender:
         index = find_item(str(item), self.dataset, "item")
         vectors = self.item_vectors()
         neighbours, cosines = nearest_items(vectors, index, min(k, self.items - 1))
-        ids = {self.table.item}
+        column = self.table().item
+        ids = {column}
         rows = {
-            self.table.item: self.dataset.item_ids[neighbours],
+            column: self.dataset.item_ids[neighbours],
             free_name("cosine", ids): cosines,
         }
-        if self._titles is not None:
-            rows[free_name("title", ids)] = self._titles.array.take(neighbours)
+        if self.titles is not None:
+            rows[free_name("title", ids)] = self.titles.array.take(neighbours)
         return pd.DataFrame(rows)
 
     def label(self, index: int) -> str:
         """Return the raw id and the title, if any, of an item index."""
-        title = pd.NA if self._titles is None else self._titles.iloc[index]
+        title = pd.NA if self.titles is None else self.titles.iloc[index]
         return f"{self.dataset.item_ids[index]} {'' if pd.isna(title) else title}".rstrip()
 
     def item_vectors(self) -> NDArray[np.float32]:
@@ -205,14 +215,18 @@ class Recommender:
         kernel = self.model.weights["decoder/items/kernel"]
         return kernel[:, : self.items]  # without the padded items
 
-    def batches(self, users: UserHistories, k: int, rules: Rules) -> Iterator[Batch]:
+    def batches(
+        self, users: UserHistories, k: int, rules: Rules, explain: int = 0
+    ) -> Iterator[Batch]:
         """Recommend to users batch by batch.
 
         Args:
             users: their histories.
             k: items per user, at most I.
             rules: what may be recommended.
+            explain: number of items to name that speak for each.
         """
+        table = self.table(explain > 0)
         train, batch_size = self.dataset.train, self._config.batch_size_validation
         popular_scores = popularity_scores(train)
         excluded = rules.excluded()
@@ -227,7 +241,14 @@ class Recommender:
             separate_seen=True,
             excluded=excluded,
             separate_allowed=by_user,
+            scores_items=explain > 0,
         ) as (session, graph):
+
+            def score(histories: csr_matrix, items: NDArray[np.int32]) -> NDArray[np.float32]:
+                fed = feed(graph.histories, histories) | {graph.scored: items}
+                log_probabilities: NDArray[np.float32] = session.run(graph.log_probabilities, fed)
+                return log_probabilities
+
             for first in range(0, users.users, batch_size):
                 batch = slice(first, first + batch_size)
                 user_ids, liked, seen = users.user_ids[batch], users.liked[batch], users.seen[batch]
@@ -248,14 +269,17 @@ class Recommender:
                         None if allowed is None else allowed[is_cold_start],
                     )
                     scores[is_cold_start] = popular_scores[items[is_cold_start]]
-                rows = self.table.frame(user_ids, items, scores, is_cold_start)
+                reasons = (
+                    explain_items(score, liked, items, explain, batch_size) if explain else None
+                )
+                rows = table.frame(user_ids, items, scores, is_cold_start, reasons)
                 yield Batch(rows, int(is_cold_start.sum()), int((items[:, 0] < 0).sum()))
 
     def _item_list(self, items: Items | None, name: str) -> ItemList | None:
         if items is None:
             return None
         if not isinstance(items, pd.DataFrame):
-            items = pd.DataFrame({self.table.item: items})
+            items = pd.DataFrame({self.table().item: items})
         return read_item_list(items, name, self.dataset, needs_items=name == "allow")
 
 

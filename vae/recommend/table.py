@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
 
 from vae.load.dataset import Dataset
+from vae.recommend.explain import Explanations
 from vae.recommend.titles import TEXT
 
 MODEL, POPULAR = "model", "popular"
@@ -23,7 +24,7 @@ _EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 5
 
 @dataclass(frozen=True)
 class RecommendationTable:
-    """The table of recommendations: user, item, rank, score, source and, if known, title.
+    """The table of recommendations: user, item, rank, score, source; title and explanation, if any.
 
     Attributes:
         user: name of the column of users.
@@ -40,14 +41,22 @@ class RecommendationTable:
     titles: pd.Series | None
 
     @classmethod
-    def of(cls, dataset: Dataset, titles: pd.Series | None) -> RecommendationTable:
+    def of(
+        cls, dataset: Dataset, titles: pd.Series | None, explains: bool = False
+    ) -> RecommendationTable:
         """Use the column names of the ratings, or ``user`` and ``item`` if they have no header.
 
         An added column with one of these names is renamed.
+
+        Args:
+            dataset: prepared data set with I items.
+            titles: (I,) strings, NA for an item without a title; None for no column of titles.
+            explains: whether there is a column of explanations.
         """
         columns = dataset.columns
         user, item = (columns.user, columns.item) if columns.header else ("user", "item")
         contents = ["rank", "score", "source", *(["title"] if titles is not None else [])]
+        contents += ["explanation"] if explains else []
         added = {content: free_name(content, {user, item}) for content in contents}
         return cls(user, item, added, dataset.item_ids, titles)
 
@@ -73,6 +82,7 @@ class RecommendationTable:
         items: NDArray[np.int32],
         scores: NDArray[np.float32],
         is_cold_start: NDArray[np.bool_],
+        explanations: Explanations | None = None,
     ) -> pd.DataFrame:
         """One row per recommendation, user by user, best first.
 
@@ -81,6 +91,7 @@ class RecommendationTable:
             items: (B, K) item indices, -1 where there is no further recommendation.
             scores: (B, K) float32.
             is_cold_start: (B,) whether the user got popular items.
+            explanations: of the items; None without a column of explanations.
         """
         user, rank = np.nonzero(items >= 0)
         item = items[user, rank]
@@ -91,6 +102,9 @@ class RecommendationTable:
         }
         if self.titles is not None:
             added["title"] = self.titles.array.take(item)
+        if explanations is not None:
+            reasons, changes = explanations
+            added["explanation"] = self._explain(reasons[user, rank], changes[user, rank])
         ids = {
             self.user: _id_array(user_ids).take(user),
             self.item: _id_array(self.item_ids).take(item),
@@ -102,12 +116,39 @@ class RecommendationTable:
     def examples(self, frame: pd.DataFrame) -> str:
         """The first recommendations of the first users, human-readable."""
         best = frame[frame[self.added["rank"]] <= _EXAMPLE_ITEMS]
-        lists = best.groupby(self.user, sort=False)
-        lines = [
-            f"  {self.user} {user}: " + "; ".join(self._labels(rows))
-            for user, rows in islice(lists, _EXAMPLE_USERS)
+        lists = islice(best.groupby(self.user, sort=False), _EXAMPLE_USERS)
+        if "explanation" not in self.added:
+            lines = [
+                f"  {self.user} {user}: {'; '.join(self._labels(rows))}" for user, rows in lists
+            ]
+            return "\n".join(["For example:", *lines])
+        lines = ["For example, with the items that speak for each:"]
+        for user, rows in lists:
+            lines.append(f"  {self.user} {user}:")
+            explained = zip(self._labels(rows), rows[self.added["explanation"]], strict=True)
+            lines += [f"    {label}  <-  {reasons or 'nothing'}" for label, reasons in explained]
+        return "\n".join(lines)
+
+    def _explain(self, reasons: NDArray[np.int32], changes: NDArray[np.float32]) -> ExtensionArray:
+        """Return the text of each explanation: titles or raw ids, most important first.
+
+        Args:
+            reasons: (rows, N) item indices, -1 for none.
+            changes: (rows, N) float32 falls of the log-probability.
+        """
+        names = self.item_ids.astype(np.str_).astype(object)
+        if self.titles is not None:
+            has_title = (self.titles.fillna("") != "").to_numpy(bool)
+            names[has_title] = self.titles[has_title].to_numpy(object)
+        texts = [
+            "; ".join(
+                f"{names[item]} (+{change:.3f})"
+                for item, change in zip(items, falls, strict=True)
+                if item >= 0
+            )
+            for items, falls in zip(reasons.tolist(), changes.tolist(), strict=True)
         ]
-        return "\n".join(["For example:", *lines])
+        return pd.array(texts, TEXT)
 
     def _labels(self, rows: pd.DataFrame) -> pd.Series:
         """Raw id and title, if any, of each row's item."""

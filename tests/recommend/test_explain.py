@@ -1,0 +1,175 @@
+"""--explain against recomputation without the item, in float64, and what the named items do."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow.compat.v1 as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models.reference import brute_force, log_softmax
+from scipy.sparse import csr_matrix
+
+import vae
+from vae.load.store import open_dataset
+from vae.models.inference_graph import build_inference_graph
+from vae.models.sparse_input import feed
+from vae.models.vae import VAE, Architecture
+from vae.recommend.explain import explain, leave_one_out
+
+
+@pytest.fixture(scope="session")
+def dataset(demo_data):
+    return open_dataset(demo_data, "synthetic")
+
+
+@pytest.fixture(scope="session")
+def weights(run):
+    best = max((run[0] / "ckpt").glob("step-*"))
+    reader = tf.train.load_checkpoint(str(best / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.fixture(scope="session")
+def recommender(run, demo_data):
+    titles = demo_data / "synthetic/extracted/synthetic/movies.csv"
+    return vae.Recommender.load(run[0] / "ckpt", demo_data, "synthetic", item_names=titles)
+
+
+def log_probabilities(weights, history):
+    """(I,) of all items, seen or not."""
+    items, scores = brute_force(weights, history, np.zeros(len(history)), len(history))
+    logits = np.empty(len(history))
+    logits[items] = scores
+    return log_softmax(logits)
+
+
+def falls_of(weights, history, item):
+    """How much the log-probability of an item falls without each item of a history."""
+    whole = log_probabilities(weights, history)[item]
+    falls = {}
+    for left_out in np.flatnonzero(history):
+        rest = history.copy()
+        rest[left_out] = 0
+        falls[left_out.item()] = whole - log_probabilities(weights, rest)[item]
+    return falls
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_each_item_is_left_out_once(seed, fill):
+    rng = np.random.default_rng(seed)
+    dense = (rng.random((5, 9)) < fill).astype(np.uint8)
+    matrix = csr_matrix(dense)
+    first, last = sorted(rng.integers(0, matrix.nnz + 1, 2).tolist())
+    found = leave_one_out(matrix, first, last)
+    expected = []
+    for user, item in list(zip(*np.nonzero(dense), strict=True))[first:last]:
+        row = dense[user].copy()
+        row[item] = 0
+        expected.append(row.tolist())
+    assert found.toarray().tolist() == expected
+
+
+@pytest.mark.parametrize(("max_users", "max_items"), [(1000, 10**6), (7, 10**6), (50, 20), (1, 1)])
+def test_explanations_equal_recomputation_whatever_the_batches(max_users, max_items, monkeypatch):
+    monkeypatch.setattr("vae.recommend.explain._MAX_ITEMS", max_items)
+    monkeypatch.setattr("vae.models.inference_graph.users_per_chunk", lambda columns: 6)
+    rng = np.random.default_rng(0)
+    histories = (rng.random((7, 61)) < 0.15).astype(np.uint8)
+    histories[2] = 0  # a cold-start user has no item to name
+    histories[3] = np.arange(61) == 8  # one item, without which nothing is left
+    items = rng.permuted(np.tile(np.arange(61), (7, 1)), axis=1)[:, :4].astype(np.int32)
+    items[5, 2:] = -1
+    with tf.Graph().as_default(), tf.Session() as session:
+        vae = VAE(Architecture(61, 6, 3), 0)
+        graph = build_inference_graph(vae, 4, 1000, parallel_chunks=2, scores_items=True)
+        session.run(tf.global_variables_initializer())
+        for variable in vae.variables:  # larger ones, that the falls are
+            variable.load(3 * session.run(variable), session)
+        weights = session.run({v.op.name: v for v in vae.variables})
+
+        def score(rows, scored):
+            assert rows.shape[0] <= max_users
+            return session.run(
+                graph.log_probabilities, feed(graph.histories, rows) | {graph.scored: scored}
+            )
+
+        reasons, changes = explain(score, csr_matrix(histories), items, 3, max_users)
+    assert reasons.shape == changes.shape == (7, 4, 3)
+    for user, history in enumerate(histories):
+        for rank, item in enumerate(items[user]):
+            falls = falls_of(weights, history, item) if item >= 0 else {}
+            best = sorted((fall for fall in falls.values() if fall > 0), reverse=True)[:3]
+            named = [reason for reason in reasons[user, rank].tolist() if reason >= 0]
+            assert reasons[user, rank].tolist() == [*named, *[-1] * (3 - len(named))]
+            np.testing.assert_allclose([falls[reason] for reason in named], best, atol=1e-5)
+            np.testing.assert_allclose(changes[user, rank, : len(best)], best, atol=1e-5)
+            assert (changes[user, rank, len(best) :] == 0).all()
+
+
+def test_python_names_titles_and_falls_that_recomputation_finds(recommender, dataset, weights):
+    history = dataset.test.fold_in[4].toarray()[0]
+    table = pd.DataFrame({"userId": "ann", "movieId": dataset.item_ids[history > 0]})
+    rows = recommender.recommend(table, 3, explain=2)
+    assert list(rows)[-2:] == ["title", "explanation"]
+    for item, explanation in zip(rows.movieId, rows.explanation, strict=True):
+        falls = falls_of(weights, history, np.searchsorted(dataset.item_ids, item))
+        expected = sorted(falls.items(), key=lambda pair: -pair[1])[:2]
+        labels = [recommender.label(left_out).partition(" ")[2] for left_out, _ in expected]
+        found = re.findall(r"(Film \d+ of taste \d+) \(\+(\d\.\d{3})\)", explanation)
+        assert [title for title, _ in found] == labels
+        np.testing.assert_allclose(
+            [float(fall) for _, fall in found], [f for _, f in expected], atol=6e-4
+        )
+
+
+def test_without_a_named_item_the_rank_falls_further_than_without_a_random_one(
+    dataset, weights, recommender
+):
+    rng = np.random.default_rng(0)
+    fold_in = dataset.test.fold_in[:40]
+    users, items = fold_in.nonzero()
+    table = pd.DataFrame({"userId": users, "movieId": dataset.item_ids[items]})
+    worse = better = 0
+    for row in recommender.recommend(table, 1, explain=1).itertuples():
+        history = fold_in[row.userId].toarray()[0]
+        if not row.explanation:
+            continue
+        item = np.searchsorted(dataset.item_ids, row.movieId)
+        falls = falls_of(weights, history, item)
+        named = max(falls, key=falls.get)
+        other = rng.choice([left_out for left_out in falls if left_out != named])
+        ranks = []
+        for left_out in (named, other):
+            rest = history.copy()
+            rest[left_out] = 0
+            scores = log_probabilities(weights, rest)
+            ranks.append((scores[history == 0] > scores[item]).sum())
+        worse += ranks[0] > ranks[1]
+        better += ranks[0] < ranks[1]
+    assert worse > 5
+    assert worse > 3 * better
+
+
+def test_the_command_line_adds_a_column_and_shows_the_reasons(
+    on_model, dataset, demo_data, tmp_path
+):
+    a, b = dataset.item_ids[[3, 4]]
+    (tmp_path / "h.csv").write_text(f"userId,movieId\nann,{a}\nann,{b}\nbob,no\n")
+    flags = ("--recommend", tmp_path / "h.csv", "--top_results", 7, "--explain", 1)
+    code, out, err = on_model(*flags, "--output", tmp_path / "r.csv")
+    assert code == 0, err
+    rows = pd.read_csv(tmp_path / "r.csv", keep_default_na=False)
+    assert list(rows) == ["userId", "movieId", "rank", "score", "source", "explanation"]
+    assert (rows[rows.userId == "bob"].explanation == "").all()
+    named = rows[rows.userId == "ann"].explanation.str.extract(r"^(\d+) \(\+\d+\.\d{3}\)$")[0]
+    assert set(named.dropna()) <= {str(a), str(b)}
+    assert len(named.dropna())
+    assert "For example, with the items that speak for each:\n  userId ann:\n" in out
+    titles = demo_data / "synthetic/extracted/synthetic/movies.csv"
+    code, out, err = on_model(*flags, "--output", tmp_path / "r.parquet", "--item_names", titles)
+    assert code == 0, err
+    assert re.search(r"\n    \d+ Film \d+ of taste \d+  <-  Film \d+ of taste \d+ \(\+", out)
+    assert len(re.findall("  <-  ", out)) == 10
