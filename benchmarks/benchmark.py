@@ -4,10 +4,11 @@
 
     python prepare_dataset.py --dataset synthetic --scale ml-20m --data_dir ./bench
     python benchmarks/benchmark.py --data_dir ./bench --json bench.json
+    python benchmarks/benchmark.py --data_dir ./bench --model recvae
 
-The roofline is the time of the last layer's matrix products, which are nearly all of the work:
-forward, gradient by the hidden layer and gradient by the kernel for training, forward alone for
-evaluation. Each is timed in alternation with the part that is compared to it, so that a drifting
+The roofline is the time of the matrix products of the last layer, and of RecVAE's hidden layers,
+which are nearly all of the work: forward, gradient by the inputs and gradient by the kernel for
+training, forward alone for evaluation. Each is timed in alternation with the part that is compared to it, so that a drifting
 clock rate favours neither. The roofline of a single query is one read of the last kernel from
 memory.
 
@@ -48,11 +49,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--dataset", default="synthetic")
+    parser.add_argument("--model", choices=("multvae", "recvae"), default="multvae")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--part", choices=PARTS, help="run only this part and print its JSON")
     flags = parser.parse_args()
     if flags.part:
-        result = run_part(flags.part, flags.data_dir, flags.dataset)
+        result = run_part(flags.part, flags.data_dir, flags.dataset, flags.model)
         usage = max(resource.getrusage(who).ru_maxrss for who in _WHO)
         print(json.dumps(result | {"peak_gb": usage * 1024 / 1e9}))
         return 0
@@ -66,26 +68,26 @@ def main() -> int:
 _WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
-def run_part(part: str, data_dir: Path, dataset: str) -> dict[str, Any]:
+def run_part(part: str, data_dir: Path, dataset: str, model: str) -> dict[str, Any]:
     """Return what a part measured, its roofline, and the fraction of the roofline reached."""
     what, _, rest = part.partition("-")
     amp = rest.endswith("amp")
     if what == "train":
-        return training(data_dir, dataset, int(rest.split("-")[0]), amp)
+        return training(data_dir, dataset, model, int(rest.split("-")[0]), amp)
     if what == "evaluate":
-        return evaluation(data_dir, dataset)
+        return evaluation(data_dir, dataset, model)
     if what == "recommend":
-        return recommendation(data_dir, dataset)
+        return recommendation(data_dir, dataset, model)
     if what == "query":
-        return query(data_dir, dataset, amp)
+        return query(data_dir, dataset, model, amp)
     return preparation(data_dir, dataset)
 
 
-def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str, Any]:
+def training(data_dir: Path, name: str, model: str, batch_size: int, amp: bool) -> dict[str, Any]:
     """Measure training steps in users per second, input included."""
     import tensorflow.compat.v1 as tf
 
-    from vae.config import Config
+    from vae.config import parse_flags
     from vae.load.batches import TrainingBatches, prefetch
     from vae.load.store import open_dataset
     from vae.models.precision import choose_precision
@@ -95,11 +97,12 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
     from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
-    config = Config(train=True, batch_size_train=batch_size, amp=amp)
+    more = ["--amp"] if amp else []
+    config = parse_flags(["--train", "--model", model, *more])
     workers, precision = init(), choose_precision(amp)
     batches = TrainingBatches(dataset.train, batch_size, 0, config.dropout)
     with tf.Graph().as_default(), open_session(workers, precision) as session:
-        vae = VAE(Architecture(len(dataset.item_ids)), 0)
+        vae = VAE(Architecture(len(dataset.item_ids), **config.layers), 0)
         step = TrainingStep(vae, config, workers, batches.max_shard_users, precision)
         roofline = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
         session.run(tf.global_variables_initializer())
@@ -114,10 +117,11 @@ def training(data_dir: Path, name: str, batch_size: int, amp: bool) -> dict[str,
     return throughput_result(batch_size, seconds, scale * roofline_seconds)
 
 
-def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
+def evaluation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
     """Measure ranking and scoring of the validation users, in users per second."""
     import tensorflow.compat.v1 as tf
 
+    from vae.config import parse_flags
     from vae.load.store import open_dataset
     from vae.models.evaluate import evaluate, min_ranking_depth
     from vae.models.inference_graph import build_inference_graph
@@ -129,7 +133,8 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
     workers = init()
     users = dataset.validation.fold_in.shape[0]
     with tf.Graph().as_default(), open_session(workers) as session:
-        vae = VAE(Architecture(len(dataset.item_ids)), 0)
+        layers = parse_flags(["--train", "--model", model]).layers
+        vae = VAE(Architecture(len(dataset.item_ids), **layers), 0)
         ranking = build_inference_graph(vae, min_ranking_depth(vae.architecture.items), users)
         roofline = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
@@ -142,11 +147,11 @@ def evaluation(data_dir: Path, name: str) -> dict[str, Any]:
     return throughput_result(users, seconds, scale * roofline_seconds)
 
 
-def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
+def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]:
     """Measure recommending 100 items to every prepared user, in users per second, CSV included."""
     import tensorflow.compat.v1 as tf
 
-    from vae.config import Config
+    from vae.config import parse_flags
     from vae.load.rules import Rules
     from vae.load.store import open_dataset
     from vae.models.session import open_session
@@ -158,14 +163,17 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
     from vae.utils.run_log import RunLog
 
     dataset = open_dataset(data_dir, name)
-    model, workers = TrainedModel(Architecture(len(dataset.item_ids))), init()
+    workers = init()
     log = RunLog(Path(os.devnull), enabled=False)
     with (
         tempfile.TemporaryDirectory(dir=data_dir) as folder,
         tf.Graph().as_default(),
         open_session(workers) as session,
     ):
-        config = Config(train=True, recommend=True, output=Path(folder) / "recommended.csv")
+        output = str(Path(folder) / "recommended.csv")
+        flags = ["--train", "--recommend", "--output", output, "--model", model_name]
+        config = parse_flags(flags)
+        model = TrainedModel(Architecture(len(dataset.item_ids), **config.layers))
         roofline = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         throughput: list[float] = []
@@ -184,11 +192,11 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
     }
 
 
-def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
+def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
     """Measure the mean latency of a query for one user."""
     import tensorflow.compat.v1 as tf
 
-    from vae.config import Config
+    from vae.config import parse_flags
     from vae.load.store import open_dataset
     from vae.models.inference_benchmark import benchmark
     from vae.models.precision import choose_precision
@@ -199,8 +207,9 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
     from vae.utils.run_log import RunLog
 
     dataset = open_dataset(data_dir, name)
-    architecture, workers = Architecture(len(dataset.item_ids)), init()
-    config = Config(inference_benchmark=True, amp=amp)
+    more = ["--amp"] if amp else []
+    config = parse_flags(["--inference_benchmark", "--model", model, *more])
+    architecture, workers = Architecture(len(dataset.item_ids), **config.layers), init()
     log = RunLog(Path(os.devnull), enabled=False)
     latency = [
         benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]
@@ -210,7 +219,7 @@ def query(data_dir: Path, name: str, amp: bool) -> dict[str, Any]:
         dtype = choose_precision(amp).dtype
         # As many bytes as the last kernel, in float32: a maximum is cheap to compute, so the time
         # is that of reading.
-        bytes_ = architecture.hidden_dim * architecture.padded_items * dtype.size
+        bytes_ = architecture.decoder_dim * architecture.padded_items * dtype.size
         kernel = tf.get_variable("kernel", [1000, bytes_ // 4000], use_resource=True)
         read = tf.reduce_max(kernel.read_value(), axis=1).op
         session.run(tf.global_variables_initializer())
@@ -242,22 +251,25 @@ def preparation(data_dir: Path, name: str) -> dict[str, Any]:
 def matmuls(
     session: Any, dtype: Any, architecture: Any, users: int, training: bool = True
 ) -> Callable[[], None]:
-    """Return a function that runs the last layer's matrix products for ``users`` users."""
+    """Return a function that runs the matrix products of the roofline for ``users`` users."""
     import tensorflow.compat.v1 as tf
 
     def matrix(name: str, *shape: int) -> Any:
         start = tf.random_normal_initializer(stddev=0.1)
-        return tf.get_variable(name, shape, dtype, initializer=start, use_resource=True)
+        return tf.get_variable(f"roofline_{name}", shape, dtype, start, use_resource=True)
 
-    hidden = matrix("roofline_hidden", users, architecture.hidden_dim)
-    kernel = matrix("roofline_kernel", architecture.hidden_dim, architecture.padded_items)
-    products = [tf.matmul(hidden, kernel)]
-    if training:
-        logits = matrix("roofline_logits", users, architecture.padded_items)
-        products += [
-            tf.matmul(logits, kernel, transpose_b=True),
-            tf.matmul(hidden, logits, transpose_a=True),
-        ]
+    products = []
+    for name, (inputs, outputs) in architecture.shapes.items():
+        if name != "decoder/items" and not name.startswith("encoder/hidden_"):
+            continue  # little work, or of sparse inputs
+        rows, kernel = matrix(f"{name}/rows", users, inputs), matrix(name, inputs, outputs)
+        products.append(tf.matmul(rows, kernel))
+        if training:
+            gradients = matrix(f"{name}/gradients", users, outputs)
+            products += [
+                tf.matmul(gradients, kernel, transpose_b=True),
+                tf.matmul(rows, gradients, transpose_a=True),
+            ]
 
     def run() -> None:
         for product in products:
@@ -312,7 +324,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def _in_a_process(part: str, flags: argparse.Namespace) -> dict[str, Any]:
     command = [
         sys.executable, __file__, "--data_dir", flags.data_dir, "--dataset", flags.dataset,
-        "--part", part,
+        "--part", part, "--model", flags.model,
     ]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -497,6 +497,8 @@ class Config:
             )
         if self.blend is not None and not self.train and self.checkpoint_dir is None:
             yield "--blend needs a trained model; pass --checkpoint_dir or --train"
+        if self.blend is not None and self.explain:
+            yield "--explain and --blend are mutually exclusive: it explains the model alone"
         yield from self._contradictions_of_files()
         yield from self._contradictions_of_checkpoints()
 

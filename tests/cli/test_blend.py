@@ -126,6 +126,10 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(
     ("flags", "problem"),
     [
         (("--inference_benchmark", *BLEND), "--blend needs a trained model"),
+        (
+            ("--train", "--recommend", "--output", "x.csv", "--explain", 2, *BLEND),
+            "--explain and --blend are mutually exclusive",
+        ),
         (("--test", "--train", "--blend", "svd"), "invalid choice: 'svd'"),
     ],
 )
