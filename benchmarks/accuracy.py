@@ -1,16 +1,22 @@
-"""Train and test with several seeds, in float32 and with --amp: mean and spread of the metrics.
+"""Train and test with several seeds: mean and spread of the metrics.
 
 ::
 
     python benchmarks/accuracy.py --json accuracy.json
     python benchmarks/accuracy.py --seeds 5 --dataset synthetic --data_dir ./demo --epochs 60
+    python benchmarks/accuracy.py --compare --seeds 3 --dataset ml-1m --data_dir ./data
 
-The model at the end of training is tested. An interrupted command can be rerun: completed runs are
-not repeated, and the interrupted one resumes.
+By default the recipe is trained in float32 and with --amp, and the model at the end of training is
+tested. With --compare, Mult-VAE, RecVAE, the blends of both with EASE and the baselines are tested
+instead: the presets small and recvae, the best checkpoint by validation.
+
+An interrupted command can be rerun: completed runs are not repeated, and the interrupted one
+resumes.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import statistics
 import sys
@@ -23,6 +29,9 @@ from vae.metrics.ranking import METRICS
 Results = dict[int, dict[str, list[runs.Results]]]
 """Number of workers -> precision -> results of each seed."""
 
+PRESETS = {"Mult-VAE": "small", "RecVAE": "recvae"}
+BASELINES = {"popularity": "most popular", "itemknn": "item-kNN", "ease": "EASE"}
+
 
 def main() -> int:
     """Run what is missing and print the tables; return the exit code."""
@@ -30,7 +39,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds, starting at 0")
     parser.add_argument("--workers", type=runs.numbers, default="1", help="numbers of workers")
     parser.add_argument("--batch_size_train", type=int, default=24576)
+    parser.add_argument("--compare", action="store_true", help="compare models and baselines")
     flags, passed_on = parser.parse_known_args()
+    if flags.compare:
+        compare(flags, passed_on)
+        return 0
     recipe = ["--batch_size_train", str(flags.batch_size_train), *passed_on]
     results: Results = {
         workers: {
@@ -62,6 +75,56 @@ def train_and_test(
     return results
 
 
+def compare(flags: argparse.Namespace, recipe: list[str]) -> None:
+    """Run what is missing of --compare and print its table."""
+    seeds = range(flags.seeds)
+    compared = {
+        name: [train_and_blend(flags.work_dir, name, recipe, seed) for seed in seeds]
+        for name in PRESETS
+    }
+    print(comparison_table(compared))
+    if flags.json:
+        runs.write_json(flags.json, {"machine": runs.machine(), "runs": compared})
+
+
+def train_and_blend(
+    work_dir: Path, name: str, recipe: list[str], seed: int
+) -> dict[str, runs.Results]:
+    """Return the results of one seed of a model, alone and blended with EASE."""
+    folder = work_dir / f"{PRESETS[name]}-{seed}"
+    model = [
+        "--test", "--inference_benchmark", "--preset", PRESETS[name], "--seed", str(seed),
+        "--checkpoint_dir", str(folder / "checkpoints"), *recipe,
+    ]  # fmt: skip
+    baselines = ["--baselines", ",".join(BASELINES)]
+    results = {
+        "alone": runs.run(folder / "alone", ["--train", *model, *baselines], "float32"),
+        "blended": runs.run(folder / "blended", [*model, "--blend", "ease"], "float32"),
+    }
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return results
+
+
+def comparison_table(compared: dict[str, list[dict[str, runs.Results]]]) -> str:
+    """Return a row for each baseline, model and blend, in Markdown."""
+    head = ["", *METRICS, "Time to train [s]", "One query [ms]"]
+    first = next(iter(compared.values()))[0]["alone"]
+    rows = [
+        [title, *(f"{first[f'{name}_{metric}']:.4f}" for metric in METRICS), "", ""]
+        for name, title in BASELINES.items()
+    ]
+    for name, seeds in compared.items():
+        for kind, title in (("alone", name), ("blended", f"{name} + EASE")):
+            results = [seed[kind] for seed in seeds]
+            metrics = ([run[f"test_{metric}"] for run in results] for metric in METRICS)
+            trained = statistics.mean(run["train_seconds"] for run in results)
+            query = statistics.mean(run["batch_1_mean_latency"] for run in results)
+            cells = (mean_and_deviation(values, digits=4) for values in metrics)
+            seconds = f"{trained:,.0f}" if trained else ""
+            rows.append([title, *cells, seconds, f"{query * 1e3:.2f}"])
+    return runs.markdown(head, rows)
+
+
 def accuracy_table(results: Results) -> str:
     """Return the mean and standard deviation of the test metrics over the seeds, in Markdown."""
     rows = [
@@ -87,10 +150,10 @@ def training_table(results: Results, batch_size: int) -> str:
     return runs.markdown(head, rows)
 
 
-def mean_and_deviation(values: list[float]) -> str:
+def mean_and_deviation(values: list[float], digits: int = 5) -> str:
     """Return "mean ± standard deviation"; a single value has no deviation."""
-    deviation = f" ± {statistics.stdev(values):.5f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.5f}{deviation}"
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@
 
 The roofline is the time of the matrix products of the last layer, and of RecVAE's hidden layers,
 which are nearly all of the work: forward, gradient by the inputs and gradient by the kernel for
-training, forward alone for evaluation. Each is timed in alternation with the part that is compared to it, so that a drifting
-clock rate favours neither. The roofline of a single query is one read of the last kernel from
-memory.
+training, forward alone for evaluation. Each is timed in alternation with the part that is compared
+to it, so that a drifting clock rate favours neither. The roofline of a single query is one read of
+the last kernel from memory.
 
 Each part runs in its own process, so its peak memory includes no other part.
 """

@@ -40,6 +40,25 @@ def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_
     assert "main.py" not in again.stderr  # no command was started
 
 
+def test_models_and_baselines_are_compared(demo_data, tmp_path):
+    flags = (
+        "--compare", "--seeds", 1, "--data_dir", demo_data, *SMALL, "--epochs", 1,
+        "--work_dir", tmp_path, "--json", tmp_path / "compared.json",
+    )  # fmt: skip
+    done = run_script("benchmarks/accuracy.py", *flags, timeout=600)
+    assert done.returncode == 0, done.stderr
+    head, _, *rows = table_rows(done.stdout)
+    assert head[1:4] == ["ndcg@100", "recall@20", "recall@50"]
+    assert [row[0] for row in rows] == [
+        *("most popular", "item-kNN", "EASE"),
+        *("Mult-VAE", "Mult-VAE + EASE", "RecVAE", "RecVAE + EASE"),
+    ]
+    (seed,) = json.loads((tmp_path / "compared.json").read_text())["runs"]["RecVAE"]
+    assert rows[-1][1] == f"{seed['blended']['test_ndcg@100']:.4f}"
+    assert rows[2][1] == f"{seed['alone']['ease_ndcg@100']:.4f}"
+    assert not list(tmp_path.glob("*/checkpoints"))
+
+
 def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_refused(
     demo_data, tmp_path
 ):
