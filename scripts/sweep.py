@@ -36,6 +36,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from vae.config import parse_flags
+from vae.errors import UserError
 from vae.utils.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,10 @@ SPACE: dict[str, BaseDistribution] = {
     "latent_dim": CategoricalDistribution((25, 50, 100, 200)),
 }
 """Search space, with ranges for small data sets; larger ones need larger batches."""
+
+PER_ITEM = {"kl_per_item": FloatDistribution(5e-4, 0.05, log=True)}
+ANNEALING = ("anneal_cap", "total_anneal_steps")
+"""What a model with a KL weight per item has in place of the annealing."""
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -101,6 +107,17 @@ def open_study(work_dir: Path, passed_on: list[str], grace: int) -> optuna.Study
     return study
 
 
+def space_of(passed_on: list[str]) -> dict[str, BaseDistribution]:
+    """Return the search space of the model that the flags select."""
+    try:
+        per_item = parse_flags(["--train", *passed_on]).kl_per_item > 0
+    except UserError:  # which main.py reports
+        per_item = False
+    if not per_item:
+        return SPACE
+    return {name: range_ for name, range_ in SPACE.items() if name not in ANNEALING} | PER_ITEM
+
+
 def run_trial(study: optuna.Study, work_dir: Path, passed_on: list[str]) -> None:
     """Train with new flags and report the result to the study.
 
@@ -110,7 +127,10 @@ def run_trial(study: optuna.Study, work_dir: Path, passed_on: list[str]) -> None
         SystemExit: main.py refuses the flags or the data, which every trial has in common.
     """
     given = {argument.partition("=")[0] for argument in passed_on}
-    trial = study.ask({name: range_ for name, range_ in SPACE.items() if f"--{name}" not in given})
+    space = {
+        name: range_ for name, range_ in space_of(passed_on).items() if f"--{name}" not in given
+    }
+    trial = study.ask(space)
     log = work_dir / f"trial-{trial.number}.log"
     log.unlink(missing_ok=True)  # main.py would append to the log of a deleted study
     errors = log.with_suffix(".err")
@@ -185,12 +205,13 @@ def write_csv(path: Path, trials: list[FrozenTrial]) -> None:
     """Write a row per trial, best first."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["trial", "state", METRIC, "epoch", "seconds", *SPACE])
+    names = [*SPACE, *PER_ITEM]
+    rows.writerow(["trial", "state", METRIC, "epoch", "seconds", *names])
     for trial in sorted(trials, key=best_validation, reverse=True):
         seconds = trial.duration.total_seconds() if trial.duration else ""
         row = [trial.number, trial.state.name.lower(), best_validation(trial)]
         row += [trial.user_attrs.get("epoch", ""), seconds]
-        rows.writerow([*row, *(trial.params.get(name, "") for name in SPACE)])
+        rows.writerow([*row, *(trial.params.get(name, "") for name in names)])
     write_whole(path, text.getvalue())
 
 

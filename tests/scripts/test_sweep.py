@@ -66,6 +66,14 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_was_running(demo_data
     assert "name another --work_dir" in other.stderr
 
 
+def test_a_kl_weight_per_item_takes_the_place_of_the_annealing(sweep):
+    assert sweep.space_of([]) == sweep.SPACE
+    for flags in (["--model", "recvae"], ["--preset=recvae"], ["--kl_per_item", "0.01"]):
+        names = set(sweep.space_of(flags))
+        assert names == {*sweep.SPACE, "kl_per_item"} - {"anneal_cap", "total_anneal_steps"}
+    assert sweep.space_of(["--no-such-flag"]) == sweep.SPACE
+
+
 def test_a_pruned_trial_is_stopped_at_once(sweep, demo_data, tmp_path):
     import optuna
 
