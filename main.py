@@ -29,7 +29,6 @@ def run(config: Config) -> None:
         UserError: the data, a checkpoint or a file cannot be used.
     """
     # TensorFlow takes seconds to import: --help and a wrong flag do not wait for it.
-    from vae.load.fold_in import prepared_histories
     from vae.load.store import open_dataset
     from vae.models.checkpoint_manager import find_start
     from vae.models.evaluate import test
@@ -40,6 +39,7 @@ def run(config: Config) -> None:
     from vae.models.vae import Architecture
     from vae.recommend.export import export
     from vae.recommend.inputs import Inputs, read_inputs
+    from vae.recommend.item_vectors import export_items
     from vae.recommend.recommend import recommend
     from vae.recommend.recommender import Recommender
     from vae.recommend.similar_items import similar_items_text
@@ -79,11 +79,11 @@ def run(config: Config) -> None:
             summary |= result.summary()
         recommender = Recommender(config, dataset, model, inputs.titles, workers)
         if config.recommend is not None and is_first:
-            users = inputs.histories or prepared_histories(dataset)
-            summary |= recommend(config, recommender, log, users, inputs.rules)
-        if inputs.similar_to is not None:
-            neighbours = recommender.similar_items(config.similar_items)
-            log.say(similar_items_text(recommender.label(inputs.similar_to), neighbours))
+            summary |= recommend(config, recommender, log, inputs.histories, inputs.rules)
+        if config.similar_items is not None:
+            log.say(similar_items_text(recommender, config.similar_items))
+        if config.export_items is not None and is_first:
+            log.say(export_items(config.export_items, recommender))
         if config.export is not None and is_first:
             log.say(f"Exported: {export(config, dataset, model, summary, inputs.titles)}.")
         if config.inference_benchmark and is_first:

@@ -147,7 +147,6 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
     import tensorflow.compat.v1 as tf
 
     from vae.config import Config
-    from vae.load.fold_in import prepared_histories
     from vae.load.rules import Rules
     from vae.load.store import open_dataset
     from vae.models.session import open_session
@@ -172,9 +171,8 @@ def recommendation(data_dir: Path, name: str) -> dict[str, Any]:
         throughput: list[float] = []
 
         def run() -> None:
-            users = prepared_histories(dataset)
             recommender = Recommender(config, dataset, model, workers=workers)
-            statistics = recommend(config, recommender, log, users, Rules())
+            statistics = recommend(config, recommender, log, None, Rules())
             throughput.append(statistics["recommend_throughput"])
 
         _, roofline_seconds = in_turn(run, roofline, RECOMMEND_REPEATS)

@@ -110,14 +110,19 @@ TEST = ("--test", "--checkpoint_dir", "c")
         (TEST, ["--check_replicas", "3"], "--train"),
         (TEST, ["--output", "r.csv"], "--recommend"),
         (TEST, ["--title_col", "name"], "--item_names"),
-        (TEST, ["--item_names", "m.csv"], "--recommend, --similar_items or --export"),
+        (
+            TEST,
+            ["--item_names", "m.csv"],
+            "--recommend, --similar_items, --export_items or --export",
+        ),
         (TEST, ["--export_dtype", "bfloat16"], "--export"),
         (TEST, ["--inference_batch_sizes", "1,64"], "--inference_benchmark"),
         (TEST, ["--trace"], "--train or --inference_benchmark"),
         (
             ["--train", "--checkpoint_dir", "c"],
             ["--checkpoint", "latest"],
-            "--test, --recommend, --similar_items, --export or --inference_benchmark",
+            "--test, --recommend, --similar_items, --export_items, --export or "
+            "--inference_benchmark",
         ),
     ],
 )
@@ -177,15 +182,16 @@ def test_an_empty_value_is_refused_for_every_flag(options):
 
 
 @pytest.mark.parametrize(
-    "flag", ["checkpoint_dir", "results_dir", "tensorboard_dir", "log_path", "output"]
+    "flag",
+    ["checkpoint_dir", "results_dir", "tensorboard_dir", "log_path", "output", "export_items"],
 )
 def test_an_export_into_a_folder_that_the_run_itself_fills_is_refused(flag):
     export = ("--train", "--recommend", "--output", "r.csv", "--export", "x/m")
-    with pytest.raises(UserError, match=rf"--export x/m: contains --{flag} x/y/\.\./m/r.csv"):
-        parse_flags([*export, f"--{flag}", "x/y/../m/r.csv"])
+    with pytest.raises(UserError, match=rf"--export x/m: contains --{flag} x/y/\.\./m/r.parquet"):
+        parse_flags([*export, f"--{flag}", "x/y/../m/r.parquet"])
     with pytest.raises(UserError, match=f"--export x/m: contains --{flag} "):
-        parse_flags([*export, f"--{flag}", str(Path("x/m/r.csv").absolute())])
-    parse_flags([*export, f"--{flag}", "x/m2/r.csv"])
+        parse_flags([*export, f"--{flag}", str(Path("x/m/r.parquet").absolute())])
+    parse_flags([*export, f"--{flag}", "x/m2/r.parquet"])
 
 
 def test_recommending_without_a_file_is_to_all_and_never_the_result_of_an_empty_name():

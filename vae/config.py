@@ -28,9 +28,9 @@ _MAX_UNITS = 2**20
 """More units would overflow TensorFlow's 32-bit shapes."""
 _MAX_MINUTES = 525_600
 """A year."""
-_MODEL_MODES = ("test", "recommend", "similar_items", "export")
+_MODEL_MODES = ("test", "recommend", "similar_items", "export_items", "export")
 """Modes that need a trained model; the inference benchmark can use random weights."""
-_TITLE_MODES = ("recommend", "similar_items", "export")
+_TITLE_MODES = ("recommend", "similar_items", "export_items", "export")
 """Modes that show item titles."""
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
@@ -122,6 +122,11 @@ class Config:
     )
     similar_items: str | None = flag(
         MODES, None, "list the items most similar to the one with this id"
+    )
+    export_items: Path | None = flag(
+        MODES,
+        None,
+        "write a vector for each item, with its id and title, to this .parquet file",
     )
     export: Path | None = flag(
         MODES,
@@ -379,7 +384,7 @@ class Config:
         if not (self.train or self.inference_benchmark or self.modes_of_a_model):
             yield (
                 "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
-                "--recommend, --similar_items and --export"
+                "--recommend, --similar_items, --export_items and --export"
             )
         if self.modes_of_a_model and not self.train and self.checkpoint_dir is None:
             mode = self.modes_of_a_model[0]
@@ -392,10 +397,17 @@ class Config:
             yield "--recommend needs --output"
         if self.output is not None and not self.output.name.endswith(OUTPUT_SUFFIXES):
             yield f"--output {self.output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}"
-        for name in ("recommend", "allow", "deny", "item_names"):
-            path = getattr(self, name)
-            if self.output is not None and isinstance(path, Path) and _same(self.output, path):
-                yield f"--output {self.output}: would overwrite the file of --{name}; name another"
+        if self.export_items is not None and self.export_items.suffix != ".parquet":
+            yield f"--export_items {self.export_items}: the name must end in .parquet"
+        read = ("recommend", "allow", "deny", "item_names")
+        for output, others in (("output", (*read, "export_items")), ("export_items", read)):
+            written = getattr(self, output)
+            for name in others if written is not None else ():
+                path = getattr(self, name)
+                if isinstance(path, Path) and _same(written, path):
+                    yield (
+                        f"--{output} {written}: would overwrite the file of --{name}; name another"
+                    )
         if self.export is None:
             return
         if re.search(r"[\[\\]", str(self.export.absolute())):
@@ -405,7 +417,8 @@ class Config:
             )
         # The folder is created as a whole, at the end: no other file can be written to it before.
         folder = os.path.realpath(self.export)
-        for name in ("checkpoint_dir", "results_dir", "tensorboard_dir", "log_path", "output"):
+        folders = ("checkpoint_dir", "results_dir", "tensorboard_dir")
+        for name in (*folders, "log_path", "output", "export_items"):
             path = getattr(self, name)
             if path is not None and Path(os.path.realpath(path)).is_relative_to(folder):
                 yield f"--export {self.export}: contains --{name} {path}; name another folder"

@@ -23,14 +23,12 @@ class Inputs:
 
     Attributes:
         histories: users in the file of ``--recommend``.
-        similar_to: item index of ``--similar_items``.
         rules: items that are allowed and denied.
         titles: (I,) strings from ``--item_names``, NA for an item that the file does not have.
         descriptions: a sentence for the log on each file that was read.
     """
 
     histories: UserHistories | None = None
-    similar_to: int | None = None
     rules: Rules = Rules()
     titles: pd.Series | None = None
     descriptions: tuple[str, ...] = ()
@@ -47,10 +45,13 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
         check_export(config.export)
     if config.output is not None:
         check_file(config.output, "--output")
+    if config.export_items is not None:
+        check_file(config.export_items, "--export_items")
     for path in config.trace_paths:
         check_file(path, "--trace")
     item, names, source = config.similar_items, config.item_names, config.recommend
-    similar_to = None if item is None else find_item(item, dataset)
+    if item is not None:
+        find_item(item, dataset)
     titles = None if names is None else read_titles(names, config.title_col, dataset)
     histories = read_histories(source, dataset) if isinstance(source, Path) else None
     rules = Rules(
@@ -69,7 +70,7 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
             descriptions += rules.allow.describe(f"--allow {config.allow}", user_ids)
         if rules.deny is not None:
             descriptions += rules.deny.describe(f"--deny {config.deny}", user_ids)
-    return Inputs(histories, similar_to, rules, titles, tuple(descriptions))
+    return Inputs(histories, rules, titles, tuple(descriptions))
 
 
 def _read_item_list(flag: str, path: Path | None, dataset: Dataset) -> ItemList | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from vae.config import Config
-from vae.load.fold_in import UserHistories
+from vae.load.fold_in import UserHistories, prepared_histories
 from vae.load.rules import Rules
 from vae.recommend.recommender import Recommender
 from vae.recommend.writer import table_writer
@@ -13,7 +13,11 @@ from vae.utils.run_log import RunLog
 
 
 def recommend(
-    config: Config, recommender: Recommender, log: RunLog, users: UserHistories, rules: Rules
+    config: Config,
+    recommender: Recommender,
+    log: RunLog,
+    histories: UserHistories | None,
+    rules: Rules,
 ) -> dict[str, float]:
     """Write recommendations for all users to ``--output``.
 
@@ -21,7 +25,7 @@ def recommend(
         config: flags: number of items per user, file.
         recommender: the model and its data; to be used on rank 0 alone.
         log: run log.
-        users: histories of the users to recommend for.
+        histories: users to recommend for; None for all prepared ones.
         rules: what may be recommended.
 
     Returns:
@@ -32,6 +36,7 @@ def recommend(
         UserError: the file cannot be written.
     """
     assert config.output is not None
+    users = histories or prepared_histories(recommender.dataset)
     start = time.perf_counter()
     table = recommender.table(config.explain > 0)
     if table.renamed:

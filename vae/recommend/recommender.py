@@ -86,7 +86,7 @@ class Recommender:
         self.dataset = dataset
         self.model = model
         self._config = config
-        self._titles = titles
+        self.titles = titles
         self._workers = workers or SingleWorker("1 worker")
 
     @classmethod
@@ -129,7 +129,7 @@ class Recommender:
 
     def table(self, explains: bool = False) -> RecommendationTable:
         """Return the columns of the recommendations, with or without explanations."""
-        return RecommendationTable.of(self.dataset, self._titles, explains)
+        return RecommendationTable.of(self.dataset, self.titles, explains)
 
     @cached_property
     def precision(self) -> Precision:
@@ -200,13 +200,13 @@ class Recommender:
             column: self.dataset.item_ids[neighbours],
             free_name("cosine", ids): cosines,
         }
-        if self._titles is not None:
-            rows[free_name("title", ids)] = self._titles.array.take(neighbours)
+        if self.titles is not None:
+            rows[free_name("title", ids)] = self.titles.array.take(neighbours)
         return pd.DataFrame(rows)
 
     def label(self, index: int) -> str:
         """Return the raw id and the title, if any, of an item index."""
-        title = pd.NA if self._titles is None else self._titles.iloc[index]
+        title = pd.NA if self.titles is None else self.titles.iloc[index]
         return f"{self.dataset.item_ids[index]} {'' if pd.isna(title) else title}".rstrip()
 
     def item_vectors(self) -> NDArray[np.float32]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.load.fold_in import find_ids
+
+if TYPE_CHECKING:
+    from vae.recommend.recommender import Recommender
 
 _EXAMPLES = 3
 
@@ -30,15 +34,17 @@ def find_item(raw_id: str, dataset: Dataset, name: str = "--similar_items") -> i
     return item
 
 
-def similar_items_text(label: str, neighbours: pd.DataFrame) -> str:
+def similar_items_text(recommender: Recommender, raw_id: str) -> str:
     """List the nearest neighbours of an item, human-readable.
 
     Args:
-        label: raw id and title of the item.
-        neighbours: table of ``Recommender.similar_items``.
+        recommender: the model and its data.
+        raw_id: the item, ``--similar_items``.
     """
+    label = recommender.label(find_item(raw_id, recommender.dataset))
     lines = [f"Nearest to item {label}, by cosine:"]
-    for item, cosine, *title in neighbours.fillna("").itertuples(index=False):
+    neighbours = recommender.similar_items(raw_id).fillna("")
+    for item, cosine, *title in neighbours.itertuples(index=False):
         lines.append(f"{cosine:7.3f}  {item}  {''.join(title)}".rstrip())
     return "\n".join(lines)
 
