@@ -121,7 +121,8 @@ TEST = ("--test", "--checkpoint_dir", "c")
         (
             ["--train", "--checkpoint_dir", "c"],
             ["--checkpoint", "latest"],
-            "--test, --recommend, --similar_items, --export or --inference_benchmark",
+            "--test, --recommend, --similar_items, --export_items, --export or "
+            "--inference_benchmark",
         ),
     ],
 )
