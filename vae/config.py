@@ -215,6 +215,13 @@ class Config:
         "start over; existing checkpoints are moved to the subfolder replaced-1",
         needs=("train",),
     )
+    warm_start: Path | None = flag(
+        CHECKPOINTS,
+        None,
+        "checkpoint, or folder of checkpoints, of a model of other users and items, from which a "
+        "new run takes the weights of the items that it has too",
+        needs=("train",),
+    )
     save_every: str = flag(
         CHECKPOINTS,
         "10m",

@@ -1,7 +1,8 @@
 """One checkpoint on disk: a folder ``step-00001234`` with the whole state of a run.
 
-TensorFlow's ``Saver`` files hold the weights, Adam's slots and the global step; ``state.json`` has
-the rest, and the digests of all files and of its own text.
+TensorFlow's ``Saver`` files hold the weights, Adam's slots and the global step, and
+``item_ids.npy`` the raw id of each item; ``state.json`` has the rest, and the digests of all files
+and of its own text.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vae.utils.json_types import has_type
 
 FORMAT_VERSION = 2
 STATE_FILE = "state.json"
+ITEM_IDS_FILE = "item_ids.npy"
 _PREFIX = "variables"
 _INDEX, _DATA = rf"{_PREFIX}\.index", rf"{_PREFIX}\.data-\d{{5}}-of-\d{{5}}"
 """Names of the files of variables: one index, and one or more data files."""
@@ -42,7 +44,13 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8,}", name))
 
 
-def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: TrainState) -> None:
+def write(
+    checkpoint: Path,
+    session: tf.Session,
+    saver: tf.train.Saver,
+    state: TrainState,
+    item_ids: NDArray[np.generic] | None = None,
+) -> None:
     """Write a checkpoint to an empty folder and flush it to the disk.
 
     Args:
@@ -50,6 +58,7 @@ def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: T
         session: holds the variables.
         saver: of all variables.
         state: of the run.
+        item_ids: (I,) raw id of each item; None to write none.
 
     Raises:
         OSError: the checkpoint cannot be written.
@@ -57,6 +66,8 @@ def write(checkpoint: Path, session: tf.Session, saver: tf.train.Saver, state: T
     """
     with _variables_in(checkpoint) as prefix:
         saver.save(session, prefix, write_meta_graph=False, write_state=False)
+    if item_ids is not None:
+        np.save(checkpoint / ITEM_IDS_FILE, item_ids, allow_pickle=False)
     digests = {path.name: sha256(path) for path in sorted(checkpoint.iterdir())}
     for name in digests:
         sync(checkpoint / name)
@@ -125,6 +136,33 @@ def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
         # matters in training alone.
         weights = re.compile(r"(encoder|decoder)/.*/(kernel|bias|gain)")
         return {name: reader.get_tensor(name) for name in names if weights.fullmatch(name)}
+
+
+def read_variables(checkpoint: Path) -> dict[str, NDArray[Any]]:
+    """Return all variables of a verified checkpoint by name; builds no graph.
+
+    Raises:
+        UserError: the variables cannot be read.
+    """
+    with _readable(checkpoint), _variables_in(checkpoint) as prefix:
+        reader = tf.train.load_checkpoint(prefix)
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def read_item_ids(checkpoint: Path) -> NDArray[np.generic] | None:
+    """Return the (I,) raw ids of a verified checkpoint; None if an earlier version wrote it.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    path = checkpoint / ITEM_IDS_FILE
+    try:
+        ids: NDArray[np.generic] = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return ids
 
 
 def check_match(
@@ -228,8 +266,8 @@ def _check_digests(digests: Any) -> None:
         raise ValueError("files does not map names to digests")
     if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values()):
         raise ValueError("files holds an invalid digest")
-    if not all(re.fullmatch(f"{_INDEX}|{_DATA}", name) for name in digests):
-        raise ValueError("files names another file than those of the variables")
+    if not all(re.fullmatch(f"{_INDEX}|{_DATA}|{ITEM_IDS_FILE}", name) for name in digests):
+        raise ValueError("files names another file than those of the variables and the ids")
     if not all(any(re.fullmatch(kind, name) for name in digests) for kind in (_INDEX, _DATA)):
         raise ValueError("files does not name all files of the variables")
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
 import tensorflow.compat.v1 as tf
+from numpy.typing import NDArray
 
 from vae.cli import as_json, flags_that_affect
 from vae.config import Config
@@ -20,6 +22,7 @@ from vae.load.dataset import Dataset
 from vae.models import checkpoint
 from vae.models.train_state import TrainState, plural
 from vae.models.vae import Architecture
+from vae.models.warm_start import WarmStart
 from vae.utils.atomic import (
     make_folder,
     remove,
@@ -50,10 +53,12 @@ class CheckpointManager:
 
     Args:
         path: folder; it need not exist before :meth:`prepare`.
+        item_ids: (I,) raw ids, which :meth:`save` writes into each checkpoint; None to read only.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, item_ids: NDArray[np.generic] | None = None) -> None:
         self.path = path
+        self._item_ids = item_ids
 
     def at(self, step: int) -> Path:
         """Return the path of the checkpoint of a step."""
@@ -186,7 +191,7 @@ class CheckpointManager:
                 checkpoint.replace_state(target, state)
             else:
                 with temporary_folder(target) as temporary:
-                    checkpoint.write(temporary, session, saver, state)
+                    checkpoint.write(temporary, session, saver, state, self._item_ids)
                     temporary.rename(target)
                 sync(self.path)
             self._remove_old(keep, state.best_step)
@@ -244,12 +249,14 @@ class Start:
         checkpoint: checkpoint with the variables of that state; None for a new run.
         description: human-readable.
         finished: why there is nothing left to train; None if there is.
+        warm_start: where a new run takes its initial weights from; None for random ones.
     """
 
     state: TrainState
     checkpoint: Path | None
     description: str
     finished: str | None = None
+    warm_start: WarmStart | None = None
 
 
 def find_start(
@@ -267,16 +274,17 @@ def find_start(
 def _find_start(config: Config, architecture: Architecture, dataset: Dataset) -> Start:
     new = TrainState.new(architecture, dataset.fingerprint, as_json(config))
     if config.checkpoint_dir is None:
-        return Start(new, None, "No --checkpoint_dir: the trained model is discarded at the end.")
+        note = "No --checkpoint_dir: the trained model is discarded at the end."
+        return _new_run(config, architecture, dataset, new, note)
     folder = CheckpointManager(config.checkpoint_dir)
     which = None if config.restart else _checkpoint_to_resume(config.resume, folder)
     if which is None:
-        return Start(new, None, "Training a new model.")
+        return _new_run(config, architecture, dataset, new)
     found = folder.read_again_if_pruned(
         lambda: folder.load_checkpoint(which, architecture, dataset)
     )
     if found is None:
-        return Start(new, None, "Training a new model.")
+        return _new_run(config, architecture, dataset, new)
     path, state = found
     changes = _changes(path, state, config)
     batches = TrainingBatches(dataset.train, config.batch_size_train, config.seed, config.dropout)
@@ -289,6 +297,28 @@ def _find_start(config: Config, architecture: Architecture, dataset: Dataset) ->
     if finished is not None:
         description += f"\nNothing to do: {finished}."
     return Start(state, path, description, finished)
+
+
+def _new_run(
+    config: Config,
+    architecture: Architecture,
+    dataset: Dataset,
+    state: TrainState,
+    note: str = "Training a new model.",
+) -> Start:
+    """Return the start of a new run, from random weights or from those of ``--warm_start``."""
+    if config.warm_start is None:
+        return Start(state, None, note)
+    named = config.warm_start
+    is_checkpoint = (named / checkpoint.STATE_FILE).is_file()
+    path = named if is_checkpoint else CheckpointManager(named).best()
+    if path is None:
+        raise UserError(
+            f"--warm_start {named}: holds no checkpoint; pass the path of a folder step-... or of "
+            "a --checkpoint_dir."
+        )
+    warm_start = WarmStart.of(path, architecture, dataset.item_ids)
+    return Start(state, None, f"{note}\n{warm_start.description}", warm_start=warm_start)
 
 
 def nothing_left(config: Config, state: TrainState) -> str | None:

@@ -134,7 +134,11 @@ class Trainer:
             )
         self._divergence = DivergenceCheck(config.lr, tf.global_variables())
         self._saver = tf.train.Saver(max_to_keep=None)
-        self._folder = CheckpointManager(config.checkpoint_dir) if config.checkpoint_dir else None
+        self._folder = (
+            CheckpointManager(config.checkpoint_dir, dataset.item_ids)
+            if config.checkpoint_dir
+            else None
+        )
         self._state = start.state
         self._save_interval = config.save_interval
         self._last_save = time.monotonic()
@@ -172,7 +176,11 @@ class Trainer:
         self._workers.broadcast_variables(self._session)
 
     def _prepare_on_rank_0(self) -> None:
-        if self._folder is None or self._workers.rank != 0:
+        if self._workers.rank != 0:
+            return
+        if self._start.warm_start is not None:
+            self._start.warm_start.load(self._session, tf.global_variables())
+        if self._folder is None:
             return
         self._folder.prepare(sum(v.shape.num_elements() * 4 for v in tf.global_variables()))
         source = self._start.checkpoint
@@ -343,6 +351,8 @@ class Trainer:
     def _summary(self) -> dict[str, float]:
         """Return the statistics and metrics for the run's summary."""
         summary = self._throughput.summary()
+        if self._start.warm_start is not None:
+            summary |= self._start.warm_start.counts
         if self._validation:
             summary["mean_inference_throughput"] = self._validation.throughput
             summary |= {f"final_{name}": v for name, v in self._validation.values().items()}

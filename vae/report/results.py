@@ -61,7 +61,8 @@ class Results:
         from vae.report.curves import draw_curves
         from vae.report.html import report_page
 
-        self._write("args.json", json.dumps(as_json(config), indent=2) + "\n")
+        found = {name: value for name, value in summary.items() if name.startswith("warm_start_")}
+        self._write("args.json", json.dumps(as_json(config) | found, indent=2) + "\n")
         defined = {name: value for name, value in summary.items() if math.isfinite(value)}
         self._write("results.json", json.dumps(defined, indent=2) + "\n")
         curves = draw_curves(self.epoch_log)
