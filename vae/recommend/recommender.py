@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -46,8 +46,9 @@ from vae.utils.distributed import SingleWorker, Workers
 from vae.utils.run_log import RunLog
 
 PathLike: TypeAlias = str | os.PathLike[str]
-Items: TypeAlias = pd.DataFrame | pd.Series | Sequence[Any] | NDArray[Any]
-"""Raw ids of items; or a table with the columns of the ratings, users and items or items alone."""
+Items: TypeAlias = pd.DataFrame | PathLike | Iterable[Any]
+"""Raw ids of items; or a table or file with the columns of the ratings, users and items or items
+alone."""
 
 
 class Batch(NamedTuple):
@@ -112,6 +113,8 @@ class Recommender:
         Raises:
             UserError: the data, the checkpoint or the titles cannot be used.
         """
+        if checkpoint not in ("best", "latest"):
+            raise UserError(f"checkpoint is {checkpoint!r}; pass 'best' or 'latest'.")
         config = Config(
             test=True,  # a mode that needs nothing but the model and its data
             data_dir=Path(data_dir),
@@ -278,9 +281,9 @@ class Recommender:
     def _item_list(self, items: Items | None, name: str) -> ItemList | None:
         if items is None:
             return None
-        if not isinstance(items, pd.DataFrame):
-            items = pd.DataFrame({self.table().item: items})
-        return read_item_list(items, name, self.dataset, needs_items=name == "allow")
+        if not isinstance(items, pd.DataFrame | str | os.PathLike):
+            items = pd.DataFrame({self.table().item: list(items)})
+        return read_item_list(_table(items), name, self.dataset, needs_items=name == "allow")
 
 
 def _table(table: pd.DataFrame | PathLike) -> pd.DataFrame | Path:
