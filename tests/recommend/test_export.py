@@ -21,8 +21,10 @@ import numpy as np
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 signature = model.signatures[sys.argv[2]]
-for histories in json.load(sys.stdin):
-    answer = signature(histories=tf.constant(histories, signature.inputs[0].dtype))
+for inputs in json.load(sys.stdin):
+    inputs = inputs if isinstance(inputs, dict) else {"histories": inputs}
+    dtype = signature.inputs[0].dtype
+    answer = signature(**{name: tf.constant(rows, dtype) for name, rows in inputs.items()})
     items = answer["items"].numpy().tolist()
     if answer["items"].dtype == tf.string:
         items = [[item.decode() for item in row] for row in items]
@@ -173,3 +175,9 @@ def test_text_ids_and_bfloat16_are_exported_too(tmp_path):
     assert np.isneginf(scores[1]).all()
     assert known == [2, 30]
     assert "bfloat16" in (tmp_path / "model/model_card.md").read_text()
+    rules = {"allow": [["", ""], ["film 3", "who?"]], "deny": [[items[0][0]]]}
+    (answer,) = ask(
+        tmp_path / "model", "filtered", {"histories": [seen, seen], **rules}, cwd=tmp_path
+    )
+    assert answer[0][0] == [*items[0][1:28], "", "", ""]
+    assert answer[0][1] == ["film 3", *[""] * 29]

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from helpers import SMALL, run_main, run_prepare
 from models.reference import brute_force
 
+import vae
 from vae.load.store import open_dataset
 
 THRESHOLD = 4.0
@@ -158,7 +159,7 @@ def test_files_without_a_header_are_prepared_trained_on_and_recommended_from(tmp
     done = run_main(
         "--train", "--epochs", 1, *SMALL, *data, "--recommend", tmp_path / "histories.dat",
         "--output", tmp_path / "r.csv", "--item_names", tmp_path / "movies.dat", "--title_col", 1,
-        "--top_results", 3, "--log_path", tmp_path / "log",
+        "--top_results", 3, "--log_path", tmp_path / "log", "--checkpoint_dir", tmp_path / "ckpt",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "r.csv")
@@ -166,3 +167,11 @@ def test_files_without_a_header_are_prepared_trained_on_and_recommended_from(tmp
     assert table.user.tolist() == ["ann"] * 3
     assert not {1, 2} & set(table.item)
     assert table.title.tolist() == [f"Caf\u00e9 {item}" for item in table.item]
+
+    recommender = vae.Recommender.load(tmp_path / "ckpt", tmp_path, "ml-1m", "latest")
+    histories = pd.DataFrame({"user": "ann", "item": [1, 2], "rating": [5, 1], "note": [None, ""]})
+    again = recommender.recommend(histories, 3)
+    pd.testing.assert_frame_equal(again, table.drop(columns="title"), check_dtype=False, rtol=1e-4)
+    (tmp_path / "deny.dat").write_text(f"{table.item[0]}\n")
+    without = recommender.recommend(histories, 2, deny=tmp_path / "deny.dat")
+    assert without.item.tolist() == table.item.tolist()[1:]

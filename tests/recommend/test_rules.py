@@ -301,12 +301,26 @@ def test_python_calls_that_cannot_work_are_one_sentence(recommender, histories, 
         recommender.recommend(histories, 0)
     with pytest.raises(UserError, match="item terminator: synthetic has no such item"):
         recommender.similar_items("terminator")
+    with pytest.raises(UserError, match="checkpoint is 'newest'; pass 'best' or 'latest'"):
+        vae.Recommender.load(run[0] / "ckpt", demo_data, "synthetic", "newest")
     with pytest.raises(UserError, match="holds no checkpoint"):
         vae.Recommender.load(demo_data, demo_data, "synthetic")
     mixed = histories.astype({"movieId": object})
     mixed.loc[0, "movieId"] = "seven"
     with pytest.raises(UserError, match="the histories: cannot be read"):
         recommender.recommend(mixed)
+
+
+def test_a_list_of_items_may_be_any_collection_or_a_file(recommender, histories, tmp_path):
+    ids = histories.movieId.iloc[:30].tolist()
+    (tmp_path / "list.csv").write_text("\n".join(["movieId", *map(str, ids)]))
+    tables = [
+        recommender.recommend(histories, 3, items, items[:0] if isinstance(items, list) else None)
+        for items in (ids, set(ids), pd.Series(ids), np.array(ids), str(tmp_path / "list.csv"))
+    ]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+    assert set(tables[0].movieId) <= set(ids)
 
 
 def test_similar_items_are_a_table_with_titles(run, demo_data, dataset):

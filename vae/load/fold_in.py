@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,11 @@ class UserHistories:
     def users(self) -> int:
         """Return the number of users."""
         return len(self.user_ids)
+
+    def __getitem__(self, rows: slice) -> UserHistories:
+        return replace(
+            self, user_ids=self.user_ids[rows], liked=self.liked[rows], seen=self.seen[rows]
+        )
 
 
 def prepared_histories(dataset: Dataset) -> UserHistories:

@@ -12,13 +12,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
+import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
@@ -29,6 +30,7 @@ from vae.load.dataset import Dataset
 from vae.load.fold_in import UserHistories, read_histories
 from vae.load.rules import ItemList, Rules, read_item_list
 from vae.load.store import open_dataset
+from vae.models.inference_graph import InferenceGraph
 from vae.models.precision import Precision, choose_precision
 from vae.models.sparse_input import feed
 from vae.models.trained_model import (
@@ -46,8 +48,9 @@ from vae.utils.distributed import SingleWorker, Workers
 from vae.utils.run_log import RunLog
 
 PathLike: TypeAlias = str | os.PathLike[str]
-Items: TypeAlias = pd.DataFrame | pd.Series | Sequence[Any] | NDArray[Any]
-"""Raw ids of items; or a table with the columns of the ratings, users and items or items alone."""
+Items: TypeAlias = pd.DataFrame | PathLike | Iterable[Any]
+"""Raw ids of items; or a table or file with the columns of the ratings, users and items or items
+alone."""
 
 
 class Batch(NamedTuple):
@@ -112,6 +115,8 @@ class Recommender:
         Raises:
             UserError: the data, the checkpoint or the titles cannot be used.
         """
+        if checkpoint not in ("best", "latest"):
+            raise UserError(f"checkpoint is {checkpoint!r}; pass 'best' or 'latest'.")
         config = Config(
             test=True,  # a mode that needs nothing but the model and its data
             data_dir=Path(data_dir),
@@ -167,10 +172,10 @@ class Recommender:
             rank from 1, score, source, title if they were loaded, explanation if asked for.
 
         Raises:
-            UserError: a table cannot be used.
+            UserError: a table cannot be used, or a number is out of range.
         """
-        if k < 1:
-            raise UserError(f"k is {k}; pass at least 1.")
+        _check_at_least("k", k, 1)
+        _check_at_least("explain", explain, 0)
         users = read_histories(_table(histories), self.dataset)
         rules = Rules(self._item_list(allow, "allow"), self._item_list(deny, "deny"))
         batches = self.batches(users, min(k, self.items), rules, explain)
@@ -189,8 +194,9 @@ class Recommender:
             title.
 
         Raises:
-            UserError: the data set has no such item.
+            UserError: the data set has no such item, or k is below 1.
         """
+        _check_at_least("k", k, 1)
         index = find_item(str(item), self.dataset, "item")
         vectors = self.item_vectors()
         neighbours, cosines = nearest_items(vectors, index, min(k, self.items - 1))
@@ -227,10 +233,7 @@ class Recommender:
             explain: number of items to name that speak for each.
         """
         table = self.table(explain > 0)
-        train, batch_size = self.dataset.train, self._config.batch_size_validation
-        popular_scores = popularity_scores(train)
-        excluded = rules.excluded()
-        by_user = rules.allow is not None and rules.allow.user_ids is not None
+        batch_size = self._config.batch_size_validation
         with open_inference_session(
             self._config,
             self._workers,
@@ -239,8 +242,8 @@ class Recommender:
             batch_size,
             self.precision,
             separate_seen=True,
-            excluded=excluded,
-            separate_allowed=by_user,
+            excluded=rules.excluded(),
+            separate_allowed=rules.allow is not None and rules.allow.user_ids is not None,
             scores_items=explain > 0,
         ) as (session, graph):
 
@@ -250,38 +253,56 @@ class Recommender:
                 return log_probabilities
 
             for first in range(0, users.users, batch_size):
-                batch = slice(first, first + batch_size)
-                user_ids, liked, seen = users.user_ids[batch], users.liked[batch], users.seen[batch]
-                denied, allowed = rules.denied(user_ids), rules.allowed(user_ids)
-                if denied is not None:
-                    seen = seen.maximum(denied)
-                fed = feed(graph.histories, liked) | feed(graph.seen, seen)
-                if graph.allowed is not None:
-                    fed |= feed(graph.allowed, allowed)
-                items, scores = session.run([graph.items, graph.scores], fed)
-                is_cold_start = np.diff(liked.indptr) == 0
-                if is_cold_start.any():
-                    items[is_cold_start] = popular_items(
-                        train,
-                        seen[is_cold_start],
-                        k,
-                        excluded,
-                        None if allowed is None else allowed[is_cold_start],
-                    )
-                    scores[is_cold_start] = popular_scores[items[is_cold_start]]
+                part = users[first : first + batch_size]
+                items, scores, is_cold_start = self._rank(session, graph, part, k, rules)
                 reasons = (
-                    explain_items(score, liked, items, explain, batch_size) if explain else None
+                    explain_items(score, part.liked, items, explain, batch_size)
+                    if explain
+                    else None
                 )
-                rows = table.frame(user_ids, items, scores, is_cold_start, reasons)
+                rows = table.frame(part.user_ids, items, scores, is_cold_start, reasons)
                 yield Batch(rows, int(is_cold_start.sum()), int((items[:, 0] < 0).sum()))
+
+    def _rank(
+        self,
+        session: tf.Session,
+        graph: InferenceGraph,
+        users: UserHistories,
+        k: int,
+        rules: Rules,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
+        """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start."""
+        denied, allowed = rules.denied(users.user_ids), rules.allowed(users.user_ids)
+        seen = users.seen if denied is None else users.seen.maximum(denied)
+        fed = feed(graph.histories, users.liked) | feed(graph.seen, seen)
+        if graph.allowed is not None:
+            fed |= feed(graph.allowed, allowed)
+        items, scores = session.run([graph.items, graph.scores], fed)
+        is_cold_start = np.diff(users.liked.indptr) == 0
+        if is_cold_start.any():
+            items[is_cold_start] = popular_items(
+                self.dataset.train,
+                seen[is_cold_start],
+                k,
+                rules.excluded(),
+                None if allowed is None else allowed[is_cold_start],
+            )
+            popularity = popularity_scores(self.dataset.train)
+            scores[is_cold_start] = popularity[items[is_cold_start]]
+        return items, scores, is_cold_start
 
     def _item_list(self, items: Items | None, name: str) -> ItemList | None:
         if items is None:
             return None
-        if not isinstance(items, pd.DataFrame):
-            items = pd.DataFrame({self.table().item: items})
-        return read_item_list(items, name, self.dataset, needs_items=name == "allow")
+        if not isinstance(items, pd.DataFrame | str | os.PathLike):
+            items = pd.DataFrame({self.table().item: list(items)})
+        return read_item_list(_table(items), name, self.dataset, needs_items=name == "allow")
 
 
 def _table(table: pd.DataFrame | PathLike) -> pd.DataFrame | Path:
     return table if isinstance(table, pd.DataFrame) else Path(table)
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name} is {value}; pass at least {least}.")
