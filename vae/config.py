@@ -318,7 +318,8 @@ class Config:
         None,
         "defaults for flags that are not given; "
         f"liang, the paper's settings for MovieLens-20M: {_flags_text(PRESETS['liang'])}; "
-        f"small, for fewer than 10,000 users: {_flags_text(PRESETS['small'])}",
+        f"small, for fewer than 10,000 users: {_flags_text(PRESETS['small'])}; "
+        f"recvae, the model of Shenbin et al.: {_flags_text(PRESETS['recvae'])}",
         choices=tuple(PRESETS),
     )
     epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)

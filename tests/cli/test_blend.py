@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from helpers import ONE_THREAD, SMALL, checkpoints, mpirun, run_main, run_script
 
+from vae import Recommender
 from vae.models.checkpoint import read_state
 
 BLEND = ("--blend", "ease")
@@ -120,6 +121,19 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(
         found = model(histories=tf.constant([liked.to_list()], tf.int64))["items"][0]
         expected = mixed[mixed.userId == user].movieId
         assert found.numpy()[: len(expected)].tolist() == expected.to_list()
+
+
+def test_a_recommender_can_be_blended(blended, demo_data, tmp_path):
+    histories = pd.DataFrame({"userId": [1] * 3, "movieId": [10, 20, 30]})
+    histories.to_csv(tmp_path / "histories.csv", index=False)
+    done = run_main(
+        "--recommend", tmp_path / "histories.csv", "--output", tmp_path / "mixed.csv", *BLEND,
+        "--top_results", 20, *flags(demo_data, blended[0]), "--log_path", os.devnull,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    recommender = Recommender.load(blended[0] / "ckpt", demo_data, "synthetic", blend="ease")
+    found = recommender.recommend(histories, k=20)
+    assert found.movieId.equals(pd.read_csv(tmp_path / "mixed.csv").movieId)
 
 
 @pytest.mark.parametrize(

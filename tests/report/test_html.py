@@ -20,7 +20,13 @@ SUMMARY = {
     )
     for name in ("ndcg@100", "recall@20", "recall@50")
     for suffix in ("", "_se")
-} | {"test_users": 500, "mean_training_throughput": 123456.7}
+} | {
+    "test_coverage@100": 0.5, "popularity_coverage@100": 0.25, "ease_coverage@100": 0.125,
+    "test_ndcg@100_quartile_1": 0.2, "test_ndcg@100_quartile_1_se": 0.03,
+    "popularity_ndcg@100_quartile_1": 0.1, "popularity_ndcg@100_quartile_1_se": 0.03,
+    "ease_ndcg@100_quartile_1": 0.3, "ease_ndcg@100_quartile_1_se": 0.03,
+    "test_users": 500, "mean_training_throughput": 123456.7,
+}  # fmt: skip
 
 
 def page(summary=SUMMARY, epochs=(1, 2), **flags):
@@ -51,6 +57,8 @@ def test_the_model_is_compared_with_every_baseline_user_by_user():
         "ndcg@100 0.25000 ± 0.01000 0.12500 ± 0.02000 +0.12500 ± 0.00300 "
         "0.30000 ± 0.02000 -0.05000 ± 0.00300" in shown
     )
+    assert "ndcg@100_quartile_1 0.20000 ± 0.03000 0.10000 ± 0.03000 0.30000 ± 0.03000" in shown
+    assert "coverage@100 0.5 0.25 0.125" in shown
     assert "item-kNN" not in shown
 
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from vae.load.dataset import Dataset
 from vae.load.fold_in import UserHistories, read_histories
 from vae.load.rules import ItemList, Rules, read_item_list
 from vae.load.store import open_dataset
+from vae.models.blend import blend as blend_model
 from vae.models.inference_graph import InferenceGraph
 from vae.models.precision import Precision, choose_precision
 from vae.models.sparse_input import feed
@@ -101,6 +102,7 @@ class Recommender:
         checkpoint: str = "best",
         item_names: PathLike | None = None,
         title_col: str = "title",
+        blend: Literal["ease"] | None = None,
     ) -> Recommender:
         """Load a trained model and the prepared data that it was trained on.
 
@@ -111,6 +113,7 @@ class Recommender:
             checkpoint: ``"best"`` by validation NDCG@100, or ``"latest"``.
             item_names: file of titles, ``--item_names``; None for none.
             title_col: its column of titles.
+            blend: ``"ease"`` to mix the scores with those of EASE, ``--blend``.
 
         Raises:
             UserError: the data, the checkpoint or the titles cannot be used.
@@ -123,6 +126,7 @@ class Recommender:
             dataset=dataset,
             checkpoint_dir=Path(checkpoint_dir),
             checkpoint=checkpoint,
+            blend=blend,
         )
         data = open_dataset(config.data_dir, dataset)
         titles = None if item_names is None else read_titles(Path(item_names), title_col, data)
@@ -130,6 +134,8 @@ class Recommender:
         silent = RunLog(Path(os.devnull), enabled=False)
         architecture = load_architecture(Path(checkpoint_dir))
         model = load_model(config, data, architecture, worker, silent)
+        if blend is not None:
+            model = blend_model(config, data, worker, silent, model)
         return cls(config, data, model, titles, worker)
 
     def table(self, explains: bool = False) -> RecommendationTable:

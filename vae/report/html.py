@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vae.cli import as_json
 from vae.config import COMPARISONS, Config
+from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.report.environment import Metadata
 from vae.utils.run_log import UNITS
@@ -86,20 +87,27 @@ def _scores(summary: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
             for name in baselines
             for kind, sign in (("", ""), ("test_minus_", "+"))
         ]
-        for metric in METRICS
+        for metric in (*METRICS, *QUARTILE_METRICS)
         if f"test_{metric}" in summary
     ]
+    for metric in EXPOSURE_METRICS:
+        if f"test_{metric}" in summary:
+            cells = [f"{summary[f'{kind}_{metric}']:.4g}" for kind in ("test", *baselines)]
+            rows.append([metric, cells[0], *(text for cell in cells[1:] for text in (cell, ""))])
     return titles, rows
 
 
 def _with_error(summary: Mapping[str, float], name: str, sign: str = "") -> str:
+    if name not in summary:  # a quartile has no difference
+        return ""
     return f"{summary[name]:{sign}.5f} ± {summary[f'{name}_se']:.5f}"
 
 
 def _statistics(summary: Mapping[str, float]) -> Metadata:
     """Entries of the summary that the test table does not show, with their units."""
     kinds = ("test", *COMPARISONS, *(f"test_minus_{name}" for name in COMPARISONS))
-    tested = tuple(f"{kind}_{name}" for kind in kinds for name in METRICS)
+    names = (*METRICS, *QUARTILE_METRICS, *EXPOSURE_METRICS)
+    tested = tuple(f"{kind}_{name}" for kind in kinds for name in names)
     return {
         name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"
         for name, value in summary.items()

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from vae.cli import as_json
 from vae.config import COMPARISONS, Config
 from vae.errors import UserError
+from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.metrics.ranking import METRICS
 from vae.utils.atomic import discard, unwritable, written
 from vae.utils.distributed import Workers
@@ -61,7 +62,7 @@ UNITS: dict[str, str | None] = {
         *("", "final_", "best_", "test_"),
         *(f"{before}{name}_" for name in COMPARISONS for before in ("", "test_minus_")),
     )
-    for metric in METRICS
+    for metric in (*METRICS, *EXPOSURE_METRICS, *QUARTILE_METRICS)
     for suffix in ("", "_se")
 }
 """Unit of each logged value; metrics and their standard errors have none."""
