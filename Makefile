@@ -88,6 +88,10 @@ lock: $(VENV)/.installed-audit ## Write requirements.lock: requirements.txt with
 audit: $(VENV)/.installed-audit ## List known vulnerabilities of the packages that are installed by default
 	$(BIN)/python scripts/audit.py
 
+.PHONY: check-gpu-kernels
+check-gpu-kernels: .venv-gpu-wheel/.installed ## Look up a GPU kernel for each operation of the graphs; installs a wheel of 600 MB
+	PYTHONPATH=. .venv-gpu-wheel/bin/python scripts/check_gpu_kernels.py
+
 .PHONY: clean
 clean: ## Remove the environment and the demo's files
 	rm -rf $(VENV) $(DEMO)
@@ -101,6 +105,13 @@ $(VENV)/.created:
 $(VENV)/.installed: requirements.txt | $(VENV)/.created
 	sed '$(OTHER_TF)' $< > $(VENV)/$<
 	$(INSTALL) -r $(VENV)/$<
+	@touch $@
+
+# TensorFlow's wheel for GPUs, without the CUDA libraries: they are only needed to run a kernel.
+.venv-gpu-wheel/.installed: requirements.txt
+	"$(PYTHON)" -m venv .venv-gpu-wheel
+	sed 's/^tensorflow-cpu==/tensorflow==/' $< > .venv-gpu-wheel/requirements.txt
+	.venv-gpu-wheel/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-gpu-wheel/requirements.txt
 	@touch $@
 
 # The checkout itself on Python's path: scripts and benchmarks import the package from anywhere.
