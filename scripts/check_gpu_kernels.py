@@ -42,8 +42,8 @@ from vae.models.vae import VAE, Architecture
 from vae.utils.distributed import SingleWorker
 
 ON_HOST = {
-    ("TensorArrayV3", "int32"): "the users' items by chunk",
-    ("TensorArrayWriteV3", "int32"): "the users' items by chunk",
+    ("TensorArrayV3", "int32"): "the best items of each chunk of users",
+    ("TensorArrayWriteV3", "int32"): "the best items of each chunk of users",
 }
 """Operations without a GPU kernel, of a type, that soft placement puts on the host, where they are
 cheap: what they hold."""
