@@ -19,7 +19,7 @@ def _a_machine_with_a_gpu(monkeypatch):
 def test_graphs_for_gpus_avoid_operations_that_have_no_kernel_there(build):
     found = {str(kind) for kind in check.operations(build, check.VARIANTS[0])}
     assert "MatMul (float32)" in found
-    # Seen missing in the GPU wheels of 2.18 and 2.21.
+    # Neither has a kernel in the GPU wheel of 2.21.0.
     assert not any(kind.startswith(("Pad (int64", "SparseTensorDenseAdd")) for kind in found)
 
 
