@@ -76,3 +76,13 @@ def test_the_lock_names_each_package_once_for_each_python(python):
     ]
     assert len(names) == len(set(names))
     assert {"absl-py", "keras", "numpy", "protobuf", "pillow"} <= set(names)
+
+
+def test_the_newest_python_is_the_same_wherever_it_is_named():
+    def found(name, pattern):
+        return re.search(pattern, (ROOT / name).read_text(encoding="utf-8"))[1]
+
+    newest = int(found("Makefile", r"NEWEST_MINOR := .*,(\d+)\)\)"))
+    assert int(found("pyproject.toml", r'requires-python = ">=3.10,<3.(\d+)"')) == newest + 1
+    for name in ("README.md", "requirements.txt"):
+        assert int(found(name, r"Python 3\.10 to 3\.(\d+)")) == newest
