@@ -1,7 +1,7 @@
 # One file for two bases:
 #
 #   docker build . -t vae                                                          # NVIDIA GPUs
-#   docker build . -t vae --build-arg FROM_IMAGE_NAME=python:3.11-slim-bookworm    # CPUs alone
+#   docker build . -t vae --build-arg FROM_IMAGE_NAME=python:3.13-slim-trixie    # CPUs alone
 ARG FROM_IMAGE_NAME=nvcr.io/nvidia/tensorflow:25.02-tf2-py3
 # The base is the builder's choice, and each default carries its own tag.
 # hadolint ignore=DL3006

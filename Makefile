@@ -3,14 +3,22 @@
 # Everything is installed into $(VENV), from the package registry alone and without root. A target
 # installs what it needs: `make lint` no TensorFlow, `make test` no ONNX.
 
-TF ?= 2.18.1
-VENV ?= $(if $(filter 2.18.1,$(TF)),.venv,.venv-tf$(TF))
+DEFAULT_TF := 2.21.0
+TF ?= $(DEFAULT_TF)
+VENV ?= $(if $(filter $(DEFAULT_TF),$(TF)),.venv,.venv-tf$(TF))
 DEMO ?= demo
 
-# The first Python that TensorFlow has wheels for.
-PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
-	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
-	&& echo $$python && break; done)
+# The first Python that this TensorFlow has wheels for: 2.15 up to 3.11, 2.16 to 2.19 up to 3.12.
+UP_TO_2_19 := $(filter 2.15.% 2.16.% 2.17.% 2.18.% 2.19.%,$(TF))
+NEWEST_MINOR := $(if $(filter 2.15.%,$(TF)),11,$(if $(UP_TO_2_19),12,13))
+HAS_WHEEL := 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(NEWEST_MINOR)))'
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c $(HAS_WHEEL) 2>/dev/null && echo $$python && break; done)
+
+# What another TensorFlow than the default changes in the requirements files: the TensorBoard of its number, and
+# NumPy 1.26 for 2.15 to 2.19.
+OTHER_TF := $(if $(filter $(DEFAULT_TF),$(TF)),,s/^tensorflow-cpu==.*/tensorflow-cpu==$(TF)/; \
+	s/^tensorboard==.*/tensorboard==$(basename $(TF)).*/; $(if $(UP_TO_2_19),s/^numpy==.*/numpy==1.26.4/))
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -71,19 +79,39 @@ horovod: env ## Add Horovod, for several workers; built once, then kept in the u
 .PHONY: dllogger
 dllogger: env $(VENV)/.installed-dllogger ## Add NVIDIA's dllogger, from GitHub, to write the log with
 
+.PHONY: lock
+lock: $(VENV)/.installed-audit ## Write requirements.lock: requirements.txt with all that it depends on, and hashes
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements.lock requirements.txt
+
+.PHONY: audit
+audit: $(VENV)/.installed-audit ## List known vulnerabilities of the packages that are installed by default
+	$(BIN)/python scripts/audit.py
+
+.PHONY: check-gpu-kernels
+check-gpu-kernels: .venv-gpu-wheel/.installed ## Look up a GPU kernel for each operation of the graphs; installs a wheel of 600 MB
+	PYTHONPATH=. .venv-gpu-wheel/bin/python scripts/check_gpu_kernels.py
+
 .PHONY: clean
 clean: ## Remove the environment and the demo's files
 	rm -rf $(VENV) $(DEMO)
 
 $(VENV)/.created:
-	@test -n "$(PYTHON)" || { echo "No Python that TensorFlow $(TF) has a wheel for: install Python 3.10, 3.11 or 3.12, or name one with 'make PYTHON=/path/to/python3.11'." >&2; exit 2; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || { echo "TensorFlow $(TF) has no wheel for $$($(PYTHON) --version): use Python 3.10, 3.11 or 3.12, for example 'make PYTHON=python3.11'." >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "No Python that TensorFlow $(TF) has a wheel for: install Python 3.10 to 3.$(NEWEST_MINOR), or name one with 'make PYTHON=/path/to/python3.11'." >&2; exit 2; }
+	@"$(PYTHON)" -c $(HAS_WHEEL) || { echo "TensorFlow $(TF) has no wheel for $$($(PYTHON) --version): use Python 3.10 to 3.$(NEWEST_MINOR), for example 'make PYTHON=python3.11'." >&2; exit 2; }
 	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot create an environment: install its venv module (Debian, Ubuntu: apt install python3-venv)." >&2; exit 2; }
 	@touch $@
 
 $(VENV)/.installed: requirements.txt | $(VENV)/.created
-	sed 's/^tensorflow-cpu==.*/tensorflow-cpu==$(TF)/' requirements.txt > $(VENV)/requirements.txt
-	$(INSTALL) -r $(VENV)/requirements.txt
+	sed '$(OTHER_TF)' $< > $(VENV)/$<
+	$(INSTALL) -r $(VENV)/$<
+	@touch $@
+
+# TensorFlow's wheel for GPUs, without the CUDA libraries: they are only needed to run a kernel.
+.venv-gpu-wheel/.installed: requirements.txt
+	"$(PYTHON)" -m venv .venv-gpu-wheel
+	sed 's/^tensorflow-cpu==/tensorflow==/' $< > .venv-gpu-wheel/requirements.txt
+	.venv-gpu-wheel/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-gpu-wheel/requirements.txt
 	@touch $@
 
 # The checkout itself on Python's path: scripts and benchmarks import the package from anywhere.
@@ -92,5 +120,6 @@ $(VENV)/.installed-checkout: pyproject.toml | $(VENV)/.created
 	@touch $@
 
 $(VENV)/.installed-%: requirements-%.txt | $(VENV)/.created
-	$(INSTALL) -r $<
+	sed '$(OTHER_TF)' $< > $(VENV)/$<
+	$(INSTALL) -r $(VENV)/$<
 	@touch $@

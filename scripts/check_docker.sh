@@ -5,7 +5,7 @@
 #   scripts/check_docker.sh             # as root; 15 GB of disk
 #   KEEP=1 scripts/check_docker.sh      # keep the images; the next run starts from the same plain base
 #
-# The base is a stand-in for python:3.11-slim-bookworm made from Debian's packages, so no image
+# The base is a stand-in for python:3.13-slim-trixie made from Debian's packages, so no image
 # registry is needed. dllogger is omitted (--build-arg DLLOGGER=), so GitHub is not needed either. Then
 # the image is built again on a base that already has TensorFlow and Horovod, like NVIDIA's, to check
 # that neither is replaced.
@@ -56,7 +56,7 @@ make_python_base() {
     say "Making the plain base from Debian's packages"
     rm -rf "$work/rootfs"
     debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv \
-        bookworm "$work/rootfs" "$mirror" >"$work/debootstrap.log"
+        trixie "$work/rootfs" "$mirror" >"$work/debootstrap.log"
     chroot "$work/rootfs" python3 -m venv /usr/local
     enter scratch
     buildah "${storage[@]}" add --quiet "$container" "$work/rootfs" / >/dev/null
@@ -72,7 +72,7 @@ make_tensorflow_base() {
     enter vae-cpu
     inside_as_root userdel --remove vae
     inside_as_root python -m pip uninstall --quiet --yes pyarrow
-    inside_as_root python -m pip install --quiet numpy==1.26.3
+    inside_as_root python -m pip install --quiet numpy==2.2.5
     buildah "${storage[@]}" config --user root "$container"
     commit tensorflow-base
 }
@@ -129,7 +129,7 @@ check_base_unchanged() {
     local changes
     changes=$(diff "$work/before.txt" "$work/after.txt" | grep '^[<>]' || true)
     expect "added packages" "> pyarrow==$(sed -n 's/^pyarrow==//p' requirements.txt)" "$changes"
-    grep -q '^numpy==1.26.3' "$work/after.txt" || fail "numpy was replaced"
+    grep -q '^numpy==2.2.5' "$work/after.txt" || fail "numpy was replaced"
 }
 # shellcheck disable=SC2016 # expanded by the container's shell
 inventory='python -m pip list --format=freeze --disable-pip-version-check

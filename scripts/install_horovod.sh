@@ -14,7 +14,7 @@ bin=$(cd "$(dirname "$python")" && pwd)
 python=$bin/$(basename "$python")
 cd "$(dirname "$0")/.."
 requirements=$PWD/requirements-horovod.txt
-version=$(sed -n 's/^horovod==//p' "$requirements")
+version=$(sed -n 's/^horovod==\([^ ]*\).*/\1/p' "$requirements")
 log=$bin/../horovod-build.log
 stamp=$bin/../.horovod
 
@@ -33,7 +33,8 @@ main() {
     if [ -n "$wheel" ] && is_whole "$wheel" && install_wheel "$wheel"; then
         echo "Installed Horovod $version from $wheel"
     else
-        echo "Building Horovod $version into $(dirname "$bin") (a few minutes)"
+        echo "Building Horovod $version into $(dirname "$bin"): it is compiled against the installed TensorFlow" \
+            "and MPI, so it has no wheel to download; this takes about 4 minutes, once for each user."
         build_wheel "$cache"
         install_wheel "$(cached_wheel "$cache")" || fail "TensorFlow cannot load the compiled library."
         echo "$wanted" >"$cache/build.txt" # describes the content of the folder
@@ -91,6 +92,10 @@ build_wheel() { # folder
     mkdir -p "$1"
     temporary=$(mktemp -d "$1/.build-XXXXXX")
     trap 'rm -rf "$temporary"' EXIT
+    # With the hash of the source archive, which pip checks.
+    sed -n '/^horovod==/p' "$requirements" >"$temporary/requirements.txt"
+    [ -e "$tensorflow/include/tensorflow/compiler/xla/client/xla_builder.h" ] || write_stand_ins "$temporary/include"
+    # GCC 13 and later no longer include cstdint by way of other headers, as Gloo, inside Horovod, expects.
     # TensorFlow's wheel carries two headers outside of the include path (highwayhash, farmhash).
     # A relative run path: the library finds the MPI of the environment it is installed in, not that of
     # the environment it was built in.
@@ -98,13 +103,26 @@ build_wheel() { # folder
     env PATH="$bin:$PATH" \
         HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
         HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1 MAKEFLAGS="-j$(nproc)" \
+        CXXFLAGS="-I$temporary/include -include cstdint ${CXXFLAGS:-}" \
         LDFLAGS="-Wl,-rpath,\$ORIGIN/../../../.. ${LDFLAGS:-}" \
         CPLUS_INCLUDE_PATH="$tensorflow/include/external/highwayhash:$tensorflow/include/external/farmhash_archive/src" \
         "$python" -m pip wheel --verbose --disable-pip-version-check --no-cache-dir --no-build-isolation \
-        --no-deps --wheel-dir "$temporary" "horovod==$version" >>"$log" 2>&1 ||
+        --no-deps --wheel-dir "$temporary" --requirement "$temporary/requirements.txt" >>"$log" 2>&1 ||
         fail "the compiler's first error is: $(grep -m1 -iE 'error' "$log" || echo unknown)."
     # Atomically: a wheel in the cache is complete.
     mv -f "$temporary"/horovod-*.whl "$1/"
+}
+
+# From TensorFlow 2.19 on, its wheel lacks headers that Horovod's XLA operations include. These stand-ins
+# come first on the include path and leave those operations out: the one file that includes them is empty
+# without HAVE_GPU. All else that depends on HAVE_GPU stays. The recipe does not use Horovod's XLA
+# operations (HOROVOD_ENABLE_XLA_OPS).
+write_stand_ins() { # folder
+    local header
+    for header in tf2xla/xla_op_kernel.h tf2xla/xla_op_registry.h xla/client/xla_builder.h; do
+        mkdir -p "$(dirname "$1/tensorflow/compiler/$header")"
+        echo "#undef HAVE_GPU" >"$1/tensorflow/compiler/$header"
+    done
 }
 
 fail() {

@@ -79,7 +79,7 @@ class SparseBatch(NamedTuple):
             # TensorFlow's gradient of a segment sum over no items at all is uninitialised memory
             # (SparseSegmentSumGrad, seen in 2.18 and 2.21). Item 0 in one more row, which is
             # dropped again, makes sure that there is an item; its gradient there is zero.
-            items = tf.pad(self.items, [[0, 1]])
+            items = tf.concat([self.items, [0]], axis=0)  # GPUs have no kernel to pad int64
             rows = tf.concat([self.rows, [tf.cast(self.users, tf.int64)]], axis=0)
             sums = tf.sparse.segment_sum(vectors, items, rows, num_segments=self.users + 1)
             sums = sums[:-1]
