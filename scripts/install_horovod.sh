@@ -95,7 +95,7 @@ build_wheel() { # folder
     # With the hash of the source archive, which pip checks.
     sed -n '/^horovod==/p' "$requirements" >"$temporary/requirements.txt"
     [ -e "$tensorflow/include/tensorflow/compiler/xla/client/xla_builder.h" ] || write_stand_ins "$temporary/include"
-    # GCC 13 and later no longer include cstdint by way of other headers, as Gloo, inside Horovod, expects.
+    # GCC 13 no longer includes cstdint by way of other headers, and GCC 14 not stdexcept, as Horovod expects.
     # TensorFlow's wheel carries two headers outside of the include path (highwayhash, farmhash).
     # A relative run path: the library finds the MPI of the environment it is installed in, not that of
     # the environment it was built in.
@@ -103,12 +103,12 @@ build_wheel() { # folder
     env PATH="$bin:$PATH" \
         HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
         HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1 MAKEFLAGS="-j$(nproc)" \
-        CXXFLAGS="-I$temporary/include -include cstdint ${CXXFLAGS:-}" \
+        CXXFLAGS="-I$temporary/include -include cstdint -include stdexcept ${CXXFLAGS:-}" \
         LDFLAGS="-Wl,-rpath,\$ORIGIN/../../../.. ${LDFLAGS:-}" \
         CPLUS_INCLUDE_PATH="$tensorflow/include/external/highwayhash:$tensorflow/include/external/farmhash_archive/src" \
         "$python" -m pip wheel --verbose --disable-pip-version-check --no-cache-dir --no-build-isolation \
         --no-deps --wheel-dir "$temporary" --requirement "$temporary/requirements.txt" >>"$log" 2>&1 ||
-        fail "the compiler's first error is: $(grep -m1 -iE 'error' "$log" || echo unknown)."
+        fail "the compiler's first error is: $(grep -m1 -E '(^|[^[:alpha:]])error: ' "$log" || echo unknown)."
     # Atomically: a wheel in the cache is complete.
     mv -f "$temporary"/horovod-*.whl "$1/"
 }
