@@ -73,7 +73,7 @@ def run(config: Config) -> None:
         if config.loads_a_model:
             model = load_model(config, dataset, architecture, workers, log)
         if config.blend is not None:
-            model = blend(config, dataset, workers, log, model)
+            model = blend(config, dataset, workers, log, model, trains)
         if config.test:
             result = test(config, dataset, workers, model)
             log.say(result.table())

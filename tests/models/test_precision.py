@@ -148,10 +148,11 @@ def rewritten_types(settings, fetched, monkeypatch):
     return types
 
 
-def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(monkeypatch):
+@pytest.mark.parametrize("layers", [("tanh", "deep", "normal"), ("dense", "linear", "composite")])
+def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(layers, monkeypatch):
     config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
     with tf.Graph().as_default():
-        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT), 0)
+        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT, "tanh", *layers), 0)
         step = TrainingStep(vae, config, SingleWorker(""), USERS, FLOAT16_REWRITE)
         settings = tf.ConfigProto()
         FLOAT16_REWRITE.configure(settings)
@@ -159,6 +160,9 @@ def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(mo
     tf.mixed_precision.disable_mixed_precision_graph_rewrite()
     assert tf.half in types["MatMul"]
     assert types["Softmax"] == types["ResourceApplyAdam"] == {tf.float32}
+    # Densities and variances need the range of float32.
+    for kind in {"Exp", "Log", "Sum", "Mean", "Rsqrt", "SquaredDifference"} & set(types):
+        assert types[kind] == {tf.float32}, kind
 
 
 def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrite(monkeypatch):

@@ -25,7 +25,12 @@ MODEL_WEIGHTS = tuple(tenths / 10 for tenths in range(11))
 
 
 def blend(
-    config: Config, dataset: Dataset, workers: Workers, log: RunLog, model: TrainedModel
+    config: Config,
+    dataset: Dataset,
+    workers: Workers,
+    log: RunLog,
+    model: TrainedModel,
+    trained: bool = False,
 ) -> TrainedModel:
     """Return the blend of a model and EASE.
 
@@ -33,14 +38,16 @@ def blend(
     users. They are chosen once: a run that trains writes them into the checkpoint's state.
 
     Args:
-        config: flags: ``ease_lambda``, and whether the run trains.
+        config: flags: ``ease_lambda``, and those that decide how the model is run.
         dataset: prepared data set that the model was trained on.
         workers: all of them must call this together; rank 0 chooses.
         log: log of the run.
         model: loaded from a checkpoint.
+        trained: whether this run trained it, so that it may write into the checkpoint.
 
     Raises:
-        UserError: the choice cannot be written.
+        UserError: the checkpoint is damaged.
+        OSError: the choice cannot be written.
     """
     ease = Ease(dataset.train)
 
@@ -50,7 +57,7 @@ def blend(
             return known
         lambda_ = config.ease_lambda or choose_lambda(ease, dataset.validation)
         chosen = choose_blend(config, dataset, model, ease.item_weights(lambda_), lambda_)
-        if config.train and model.checkpoint is not None:
+        if trained and model.checkpoint is not None:
             state = checkpoint.read_state(model.checkpoint)
             state = dataclasses.replace(state, blend=dict(chosen))
             checkpoint.replace_state(model.checkpoint, state)
