@@ -92,8 +92,7 @@ build_wheel() { # folder
     mkdir -p "$1"
     temporary=$(mktemp -d "$1/.build-XXXXXX")
     trap 'rm -rf "$temporary"' EXIT
-    # With the hash of the source archive, which pip checks.
-    sed -n '/^horovod==/p' "$requirements" >"$temporary/requirements.txt"
+    fetch_source "$temporary"
     [ -e "$tensorflow/include/tensorflow/compiler/xla/client/xla_builder.h" ] || write_stand_ins "$temporary/include"
     # GCC 13 no longer includes cstdint by way of other headers, and GCC 14 not stdexcept, as Horovod expects.
     # TensorFlow's wheel carries two headers outside of the include path (highwayhash, farmhash).
@@ -107,10 +106,22 @@ build_wheel() { # folder
         LDFLAGS="-Wl,-rpath,\$ORIGIN/../../../.. ${LDFLAGS:-}" \
         CPLUS_INCLUDE_PATH="$tensorflow/include/external/highwayhash:$tensorflow/include/external/farmhash_archive/src" \
         "$python" -m pip wheel --verbose --disable-pip-version-check --no-cache-dir --no-build-isolation \
-        --no-deps --wheel-dir "$temporary" --requirement "$temporary/requirements.txt" >>"$log" 2>&1 ||
+        --no-deps --wheel-dir "$temporary" "$temporary/horovod-$version" >>"$log" 2>&1 ||
         fail "the compiler's first error is: $(grep -m1 -E '(^|[^[:alpha:]])error: ' "$log" || echo unknown)."
     # Atomically: a wheel in the cache is complete.
     mv -f "$temporary"/horovod-*.whl "$1/"
+}
+
+# Unpacks the source archive, whose hash pip checks, into a folder.
+fetch_source() { # folder
+    sed -n '/^horovod==/p' "$requirements" >"$1/requirements.txt"
+    env PATH="$bin:$PATH" "$python" -m pip download --quiet --disable-pip-version-check --no-cache-dir \
+        --no-build-isolation --no-deps --dest "$1" --requirement "$1/requirements.txt" >>"$log" 2>&1 ||
+        fail "its source archive cannot be downloaded; check that the package registry is reachable."
+    tar -xzf "$1/horovod-$version.tar.gz" -C "$1" --no-same-owner
+    # GCC 14 refuses an operator of its FlatBuffers that assigns to a constant; nothing uses it.
+    sed -i 's/^    count_ = other.count_;$/    return *this;/' \
+        "$1/horovod-$version/third_party/flatbuffers/include/flatbuffers/stl_emulation.h"
 }
 
 # From TensorFlow 2.19 on, its wheel lacks headers that Horovod's XLA operations include. These stand-ins
