@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
@@ -141,6 +141,8 @@ def test_any_file_is_read_like_by_the_strict_reader_of_the_csv_module_or_refused
         rows = list(filter(None, csv.reader(io.StringIO(text, newline=""), strict=True)))
     except csv.Error:
         rows = []
+    # A row of white space alone is a blank line to this reader, which other tests look at.
+    assume(not any(len(row) == 1 and not row[0].strip() for row in rows))
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_text(text, newline="")
     sound = rows and all(len(row) == 3 and row[0] and row[1] for row in rows)

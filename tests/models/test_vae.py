@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from scipy.sparse import csr_matrix
-from vae.models.prior import kl_divergence
 
 from vae.config import ACTIVATIONS
+from vae.models.latent import kl_divergence, sample
 from vae.models.sparse_input import feed, placeholders
-from vae.models.vae import VAE, Architecture, sample
+from vae.models.vae import VAE, Architecture
 
 HISTORIES = np.uint8([[1, 0, 1, 0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0, 0, 0, 0], [0] * 9])
 

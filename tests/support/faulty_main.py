@@ -73,13 +73,13 @@ def signal_in_validation():
 
 
 def flip_bit():
-    """One bit of a weight of the last rank flips, the lowest one of a number."""
+    """One bit of a weight of the last rank flips."""
 
     def flip():
         kernel = tf.global_variables()[0]
         session = tf.get_default_session()
         value = session.run(kernel)
-        value.view(np.uint32)[0, 0] ^= 1
+        value.view(np.uint32)[0, 0] ^= 1 << 12  # the next steps could round a lower one away
         kernel.load(value, session)
 
     at_step(6, flip)
