@@ -46,10 +46,9 @@ def run(config: Config) -> None:
     from vae.recommend.similar_items import similar_items_text
     from vae.report.environment import program
     from vae.report.results import open_outputs
-    from vae.utils import distributed
-    from vae.utils.distributed import check_agreement, raise_on_all
+    from vae.utils.distributed import check_agreement, init, raise_on_all
 
-    workers = distributed.init(config.fp16_allreduce, 60 * config.stall_timeout)
+    workers = init(config.fp16_allreduce, 60 * config.stall_timeout)
     is_first = workers.rank == 0
     check_agreement(workers, program())
     dataset = raise_on_all(workers, lambda: open_dataset(config.data_dir, config.dataset))
