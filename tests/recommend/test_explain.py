@@ -12,23 +12,10 @@ from models.reference import brute_force, log_softmax
 from scipy.sparse import csr_matrix
 
 import vae
-from vae.load.store import open_dataset
 from vae.models.inference_graph import build_inference_graph
 from vae.models.sparse_input import feed
 from vae.models.vae import VAE, Architecture
 from vae.recommend.explain import explain, leave_one_out
-
-
-@pytest.fixture(scope="session")
-def dataset(demo_data):
-    return open_dataset(demo_data, "synthetic")
-
-
-@pytest.fixture(scope="session")
-def weights(run):
-    best = max((run[0] / "ckpt").glob("step-*"))
-    reader = tf.train.load_checkpoint(str(best / "variables"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 from helpers import run_main, run_prepare
 
-from vae.load.store import open_dataset
-
 # One model is exported for all.
 pytestmark = pytest.mark.xdist_group("export")
 
@@ -46,11 +44,6 @@ def ask(folder, signature, *batches, cwd):
 def padded(histories, padding_value):
     longest = max(map(len, histories))
     return [[*history, *[padding_value] * (longest - len(history))] for history in histories]
-
-
-@pytest.fixture(scope="session")
-def dataset(demo_data):
-    return open_dataset(demo_data, "synthetic")
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
-from helpers import run_main, variables
-
-from vae.load.store import open_dataset
+from helpers import run_main
 
 
 def test_each_item_has_its_id_title_and_column_of_the_last_kernel(
-    on_model, run, demo_data, tmp_path
+    on_model, dataset, weights, tmp_path
 ):
-    dataset = open_dataset(demo_data, "synthetic")
     titles = {item: f"The {item}" for item in dataset.item_ids[::2].tolist()}
     frame = pd.DataFrame({"movieId": titles.keys(), "title": titles.values()})
     frame.to_csv(tmp_path / "films.csv", index=False)
@@ -26,8 +23,7 @@ def test_each_item_has_its_id_title_and_column_of_the_last_kernel(
     assert table.schema.field("vector").type == pa.list_(pa.float32(), 64)
     assert table["id"].to_pylist() == dataset.item_ids.tolist()
     assert table["title"].to_pylist() == [titles.get(item) for item in dataset.item_ids.tolist()]
-    best = max((run[0] / "ckpt").glob("step-*"))
-    kernel = variables(best)["decoder/items/kernel"]
+    kernel = weights["decoder/items/kernel"]
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), kernel[:, :1200].T)
     assert [file.name for file in path.parent.iterdir()] == ["items.parquet"]
 

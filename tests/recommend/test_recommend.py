@@ -4,26 +4,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pa_parquet
 import pytest
-import tensorflow.compat.v1 as tf
 from helpers import SMALL, run_main, run_prepare
 from models.reference import brute_force
 
 import vae
-from vae.load.store import open_dataset
 
 THRESHOLD = 4.0
-
-
-@pytest.fixture(scope="session")
-def dataset(demo_data):
-    return open_dataset(demo_data, "synthetic")
-
-
-@pytest.fixture(scope="session")
-def weights(run):
-    best = max((run[0] / "ckpt").glob("step-*"))
-    reader = tf.train.load_checkpoint(str(best / "variables"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 @pytest.fixture(scope="session")

@@ -14,23 +14,10 @@ from models.reference import brute_force
 import vae
 from vae.baselines.popularity import popularity_scores
 from vae.errors import UserError
-from vae.load.store import open_dataset
 from vae.recommend.cold_start import popular_items
 from vae.recommend.export import padding_value_of
 
 USERS, K = 12, 20
-
-
-@pytest.fixture(scope="session")
-def dataset(demo_data):
-    return open_dataset(demo_data, "synthetic")
-
-
-@pytest.fixture(scope="session")
-def weights(run):
-    best = max((run[0] / "ckpt").glob("step-*"))
-    reader = tf.train.load_checkpoint(str(best / "variables"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 @pytest.fixture(scope="session")
