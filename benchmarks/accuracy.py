@@ -24,13 +24,14 @@ from pathlib import Path
 
 import runs
 
+from vae.config import BASELINES as TITLES
 from vae.metrics.ranking import METRICS
 
 Results = dict[int, dict[str, list[runs.Results]]]
 """Number of workers -> precision -> results of each seed."""
 
 PRESETS = {"Mult-VAE": "small", "RecVAE": "recvae"}
-BASELINES = {"popularity": "most popular", "itemknn": "item-kNN", "ease": "EASE"}
+BASELINES = ("popularity", "itemknn", "ease")
 
 
 def main() -> int:
@@ -110,8 +111,8 @@ def comparison_table(compared: dict[str, list[dict[str, runs.Results]]]) -> str:
     head = ["", *METRICS, "Time to train [s]", "One query [ms]"]
     first = next(iter(compared.values()))[0]["alone"]
     rows = [
-        [title, *(f"{first[f'{name}_{metric}']:.4f}" for metric in METRICS), "", ""]
-        for name, title in BASELINES.items()
+        [TITLES[name], *(f"{first[f'{name}_{metric}']:.4f}" for metric in METRICS), "", ""]
+        for name in BASELINES
     ]
     for name, seeds in compared.items():
         for kind, title in (("alone", name), ("blended", f"{name} + EASE")):

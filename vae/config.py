@@ -54,7 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anneal_cap": 0.2,
         "validation_step": 1,
     },
-    # Selected by validation NDCG@100 on MovieLens-1M, see docs/accuracy.md.
+    # Selected by validation NDCG@100 on MovieLens-1M, see docs/settings.md.
     "recvae": {
         "model": "recvae",
         "epochs": 200,

@@ -42,10 +42,20 @@ def popularity_scores(train: csr_matrix) -> NDArray[np.float32]:
     Returns:
         (I,) float32 scores, -inf for an item without users.
     """
-    users_per_item = np.bincount(train.indices, minlength=train.shape[1])
     with np.errstate(divide="ignore"):
-        scores: NDArray[np.float32] = np.log(users_per_item / train.shape[0]).astype(np.float32)
+        scores: NDArray[np.float32] = np.log(users_per_item(train) / train.shape[0]).astype(
+            np.float32
+        )
     return scores
+
+
+def users_per_item(train: csr_matrix) -> NDArray[np.int64]:
+    """(I,) number of users that have each item.
+
+    Args:
+        train: (U, I) training matrix.
+    """
+    return np.bincount(train.indices, minlength=train.shape[1])
 
 
 def _first_unseen(order: NDArray[np.int64], fold_in: csr_matrix, k: int) -> NDArray[np.int64]:

@@ -50,23 +50,30 @@ def blend(
         OSError: the choice cannot be written.
     """
     ease = Ease(dataset.train)
+    chosen = model.blend
+    if chosen is not None and config.ease_lambda not in (None, chosen["ease_lambda"]):
+        chosen = None
+    if chosen is not None:
+        lambda_ = chosen["ease_lambda"]
+    elif config.ease_lambda is not None:
+        lambda_ = config.ease_lambda
+    else:
+        lambda_ = on_rank_0(workers, lambda: choose_lambda(ease, dataset.validation))
+    item_weights = ease.item_weights(lambda_)
 
     def choose() -> Mapping[str, float]:
-        known = model.blend
-        if known is not None and config.ease_lambda in (None, known["ease_lambda"]):
-            return known
-        lambda_ = config.ease_lambda or choose_lambda(ease, dataset.validation)
-        chosen = choose_blend(config, dataset, model, ease.item_weights(lambda_), lambda_)
+        chosen = choose_blend(config, dataset, model, item_weights, lambda_)
         if trained and model.checkpoint is not None:
             state = checkpoint.read_state(model.checkpoint)
-            state = dataclasses.replace(state, blend=dict(chosen))
+            state = dataclasses.replace(state, blend=chosen)
             checkpoint.replace_state(model.checkpoint, state)
         return chosen
 
-    chosen = on_rank_0(workers, choose)
-    weight, lambda_ = chosen["model_weight"], chosen["ease_lambda"]
+    if chosen is None:
+        chosen = on_rank_0(workers, choose)
+    weight = chosen["model_weight"]
     log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g}).")
-    return _blended(model, ease.item_weights(lambda_), chosen)
+    return _blended(model, item_weights, chosen)
 
 
 def choose_blend(

@@ -129,24 +129,25 @@ def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
     Raises:
         UserError: the variables cannot be read, such as of a checkpoint that was removed.
     """
-    with _readable(checkpoint), _variables_in(checkpoint) as prefix:
-        reader = tf.train.load_checkpoint(prefix)
-        names = reader.get_variable_to_shape_map()
-        # Adam's slots are named after their variable, with another part at the end. The prior
-        # matters in training alone.
-        weights = re.compile(r"(encoder|decoder)/.*/(kernel|bias|gain)")
-        return {name: reader.get_tensor(name) for name in names if weights.fullmatch(name)}
+    # Adam's slots are named after their variable, with another part at the end. The prior matters
+    # in training alone.
+    return read_variables(checkpoint, r"(encoder|decoder)/.*/(kernel|bias|gain)")
 
 
-def read_variables(checkpoint: Path) -> dict[str, NDArray[Any]]:
-    """Return all variables of a verified checkpoint by name; builds no graph.
+def read_variables(checkpoint: Path, pattern: str = ".*") -> dict[str, NDArray[Any]]:
+    """Return the variables of a verified checkpoint by name; builds no graph.
+
+    Args:
+        checkpoint: checkpoint.
+        pattern: regular expression of the names; all by default.
 
     Raises:
-        UserError: the variables cannot be read.
+        UserError: the variables cannot be read, such as of a checkpoint that was removed.
     """
     with _readable(checkpoint), _variables_in(checkpoint) as prefix:
         reader = tf.train.load_checkpoint(prefix)
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        names = reader.get_variable_to_shape_map()
+        return {name: reader.get_tensor(name) for name in names if re.fullmatch(pattern, name)}
 
 
 def read_item_ids(checkpoint: Path) -> NDArray[np.generic] | None:
@@ -173,12 +174,7 @@ def check_match(
     Raises:
         UserError: names what differs.
     """
-    here = dataclasses.asdict(architecture)
-    differences = [
-        f"{name} is {state.architecture.get(name)} there and {here[name]} here"
-        for name in here
-        if state.architecture.get(name) != here[name]
-    ]
+    differences = architecture_differences(state, architecture)
     if state.dataset_fingerprint != dataset_fingerprint:
         differences.append(
             f"the dataset fingerprint is {state.dataset_fingerprint[:12]} there and "
@@ -189,6 +185,24 @@ def check_match(
             f"{checkpoint}: trained with another model or other data ({'; '.join(differences)}); "
             "pass the flags and the data it was trained with, or another --checkpoint_dir."
         )
+
+
+def architecture_differences(
+    state: TrainState, architecture: Architecture, ignore: str | None = None
+) -> list[str]:
+    """Return a phrase for each field of the architecture that is another one in a checkpoint.
+
+    Args:
+        state: of the checkpoint.
+        architecture: to compare with.
+        ignore: a field that may differ.
+    """
+    here = dataclasses.asdict(architecture)
+    return [
+        f"{name} is {state.architecture[name]} there and {here[name]} here"
+        for name in here
+        if name != ignore and state.architecture[name] != here[name]
+    ]
 
 
 @contextmanager

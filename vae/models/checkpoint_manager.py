@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.cli import as_json, flags_that_affect
+from vae.cli import as_json, defaults, flags_that_affect
 from vae.config import Config
 from vae.errors import UserError
 from vae.load.batches import TrainingBatches
@@ -371,8 +371,7 @@ def _changes(path: Path, state: TrainState, config: Config) -> str:
         UserError: the rest of an epoch would be trained on other batches.
     """
     # A flag that an earlier version did not have has its default.
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    before, now = defaults | state.config, as_json(config)
+    before, now = defaults(Config) | state.config, as_json(config)
     changed = [name for name in _TRAINING_FLAGS if before[name] != now[name]]
     fixed = [f"--{name} {before[name]}" for name in _ORDER_FLAGS if name in changed]
     if state.batch and fixed:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from vae.baselines.fit import fit_baselines
+from vae.baselines.popularity import users_per_item
 from vae.config import COMPARISONS, Config
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.aggregate import Moments, means_and_errors
@@ -93,7 +94,7 @@ def test(config: Config, dataset: Dataset, workers: Workers, model: TrainedModel
         COMPARISONS,
         settings | chosen,
         np.diff(users.fold_in.indptr),
-        np.bincount(dataset.train.indices, minlength=dataset.train.shape[1]),
+        users_per_item(dataset.train),
         result.seconds,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +51,7 @@ class WarmStart:
             UserError: the checkpoint is damaged, has other layers, or no item in common.
         """
         state = checkpoint.verify(path)
-        here = dataclasses.asdict(architecture)
-        differences = [
-            f"{name} is {state.architecture[name]} there and {here[name]} here"
-            for name in here
-            if name != "items" and state.architecture[name] != here[name]
-        ]
+        differences = checkpoint.architecture_differences(state, architecture, ignore="items")
         if differences:
             raise UserError(
                 f"--warm_start {path}: has other layers ({'; '.join(differences)}); pass the flags "
@@ -69,7 +63,7 @@ class WarmStart:
                 f"--warm_start {path}: holds no item ids, because an earlier version wrote it; "
                 "train it again, or start without it."
             )
-        found = find_ids(their_ids.astype(np.str_), item_ids)
+        found = find_ids(their_ids, item_ids)
         theirs = np.flatnonzero(found >= 0)
         if not len(theirs):
             raise UserError(

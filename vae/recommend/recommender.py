@@ -147,6 +147,11 @@ class Recommender:
         """Precision of inference."""
         return choose_precision(self._config.amp)
 
+    @cached_property
+    def _popularity(self) -> NDArray[np.float32]:
+        """(I,) score of each item for cold-start users."""
+        return popularity_scores(self.dataset.train)
+
     @property
     def items(self) -> int:
         """I, the number of items."""
@@ -222,7 +227,7 @@ class Recommender:
         return f"{self.dataset.item_ids[index]} {'' if pd.isna(title) else title}".rstrip()
 
     def item_vectors(self) -> NDArray[np.float32]:
-        """Return the decoder's item vectors, (H, I) float32."""
+        """Return the decoder's item vectors, (D, I) float32: D is H or, of a linear decoder, Z."""
         assert self.model.weights is not None
         kernel = self.model.weights["decoder/items/kernel"]
         return kernel[:, : self.items]  # without the padded items
@@ -293,8 +298,7 @@ class Recommender:
                 rules.excluded(),
                 None if allowed is None else allowed[is_cold_start],
             )
-            popularity = popularity_scores(self.dataset.train)
-            scores[is_cold_start] = popularity[items[is_cold_start]]
+            scores[is_cold_start] = self._popularity[items[is_cold_start]]
         return items, scores, is_cold_start
 
     def _item_list(self, items: Items | None, name: str) -> ItemList | None:
