@@ -193,7 +193,7 @@ def test_workers_whose_launcher_is_killed_end_too(launcher, demo_data, tmp_path)
 
 
 @pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stopped_rank_is_named_and_ends_the_job(launcher, victim, demo_data, tmp_path):
     timeout = ("--stall_timeout", "0.1666667")
     with endless_job(launcher, demo_data, tmp_path, *timeout) as (job, ranks):
@@ -205,6 +205,7 @@ def test_a_stopped_rank_is_named_and_ends_the_job(launcher, victim, demo_data, t
     assert verify(checkpoints(tmp_path)[-1])
 
 
+@pytest.mark.slow
 def test_a_job_that_is_paused_as_a_whole_goes_on(demo_data, tmp_path):
     timeout = ("--stall_timeout", "0.05")
     with endless_job("mpirun-2", demo_data, tmp_path, *timeout) as (job, ranks):

@@ -293,6 +293,7 @@ def compare_with_uninterrupted(demo_data, tmp_path):
 
 
 @MPI
+@pytest.mark.slow
 def test_sigusr1_to_mpirun_saves_and_the_job_goes_on_bit_for_bit(
     compare_with_uninterrupted, demo_data, tmp_path
 ):
@@ -312,7 +313,9 @@ def test_sigusr1_to_mpirun_at_random_moments_costs_nothing(
 
 
 @MPI
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_the_script_for_schedulers_passes_a_signal_on(number, demo_data, tmp_path):
     document = (ROOT / "docs/many-workers.md").read_text()
     (script,) = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
@@ -353,7 +356,10 @@ def test_two_workers_go_on_with_what_one_began(short, demo_data, tmp_path):
 @MPI
 @pytest.mark.parametrize(
     ("fault", "steps"),
-    [("signal_in_step", (7, 8)), ("signal_in_validation", (3 * STEPS,))],
+    [
+        ("signal_in_step", (7, 8)),
+        pytest.param("signal_in_validation", (3 * STEPS,), marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_to_one_rank_stops_all_and_they_go_on_bit_for_bit(
     fault, steps, reference_of_two, demo_data, tmp_path
@@ -384,7 +390,10 @@ def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
 
 
 @MPI
-@pytest.mark.parametrize("more", [("--save_every", "1e"), ("--check_replicas", 2)])
+@pytest.mark.parametrize(
+    "more",
+    [("--save_every", "1e"), pytest.param(("--check_replicas", 2), marks=pytest.mark.slow)],
+)
 def test_a_flipped_bit_of_one_rank_is_named_and_never_saved(more, demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, *WHOLE, *more)
     done = run_script(FAULTY_MAIN, "flip_bit", *arguments, launcher=mpirun(2), timeout=120)
@@ -397,6 +406,7 @@ def test_a_flipped_bit_of_one_rank_is_named_and_never_saved(more, demo_data, tmp
 
 
 @MPI
+@pytest.mark.slow
 def test_replicas_are_not_compared_with_check_replicas_0(demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, "--epochs", 2, "--check_replicas", 0)
     done = run_script(FAULTY_MAIN, "flip_bit", *arguments, launcher=mpirun(2), timeout=120)
@@ -404,6 +414,7 @@ def test_replicas_are_not_compared_with_check_replicas_0(demo_data, tmp_path):
 
 
 @MPI
+@pytest.mark.slow
 def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path):
     arguments = flags(demo_data, tmp_path, *WHOLE, "--amp")
     done = run_script(FAULTY_MAIN, "overflow", *arguments, launcher=mpirun(2))

@@ -148,6 +148,7 @@ def test_a_warm_run_resumes_like_any_other(old, on_new, tmp_path):
 
 
 @pytest.mark.xdist_group("mpi")
+@pytest.mark.slow
 def test_two_workers_start_like_one(old, on_new, tmp_path):
     source, alone, job = old("recvae") / "ckpt", tmp_path / "alone", tmp_path / "job"
     done = run_main(*on_new(alone, source, "recvae"))
