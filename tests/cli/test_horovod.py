@@ -145,10 +145,10 @@ def endless_job(launcher, data, folder, *more):
         [*command, *flags, "--validation_step", "1"],
         cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     ) as job:  # fmt: skip
-        wait_until(lambda: list((folder / "ckpt").glob("step-*")), job)
-        ranks = ranks_of(folder)
-        assert len(ranks) == 2
         try:
+            wait_until(lambda: list((folder / "ckpt").glob("step-*")), job)
+            ranks = ranks_of(folder)
+            assert len(ranks) == 2
             yield job, ranks
         finally:
             for process in (job.pid, *ranks_of(folder)):
@@ -166,11 +166,15 @@ def wait_until(condition, job=None, seconds=120):
 
 def ranks_of(folder):
     """Process ids of the workers that train into a folder, in ascending order."""
-    found = subprocess.run(
-        ["pgrep", "-f", rf"^{sys.executable} main.py --train .*{folder}/ckpt"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return [*map(int, found.stdout.split())]
+    import psutil  # not above: it comes with Horovod
+
+    start = [sys.executable, "main.py", "--train"]
+    processes = [(each.pid, each.info["cmdline"]) for each in psutil.process_iter(["cmdline"])]
+    return sorted(
+        pid
+        for pid, command in processes
+        if command and command[:3] == start and str(folder / "ckpt") in command
+    )
 
 
 @pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
