@@ -1,8 +1,12 @@
-"""What the documents promise is there."""
+"""What the documents and the messages name is there."""
 
+import dataclasses
 import re
 
 from helpers import ROOT
+
+from vae.config import Config
+from vae.load.config import PrepareConfig
 
 
 def test_every_test_that_the_table_of_faults_names_exists():
@@ -24,3 +28,12 @@ def test_every_test_that_the_table_of_faults_names_exists():
                 assert f"def {name}(" in text, f"{name} is not in {file}"
         for file in re.findall(r"[\w/]+\.py", proofs):
             assert (ROOT / "tests" / file).is_file()
+
+
+def test_every_flag_that_the_code_names_exists():
+    fields = [*dataclasses.fields(Config), *dataclasses.fields(PrepareConfig)]
+    known = {f"--{field.name}" for field in fields} | {"--help", "--version"}
+    known |= {"--signal", "--mpi"}  # of Slurm's sbatch and srun
+    for path in [*(ROOT / "vae").rglob("*.py"), ROOT / "main.py", ROOT / "prepare_dataset.py"]:
+        named = set(re.findall(r"(?<![\w-])--[a-z]\w+", path.read_text(encoding="utf-8")))
+        assert named <= known, f"{path}: {named - known}"

@@ -194,7 +194,7 @@ def test_another_encoding_is_named_by_its_flag_and_a_wrong_one_by_its_row(read, 
         "row 3: is not valid UTF-8; prepare the data with --encoding, e.g. latin-1."
     )
     assert problem(content, replace(COLUMNS, encoding="ascii")) == (
-        "row 3: is not valid ascii; name the right --encoding."
+        "row 3: is not valid ascii; prepare the data with the right --encoding."
     )
 
 
@@ -210,8 +210,8 @@ def test_a_file_without_a_header_names_the_columns_that_it_has(problem):
 def test_ids_that_stand_for_a_missing_value_are_no_user(read, problem, null):
     text = f"user,item,rating\na,1,5\n{null},1,5\nb,2,5\n"
     assert problem(text) == (
-        "column 'user', row 3: the value is missing; fill it in, remove the row, or pass "
-        "--drop_missing."
+        "column 'user', row 3: the value is missing; fill it in, remove the row, or prepare "
+        "the data with --drop_missing."
     )
     assert read(text, replace(COLUMNS, drop_missing=True)) == INTERACTIONS
     if null:
@@ -385,7 +385,8 @@ def test_a_wrong_flag_of_the_format_is_refused(tmp_path, given, sentence):
 def test_a_decimal_comma_is_read_or_named(read, problem):
     text = "user;item;rating\na;1;4,5\nb;2;3,5\n"
     assert problem(text) == (
-        "column 'rating', row 2: '4,5' is not a number (for a decimal comma pass --decimal ,)."
+        "column 'rating', row 2: '4,5' is not a number (for a decimal comma prepare the data with "
+        "--decimal ,)."
     )
     assert read(text, replace(COLUMNS, decimal=",")) == [("a", 1)]
 

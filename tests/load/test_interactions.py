@@ -232,7 +232,7 @@ def test_a_separator_is_guessed_where_one_alone_fits_and_that_is_said(write, sep
     assert read(path) == [(1, 2)]
     shown = "white space" if " " in separator else repr(separator)
     assert read_interactions([Source(path)], MOVIELENS, 4.0).notes == (
-        f"{path}: assuming {shown} between columns; pass --sep to set it.",
+        f"{path}: assuming {shown} between columns; prepare the data with --sep to set it.",
     )
 
 
@@ -249,7 +249,7 @@ def test_a_separator_that_is_given_is_not_replaced_by_a_guess(write):
 @pytest.mark.parametrize("value", ["good", "4,5", "4 stars", "--1"])
 def test_a_rating_that_is_no_number_is_reported_with_its_row(write, ids, value):
     path = write(f'user,item,rating\n{ids},5\n{ids},"{value}"\n{ids},4\n')
-    fix = " (for a decimal comma pass --decimal ,)" if value == "4,5" else ""
+    fix = " (for a decimal comma prepare the data with --decimal ,)" if value == "4,5" else ""
     assert problem(path) == f"column 'rating', row 3: {value!r} is not a number{fix}."
 
 
@@ -263,8 +263,8 @@ def test_an_infinite_rating_is_reported_with_its_row(write, value):
 def test_a_missing_rating_is_reported_with_its_row(write, value):
     path = write(f"user,item,rating\n1,2,5\n1,3,{value}\n")
     assert problem(path) == (
-        "column 'rating', row 3: the value is missing; fill it in, remove the row, or pass "
-        "--drop_missing."
+        "column 'rating', row 3: the value is missing; fill it in, remove the row, or prepare "
+        "the data with --drop_missing."
     )
 
 
@@ -276,8 +276,8 @@ def test_a_missing_rating_is_reported_with_its_row(write, value):
 def test_a_missing_id_is_reported_with_its_row(write, column, row, others):
     path = write(f"user,item,rating\n{others}\n{row}\n{others}\n")
     assert problem(path) == (
-        f"column {column!r}, row 3: the value is missing; fill it in, remove the row, or pass "
-        "--drop_missing."
+        f"column {column!r}, row 3: the value is missing; fill it in, remove the row, or prepare "
+        "the data with --drop_missing."
     )
 
 
@@ -337,8 +337,8 @@ def test_nothing_at_or_above_the_threshold_leaves_no_rows_and_counts_them(write)
         ("7,8,inf", "column 'rating', row 902: the rating is not finite."),
         (
             "7,,5",
-            "column 'item', row 902: the value is missing; fill it in, remove the row, or pass "
-            "--drop_missing.",
+            "column 'item', row 902: the value is missing; fill it in, remove the row, or prepare "
+            "the data with --drop_missing.",
         ),
         (
             "7,8",

@@ -131,8 +131,8 @@ def test_a_missing_value_is_reported_with_its_row(write, monkeypatch, name, bloc
     columns = {key: [5, 5, 5, 5, 5, 5, 5] for key in ("user", "item", "rating")}
     columns[name] = [5, 5, 5, 5, 5, None, 5]
     assert problem(write(**columns)) == (
-        f"column {name!r}, row 6: the value is missing; fill it in, remove the row, or pass "
-        "--drop_missing."
+        f"column {name!r}, row 6: the value is missing; fill it in, remove the row, or prepare "
+        "the data with --drop_missing."
     )
 
 

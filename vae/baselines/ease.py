@@ -94,8 +94,8 @@ def check_ease(items: int, available: int, flag: str) -> None:
     if needed > available:
         raise UserError(
             f"{flag}: with {items:,} items EASE takes at least {needed / 1e9:.1f} GB of memory, "
-            f"and {available / 1e9:.1f} GB are available; leave it out, or raise --min_item_users "
-            "in prepare_dataset.py."
+            f"and {available / 1e9:.1f} GB are available; leave it out, or raise "
+            "--min_users_per_item in prepare_dataset.py."
         )
 
 

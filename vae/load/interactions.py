@@ -353,7 +353,7 @@ def _check_id(block: Block, name: str, text: str) -> None:
 def _missing(block: Block, name: str, position: int) -> UserError:
     return UserError(
         f"{_where(block, name, position)}: the value is missing; fill it in, remove the row, or "
-        "pass --drop_missing."
+        "prepare the data with --drop_missing."
     )
 
 
@@ -363,7 +363,8 @@ def _wrong_rating(block: Block, name: str, position: int) -> UserError:
     where = _where(block, name, position)
     if texts.dtype != object or NUMBER.fullmatch(text):
         return UserError(f"{where}: the rating is not finite.")
-    fix = " (for a decimal comma pass --decimal ,)" if re.fullmatch(r"-?\d+,\d+", text) else ""
+    is_decimal_comma = re.fullmatch(r"-?\d+,\d+", text)
+    fix = " (for a decimal comma prepare the data with --decimal ,)" if is_decimal_comma else ""
     return UserError(f"{where}: {one_line(text)!r} is not a number{fix}.")
 
 

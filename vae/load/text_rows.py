@@ -424,7 +424,8 @@ def _utf8_blocks(content: IO[bytes], path: Path, encoding: str | None) -> Iterat
         except UnicodeDecodeError as error:
             row += error.object[: error.start].decode(name, "ignore").count("\n")
             raise UserError(
-                f"{path}: row {row}: is not valid {name}; name the right --encoding."
+                f"{path}: row {row}: is not valid {name}; prepare the data with the right "
+                "--encoding."
             ) from None
         row += text.count("\n")
         yield text.encode()
@@ -459,7 +460,7 @@ def _choose_separator(
     if len(found) != 1:
         return default, ""
     shown = "white space" if found[0] == WHITESPACE else repr(found[0])
-    return found[0], f"assuming {shown} between columns; pass --sep to set it"
+    return found[0], f"assuming {shown} between columns; prepare the data with --sep to set it"
 
 
 def _sample(block: bytes, comment: str | None) -> str:
