@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mpi")]
+pytestmark = pytest.mark.slow
 
 BLOCK = re.compile(r"^ *```bash\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 NOT_HERE = {
@@ -20,16 +20,25 @@ NOT_HERE = {
     r".* -np (8|16) ": "needs as many GPUs",
 }
 """Commands that are not run, by their beginning, and why."""
-DOCUMENTS = (
-    ("README.md", "docs/training.md", "docs/recommending.md", "docs/many-workers.md"),
-    ("docs/tutorial.md",),
+WITH_SEVERAL_WORKERS = (
+    "README.md",
+    "docs/training.md",
+    "docs/recommending.md",
+    "docs/many-workers.md",
 )
-"""Documents whose commands are run; those of a group continue from each other."""
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("documents", DOCUMENTS, ids=" ".join)
+@pytest.mark.parametrize(
+    "documents",
+    [
+        pytest.param(WITH_SEVERAL_WORKERS, marks=pytest.mark.xdist_group("mpi")),
+        ("docs/tutorial.md",),
+    ],
+    ids=" ".join,
+)
 def test_the_commands_of_documents_run_in_order(documents, tmp_path):
+    """Those of several documents continue from each other."""
     for name in ("main.py", "prepare_dataset.py", "scripts", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
     give_files(tmp_path)
