@@ -1,5 +1,6 @@
 """The watchdog: it ends the process when another rank hangs, and at no other time."""
 
+import re
 import socket
 import time
 
@@ -68,6 +69,16 @@ def test_a_rank_that_ended_without_a_word_is_silent(ranks, ends):
         link._close()
     wait(ends)
     assert ends[0].startswith("rank 1 has been silent")
+
+
+def test_a_rank_that_falls_silent_long_after_the_step_began_is_named(ranks, ends):
+    first, second, _ = ranks(2)
+    first.report(5)
+    second.report(5)
+    time.sleep(TIMEOUT / 2)
+    hang(second)
+    wait(ends)
+    assert re.match(r"rank 1 has been silent for [012] s, in step 6; the earlier", ends[0])
 
 
 @pytest.mark.parametrize(

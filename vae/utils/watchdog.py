@@ -21,6 +21,9 @@ from typing import NamedTuple
 _MAX_PERIOD = 5.0
 """Seconds between two messages, at most."""
 
+_PATIENCE = 4
+"""Periods without a message that need not mean that a rank hangs."""
+
 _MAX_LINE = 4096
 """Bytes; no message is longer."""
 
@@ -149,16 +152,22 @@ class Watchdog:
 
     def _check(self) -> None:
         """End the process if a rank is silent or no step ends."""
-        for rank, other in self._others.items():
+        for other in self._others.values():
             other.silence += 1
-            if other.silence > self._limit:
+        self._idle = 0 if self._step is None else self._idle + 1
+        # Rank 0 knows all ranks; the others wait a little for its sentence.
+        limit = self._limit + (0 if self._rank == 0 else _PATIENCE)
+        no_step_ends = self._idle > limit and self._step is not None
+        # Why no step ends may be a rank that fell silent after this step had begun.
+        longest_silence = _PATIENCE if no_step_ends else self._limit
+        for rank, other in self._others.items():
+            if other.silence > longest_silence:
                 # Ranks keep step, so this rank's own step is more recent than the last message.
                 step = other.step if self._step is None else self._step
                 at = "outside of training" if step is None else f"in step {step + 1}"
-                _end(f"rank {rank} has been silent for {self._timeout:.0f} s, {at}; {_FIX}")
-        self._idle = 0 if self._step is None else self._idle + 1
-        # Rank 0 knows all ranks; the others wait a little for its sentence.
-        if self._idle > self._limit + (0 if self._rank == 0 else 4) and self._step is not None:
+                seconds = other.silence * self._period
+                _end(f"rank {rank} has been silent for {seconds:.0f} s, {at}; {_FIX}")
+        if no_step_ends:
             _end(f"no step has ended for {self._timeout:.0f} s: {self._positions()}; {_FIX}")
 
     def _positions(self) -> str:
