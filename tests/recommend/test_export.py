@@ -89,6 +89,10 @@ def test_it_returns_the_same_top_100_for_one_user_and_for_256(exported, historie
     assert all_users[2] == [0 if user == 3 else len(items) for user, items in enumerate(histories)]
 
 
+def test_no_operation_needs_a_gradient_that_other_programs_lack(exported):
+    assert b"_gradient_op_type" not in (exported[0] / "saved_model.pb").read_bytes()
+
+
 def test_repeated_and_unknown_items_change_nothing(exported, histories, tmp_path):
     folder, rows = exported
     twice = [-1, *histories[5], 10**9, *histories[5][::-1]]

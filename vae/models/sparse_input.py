@@ -75,10 +75,13 @@ class SparseBatch(NamedTuple):
         Returns:
             (B, H) float32; zeros for a user without items.
         """
+        return weights[:, tf.newaxis] * self.sum(vectors)
+
+    def sum(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Return the (B, H) sums of the (I, H) vectors of each user's items."""
         graph = tf.get_default_graph()
         with uncompiled(), graph.gradient_override_map({_SEGMENT_SUM: _SUM_BY_ITEM}):
-            sums = tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
-        return weights[:, tf.newaxis] * sums
+            return tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Return a (B, I) matrix with (N,) ``values`` added at the users' items.
@@ -131,6 +134,10 @@ class PortableSparseBatch(SparseBatch):
 
     A server's batches are small, so the speed of these operations matters little.
     """
+
+    def sum(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Return the same without the name of a gradient, which no other program knows."""
+        return tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Return the matrix with the values added, by ``scatter_to``."""
