@@ -221,8 +221,18 @@ def _converter(hint: Any) -> Any:
         return _text
     for plain in (int, float):
         if hint in (plain, plain | None):
-            return plain
+            return _number(plain)
     raise TypeError(f"unsupported type of a flag: {hint}")
+
+
+def _number(plain: type[int] | type[float]) -> Callable[[str], float]:
+    """Return ``plain`` for ASCII alone; argparse names it as the type of the flag."""
+
+    def number(text: str) -> float:
+        return plain(text.encode("ascii"))
+
+    number.__name__ = plain.__name__
+    return number
 
 
 def _path(text: str) -> Path:

@@ -478,7 +478,7 @@ class Config:
             raise UserError("; ".join(problems) + ".")
 
     def _contradictions(self) -> Iterator[str]:
-        if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", self.inference_batch_sizes):
+        if not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", self.inference_batch_sizes):
             yield (
                 f"--inference_batch_sizes: {self.inference_batch_sizes!r} is not a comma-separated "
                 "list of integers, e.g. 1,64,512"

@@ -21,7 +21,7 @@ import pytest
 from vae.errors import UserError
 from vae.load.config import Columns, parse_flags
 from vae.load.files import Source, find_sources
-from vae.load.interactions import NULLS, read_interactions
+from vae.load.interactions import NULLS, read_interactions, read_items
 from vae.load.prepare import prepare
 from vae.load.store import open_dataset, prepared_folder, read_manifest
 
@@ -145,9 +145,42 @@ def test_json_lines_are_read(read, compress):
     [
         ('{"user": "a", "item": 1, "rating": 5}\n{"user"', "row 2: is not a JSON object ("),
         ('{"user": "a", "item": 1, "rating": 5}\n7', "row 2: is not a JSON object; JSON files ne"),
-        ('[\n{"user": 1}\n]', "row 1: is not a JSON object ("),
+        (
+            '[\n{"user": 1}\n]',
+            "row 1: is not a JSON object; JSON files need one object per line: c",
+        ),
+        (
+            '[{"user": 1}]',
+            "row 1: is not a JSON object; JSON files need one object per line: convert ",
+        ),
+        (
+            '{\n"user": 1}',
+            "row 1: is not a JSON object; JSON files need one object per line: conver",
+        ),
+        (
+            "{'user': 1}",
+            "row 1: is not a JSON object; JSON files need one object per line: convert ",
+        ),
+        ('{"user": {"0": 1}, "item": {"0": 1}, "rating": {"0": 5}}', "column 'user', row 1: {"),
         ('{"id": 1, "item": 1}', "has no column 'user' but 'id', 'item'; name the columns with "),
-        ('{"user": [1], "item": 1, "rating": 5}', "column 'user', row 1: [1] is neither a number"),
+        (
+            '{"user": 1, "item": [1, 2], "rating": 5}',
+            "column 'item', row 1: [1, 2] is neither a number nor text; one row per interaction is",
+        ),
+        (
+            '{"user": true, "item": 1, "rating": 5}',
+            "column 'user', row 1: true is neither a number",
+        ),
+        ('{"user": 1e400, "item": 1, "rating": 5}', "column 'user', row 1: inf is not an integer."),
+        ('{"user": 1.5, "item": 1, "rating": 5}', "column 'user', row 1: 1.5 is not an integer."),
+        (
+            '{"user": 12345678901234567890.0, "item": 1, "rating": 5}',
+            "column 'user', row 1: 1.2345678901234567e+19 has lost digits; store ids as integers",
+        ),
+        (
+            '{"item": 1, "rating": 5}\n{"user": 1, "item": 1, "rating": 5}',
+            "column 'user', row 1: the value is missing; ",
+        ),
         (
             '{"user": 1, "item": 1, "rating": 5}\n{"user": 1, "rating": 5}',
             "column 'item', row 2: the value is missing; ",
@@ -196,6 +229,54 @@ def test_another_encoding_is_named_by_its_flag_and_a_wrong_one_by_its_row(read, 
     assert problem(content, replace(COLUMNS, encoding="ascii")) == (
         "row 3: is not valid ascii; prepare the data with the right --encoding."
     )
+
+
+HISTORIES = [
+    {"h.json": '{"user": 1, "item": 2}\n{"user": 1, "item": 3, "rating": 1}\n'},
+    {"a.csv": "user,item\n1,2\n", "b.csv": "user,item,rating\n1,3,1\n"},
+    {"a.csv": "user,item,rating\n1,2,5\n", "b.json": '{"user": 1, "item": 3}'},
+]
+
+
+@pytest.mark.parametrize("block_rows", [1, 9])
+@pytest.mark.parametrize("files", HISTORIES)
+def test_ratings_that_some_rows_have_and_some_have_not_are_refused(
+    tmp_path, monkeypatch, files, block_rows
+):
+    monkeypatch.setattr("vae.load.tables._BLOCK_ROWS", block_rows)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    sources, _ = find_sources([tmp_path])
+    with pytest.raises(
+        UserError, match=r"row \d: the value is missing|row \d: has (a|no) column 'r"
+    ):
+        read_interactions(sources, COLUMNS, 4.0, keep_all=True, rating_is_optional=True)
+
+
+@pytest.mark.parametrize("drop_missing", [False, True])
+@pytest.mark.parametrize("block_rows", [1, 9])
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('{"item": 1}\n{"user": 7, "item": 2}\n', 1),
+        ('{"user": 7, "item": 1}\n{"item": 2}\n', 2),
+        ("user,item\n7,1\n,2\n", 3),
+        (pa.table({"user": ["7", None], "item": ["1", "2"]}), 2),
+    ],
+)
+def test_a_list_in_which_some_rows_have_a_user_and_some_have_not_is_refused_with_the_row(
+    tmp_path, monkeypatch, content, row, block_rows, drop_missing
+):
+    monkeypatch.setattr("vae.load.tables._BLOCK_ROWS", block_rows)
+    path = tmp_path / "list"
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        pq.write_table(content, path)
+    columns = replace(COLUMNS, drop_missing=drop_missing)
+    # The row in which the column comes or goes is that of the first block that differs.
+    with pytest.raises(UserError, match=rf"row [{row}2]: (the value is missing|has (a|no) column)"):
+        read_items([Source(path)], columns, "")
 
 
 def test_a_file_without_a_header_names_the_columns_that_it_has(problem):
@@ -369,6 +450,10 @@ def test_a_zip_archive_in_a_pipe_is_refused(tmp_path):
     ("given", "sentence"),
     [
         (["--no_header"], "--user_col 'user' is not a column number, which --no_header needs"),
+        (["--no_header", "--user_col", "\u0661"], "--user_col '\u0661' is not a column number"),
+        (["--seed", "\u0661"], "argument --seed: invalid int value: '\u0661'"),
+        (["--threshold", "\u0661"], "argument --threshold: invalid float value: '\u0661'"),
+        (["--decimal", "5"], "--decimal '5' is part of numbers; pass e.g. ','"),
         (["--encoding", "klingon"], "--encoding 'klingon' is unknown; pass e.g. latin-1 or utf-16"),
         (["--decimal", ",,"], "--decimal ',,' is not a single character"),
         (["--comment", "//"], "--comment '//' is not a single character"),
@@ -389,6 +474,16 @@ def test_a_decimal_comma_is_read_or_named(read, problem):
         "--decimal ,)."
     )
     assert read(text, replace(COLUMNS, decimal=",")) == [("a", 1)]
+
+
+def test_digits_of_other_scripts_are_text(read, problem):
+    text = "user,item,rating\n12,1,5\n1\u0662,1,5\n"
+    assert read(text) == [("12", 1), ("1\u0662", 1)]
+    lines = '{"user": 12, "item": 1, "rating": 5}\n{"user": "1\u0662", "item": 1, "rating": 5}\n'
+    assert read(lines) == [("12", 1), ("1\u0662", 1)]
+    assert problem("user,item,rating\n1,1,\u0665\n").startswith(
+        "column 'rating', row 2: '\u0665' is"
+    )
 
 
 @pytest.mark.parametrize("value", ["1_000", "\uff10", "0x1", "1e", "+", "--1", "1 2"])

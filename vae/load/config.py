@@ -326,7 +326,7 @@ class PrepareConfig:
                 value = getattr(self, name)
                 if value is None or (name, value) == ("rating_col", "none"):
                     continue
-                if not re.fullmatch(r"\d{1,4}", value):
+                if not re.fullmatch(r"[0-9]{1,4}", value):
                     yield (
                         f"--{name} {value!r} is not a column number, which --no_header needs; the "
                         "first column is 0"
@@ -340,6 +340,8 @@ class PrepareConfig:
             value = getattr(columns, name)
             if value is not None and len(value) != 1:
                 yield f"--{name} {value!r} is not a single character"
+        if columns.decimal.isalnum() or columns.decimal in "+-":
+            yield f"--decimal {columns.decimal!r} is part of numbers; pass e.g. ','"
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:

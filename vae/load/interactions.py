@@ -36,7 +36,7 @@ _EMPTY = frozenset([""])
 _MISSING_IDS = _EMPTY.union(NULLS)
 _MISSING_NUMBERS = _MISSING_IDS | {"NA", "<NA>"}
 _BOOLEANS = {"true": 1.0, "false": 0.0}
-_INTEGER = re.compile(r"0|-?[1-9]\d*")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
@@ -152,24 +152,17 @@ def read_items(sources: Sequence[Source], columns: Columns, advice: str) -> Inte
         The interactions; those of files without users have no users.
 
     Raises:
-        UserError: a file cannot be read, a row of it lacks an id, or some files have the column of
-            users and others have not.
+        UserError: a file cannot be read, a row of it lacks an id, or some rows have a user and
+            others have not.
     """
     columns = replace(columns, rating=None)
     files = Tables(sources, columns, columns.names, columns.user, advice, lone=columns.item)
     users, items = _IdColumn(), _IdColumn()
     rows = missing = 0
-    kinds = set()
     for block in prefetch(files.blocks()):
-        is_present = _is_present(block, columns)
+        is_present = _is_present(block, columns, needs_user=True)
         rows += len(is_present)
         missing += int(np.count_nonzero(~is_present))
-        kinds.add(columns.user in block.values)
-        if len(kinds) > 1:
-            raise UserError(
-                f"{named([source.path for source in sources])}: some files have a column "
-                f"{columns.user!r} and others have not; pass files of one kind."
-            )
         if columns.user in block.values:
             users.add(block, columns.user, is_present, is_present)
         items.add(block, columns.item, is_present, is_present)
@@ -243,8 +236,13 @@ def _values(texts: list[str]) -> NDArray[Any]:
     return np.array(texts, np.str_)
 
 
-def _is_present(block: Block, columns: Columns) -> NDArray[np.bool_]:
+def _is_present(block: Block, columns: Columns, needs_user: bool = False) -> NDArray[np.bool_]:
     """Return (rows,) bool, whether a row has both ids and a value in each other column.
+
+    Args:
+        block: the rows.
+        columns: how to tell and treat missing values.
+        needs_user: whether a row without a user is refused and never dropped.
 
     Raises:
         UserError: a row has not, and rows with missing values are not to be dropped.
@@ -259,8 +257,9 @@ def _is_present(block: Block, columns: Columns) -> NDArray[np.bool_]:
         if not nulls.isdisjoint(distinct):
             is_null = np.array([text in nulls for text in distinct])
             is_missing |= is_null[codes] & ~is_missing
-        if is_missing.any() and not columns.drop_missing:
-            raise _missing(block, name, int(np.argmax(is_missing)))
+        needs_value = needs_user and name == columns.user
+        if is_missing.any() and (needs_value or not columns.drop_missing):
+            raise _missing(block, name, int(np.argmax(is_missing)), needs_value)
         present = ~is_missing if present is None else present & ~is_missing
     assert present is not None
     return present
@@ -350,11 +349,11 @@ def _check_id(block: Block, name: str, text: str) -> None:
     raise UserError(f"{_where(block, name, position)}: {problem}.")
 
 
-def _missing(block: Block, name: str, position: int) -> UserError:
-    return UserError(
-        f"{_where(block, name, position)}: the value is missing; fill it in, remove the row, or "
-        "prepare the data with --drop_missing."
-    )
+def _missing(block: Block, name: str, position: int, needs_value: bool) -> UserError:
+    fix = "fill it in, remove the row, or prepare the data with --drop_missing"
+    if needs_value:
+        fix = "a list has a user in every row or in none; fill it in or remove the row"
+    return UserError(f"{_where(block, name, position)}: the value is missing; {fix}.")
 
 
 def _wrong_rating(block: Block, name: str, position: int) -> UserError:
@@ -363,7 +362,7 @@ def _wrong_rating(block: Block, name: str, position: int) -> UserError:
     where = _where(block, name, position)
     if texts.dtype != object or NUMBER.fullmatch(text):
         return UserError(f"{where}: the rating is not finite.")
-    is_decimal_comma = re.fullmatch(r"-?\d+,\d+", text)
+    is_decimal_comma = re.fullmatch(r"-?[0-9]+,[0-9]+", text)
     fix = " (for a decimal comma prepare the data with --decimal ,)" if is_decimal_comma else ""
     return UserError(f"{where}: {one_line(text)!r} is not a number{fix}.")
 

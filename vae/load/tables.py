@@ -23,13 +23,20 @@ from vae.errors import UserError, one_line
 from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.files import Digest, Source, decompressed, reading
-from vae.load.text_rows import TextFile, Texts, is_encodable, not_utf8
+from vae.load.text_rows import ONE_ROW_EACH, TextFile, Texts, is_encodable, not_utf8
 from vae.load.values import NUMBER
 
 _BLOCK_ROWS = 1 << 18
+_PEEKED_BYTES = 64
 _MAX_NAMED = 20
 _PARQUET_MAGIC = b"PAR1"
 _PARQUET_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
+
+_JSON_LINES = (
+    "JSON files need one object per line: convert the file with jq -c '.[]' (an array), jq -c . "
+    "(objects over several lines), json.dumps (Python's dictionaries) or pandas' "
+    "to_json(orient='records', lines=True) (an object of columns)"
+)
 
 Select = Callable[[Sequence[str]], list[str]]
 """Takes the columns that a file has and returns those to read."""
@@ -112,6 +119,7 @@ class Tables:
         self._time = time
         self._lone = lone
         self._header: list[str] = []
+        self._has_optional: bool | None = None
         self._assumptions: dict[str, list[Path]] = {}
         self._line_breaks = 0
 
@@ -137,7 +145,9 @@ class Tables:
         for source in self._sources:
             with reading(source.path):
                 for block in self._read(source):
-                    yield self._with_constants(block, source)
+                    complete = self._with_constants(block, source)
+                    self._check_optional(complete)
+                    yield complete
 
     def _read(self, source: Source) -> Iterator[Block]:
         select = partial(self._select, source)
@@ -150,8 +160,9 @@ class Tables:
             return
         digest = Digest() if source.is_pipe else None
         with decompressed(source.path, digest) as content:
-            if content.peek(4)[:4].removeprefix(codecs.BOM_UTF8)[:1] in (b"{", b"["):
-                yield from _read_json(content, source.path, select)
+            start = content.peek(_PEEKED_BYTES).removeprefix(codecs.BOM_UTF8)
+            if start.lstrip()[:1] in (b"{", b"["):
+                yield from _read_json(content, source.path, select, *numbers)
             else:
                 yield from self._read_text(content, source)
         if digest is not None:
@@ -191,6 +202,21 @@ class Tables:
     def _required(self, source: Source) -> list[str]:
         names = (name for name in self._names if name != self._optional)
         return [name for name in names if name not in source.constants]
+
+    def _check_optional(self, block: Block) -> None:
+        """Check that all blocks have the optional column, or none.
+
+        Raises:
+            UserError: a column comes or goes, which would change what the rows before it mean.
+        """
+        has_optional = self._optional in block.values
+        if self._has_optional not in (None, has_optional):
+            has, rest = ("a", "not") if has_optional else ("no", "")
+            raise UserError(
+                f"{block.path}: row {block.first_row}: has {has} column {self._optional!r}, which "
+                f"the rows before have{rest and ' ' + rest}; give it to all rows or to none."
+            )
+        self._has_optional = has_optional
 
     def _select(self, source: Source, found: Sequence[str]) -> list[str]:
         """Return the columns to read of those that a file has.
@@ -273,25 +299,29 @@ def _fix(found: Sequence[str], name: str, columns: Columns, advice: str, time: s
     return "name the columns with --user_col, --item_col and --rating_col"
 
 
-def _read_json(content: io.BufferedReader, path: Path, select: Select) -> Iterator[Block]:
+def _read_json(
+    content: io.BufferedReader, path: Path, select: Select, rating: str | None, time: str | None
+) -> Iterator[Block]:
     """Yield JSON lines: one object per line, whose keys are the columns."""
     text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape")
     filled = ((row, line) for row, line in enumerate(text, 1) if not line.isspace())
-    names: list[str] = []
+    keys: dict[str, None] = {}  # of all objects so far, in order
+    plain = {rating: (bool, int, float), time: (int, float)}
     while part := list(itertools.islice(filled, _BLOCK_ROWS)):
-        documents = [_parse_json(path, row, line) for row, line in part]
-        names = names or select(list(documents[0]))
+        documents = [(row, _parse_json(path, row, line)) for row, line in part]
+        for _, document in documents:
+            keys.update(dict.fromkeys(document))
         values = {
             name: pd.factorize(
                 np.array(
                     [
-                        _json_text(path, row, name, document.get(name))
-                        for (row, _), document in zip(part, documents, strict=True)
+                        _json_text(path, row, name, document.get(name), plain.get(name, ()))
+                        for row, document in documents
                     ],
                     object,
                 )
             )
-            for name in names
+            for name in select(list(keys))
         }
         yield Block(path, part[0][0], values)
 
@@ -300,36 +330,46 @@ def _parse_json(path: Path, row: int, line: str) -> dict[str, Any]:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
-        fix = "; convert the array to JSON lines, one object per line" if line[:1] == "[" else ""
-        raise UserError(
-            f"{path}: row {row}: is not a JSON object ({one_line(error)}){fix}."
-        ) from None
+        # In the first row it is the shape of the file, in a later one that row.
+        problem = f" ({one_line(error)})" if row > 1 else f"; {_JSON_LINES}"
+        raise UserError(f"{path}: row {row}: is not a JSON object{problem}.") from None
     if not isinstance(document, dict):
-        raise UserError(
-            f"{path}: row {row}: is not a JSON object; JSON files need one object per line."
-        )
+        raise UserError(f"{path}: row {row}: is not a JSON object; {_JSON_LINES}.")
     return document
 
 
-def _json_text(path: Path, row: int, name: str, value: Any) -> str | None:
-    """Return a value of a JSON object as text; None for a missing one."""
+def _json_text(path: Path, row: int, name: str, value: Any, plain: tuple[type, ...]) -> str | None:
+    """Return a value of a JSON object as text; None for a missing one.
+
+    Args:
+        path: the file.
+        row: number of the row.
+        name: the column.
+        value: its value in the row.
+        plain: types of the numbers that need not be ids.
+
+    Raises:
+        UserError: the value is neither text nor a number, or a number that is no id.
+    """
+    where = f"{path}: column {name!r}, row {row}"
     if value is None:
         return None
     if isinstance(value, str):
         if not is_encodable(value):
             raise not_utf8(path, f"row {row}")
         return value
-    if isinstance(value, (int, float)):
-        return _number_text(value)
-    raise UserError(
-        f"{path}: column {name!r}, row {row}: {one_line(json.dumps(value))} is neither "
-        "a number nor text."
-    )
-
-
-def _number_text(value: float) -> str:
-    """Return a number as text; a whole number has neither point nor exponent."""
-    return str(int(value) if math.isfinite(value) and value == int(value) else value)
+    if type(value) in plain:
+        return str(value)
+    if type(value) in (int, float):
+        try:
+            return _id_text(value)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}.") from None
+    fix = _JSON_LINES if isinstance(value, dict) else ONE_ROW_EACH
+    if isinstance(value, bool):
+        fix = "write ids as numbers or text"
+    shown = one_line(json.dumps(value))
+    raise UserError(f"{where}: {shown} is neither a number nor text; {fix}.")
 
 
 def _is_parquet(source: Source) -> bool:
@@ -455,7 +495,7 @@ def _arrow_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Tex
 
 
 def _id_text(value: float | Decimal) -> str:
-    """Return a whole number as text; "" for NaN.
+    """Return a whole number as text, without point or exponent; "" for NaN.
 
     Raises:
         ValueError: the number is not whole, or a float beyond 2^53, which has lost digits.

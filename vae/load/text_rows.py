@@ -31,6 +31,9 @@ _CANDIDATES = (",", "\t", ";", "|", "::", WHITESPACE)
 _UNIT_SEPARATOR = "\x1f"
 """Replaces separators of several characters; text does not contain it."""
 
+ONE_ROW_EACH = "one row per interaction is needed, as pandas' DataFrame.explode makes of lists"
+"""What to do about many items in one value."""
+
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",

@@ -41,7 +41,7 @@ def path_of(folder: Path, step: int) -> Path:
 def steps_in(folder: Path) -> list[int]:
     """Return the steps of the complete checkpoints in a folder, oldest first."""
     names = (path.name for path in folder.glob("step-*") if path.is_dir())
-    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8,}", name))
+    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-[0-9]{8,}", name))
 
 
 def write(
@@ -292,7 +292,7 @@ def _check_name(name: str, step: int) -> None:
     Raises:
         ValueError: it holds that of another step.
     """
-    named = re.fullmatch(r"step-(\d{8,})", name)
+    named = re.fullmatch(r"step-([0-9]{8,})", name)
     if named and int(named[1]) != step:
         raise ValueError(f"step is {step} in a folder named {name}")
 

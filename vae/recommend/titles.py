@@ -51,7 +51,7 @@ def _read_table(path: Path, title_column: str, dataset: Dataset) -> pd.DataFrame
     # The separator of the ratings need not be that of the titles.
     columns = dataclasses.replace(dataset.columns, separator=None)
     id_column = columns.item if columns.header else "0"
-    if not columns.header and not title_column.isdecimal():
+    if not columns.header and not (title_column.isascii() and title_column.isdecimal()):
         raise UserError(
             f"--title_col {title_column!r}: is not a column number, which {dataset.name} needs as "
             "it was prepared with --no_header; ids are in column 0, titles for example in column 1."
