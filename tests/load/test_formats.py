@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import run_prepare
 
 from vae.errors import UserError
 from vae.load.config import Columns, parse_flags
@@ -144,24 +145,30 @@ def test_json_lines_are_read(read, compress):
     ("text", "sentence"),
     [
         ('{"user": "a", "item": 1, "rating": 5}\n{"user"', "row 2: is not a JSON object ("),
-        ('{"user": "a", "item": 1, "rating": 5}\n7', "row 2: is not a JSON object; JSON files ne"),
+        (
+            '{"user": "a", "item": 1, "rating": 5}\n7',
+            "row 2: is not a JSON object of one interaction; JSON",
+        ),
         (
             '[\n{"user": 1}\n]',
-            "row 1: is not a JSON object; JSON files need one object per line: c",
+            "row 1: is not a JSON object of one interaction; JSON files need on",
         ),
         (
             '[{"user": 1}]',
-            "row 1: is not a JSON object; JSON files need one object per line: convert ",
+            "row 1: is not a JSON object of one interaction; JSON files ne",
         ),
         (
             '{\n"user": 1}',
-            "row 1: is not a JSON object; JSON files need one object per line: conver",
+            "row 1: is not a JSON object of one interaction; JSON files ne",
         ),
         (
             "{'user': 1}",
-            "row 1: is not a JSON object; JSON files need one object per line: convert ",
+            "row 1: is not a JSON object of one interaction; JSON files ne",
         ),
-        ('{"user": {"0": 1}, "item": {"0": 1}, "rating": {"0": 5}}', "column 'user', row 1: {"),
+        (
+            '{"user": {"0": 1}, "item": {"0": 1}, "rating": {"0": 5}}',
+            "row 1: is not a JSON object of on",
+        ),
         ('{"id": 1, "item": 1}', "has no column 'user' but 'id', 'item'; name the columns with "),
         (
             '{"user": 1, "item": [1, 2], "rating": 5}',
@@ -231,6 +238,64 @@ def test_another_encoding_is_named_by_its_flag_and_a_wrong_one_by_its_row(read, 
     )
 
 
+BASKETS = [[user, *range(user, user + 4 + user % 5)] for user in range(30)]
+LISTS = "user,item\n" + "".join(f'{b[0]},"{{}}"\n' for b in BASKETS)
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "sentence"),
+    [
+        (
+            LISTS.format(*(",".join(map(str, b)) for b in BASKETS)),
+            [],
+            "column 'item' has lists, such",
+        ),
+        (
+            LISTS.format(*BASKETS),
+            [],
+            "column 'item' has lists, such as '[0, 0, 1, 2, 3]'; one row p",
+        ),
+        (LISTS.format(*(" ".join(f"N{i}" for i in b) for b in BASKETS)), [], "column 'item' has l"),
+        (
+            LISTS.format(*("|".join(f"b{i}" for i in b) for b in BASKETS)),
+            [],
+            "column 'item' ha",
+        ),
+        (
+            LISTS.format(*(list(range(99)) for _ in BASKETS)),
+            [],
+            "column 'item', row 2: an id has 38",
+        ),
+        (
+            "".join(f"{' '.join(map(str, b))}\n" for b in BASKETS),
+            ["--no_header", "--sep", " ", "--user_col", "0", "--item_col", "1"],
+            "row 2: 6 columns where row 1 has 5; one row per interaction is needed: awk",
+        ),
+        (
+            "user," + ",".join(map(str, range(30))) + "\n" + "1," * 30 + "1\n",
+            [],
+            "has no column 'item' but 'user', '0', '1', ",
+        ),
+        ('{"1": [1, 2], "2": [1, 2]}', [], "row 1: is not a JSON object of one interaction; JSON "),
+        (pa.table({"user": [1], "item": [[1, 2]]}), [], "column 'item' has the type list<"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_many_items_in_a_row_are_told_that_one_row_per_interaction_is_needed(
+    tmp_path, content, more, sentence
+):
+    path = tmp_path / "lists"
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        pq.write_table(content, path)
+    done = run_prepare(*flags(tmp_path, "--ratings", path, "--rating_col", "none", *more))
+    assert done.returncode == 2
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(f"prepare_dataset.py: error: {path}: {sentence}")
+    assert "one row per interaction" in error or "one object per line" in error
+
+
 HISTORIES = [
     {"h.json": '{"user": 1, "item": 2}\n{"user": 1, "item": 3, "rating": 1}\n'},
     {"a.csv": "user,item\n1,2\n", "b.csv": "user,item,rating\n1,3,1\n"},
@@ -279,6 +344,54 @@ def test_a_list_in_which_some_rows_have_a_user_and_some_have_not_is_refused_with
         read_items([Source(path)], columns, "")
 
 
+ENCODINGS = ["utf-8", "utf-16", "utf-16-le", "utf-32", "shift_jis", "euc-jp", "gb18030", "big5"]
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_file_cut_within_its_last_character_is_refused(read, problem, encoding, compress):
+    content = "user,item,rating\na,1,5\nb,2\u65e5,4".encode(encoding)
+    columns = Columns("user", "item", encoding=encoding)
+    assert read(compress(content), columns) == [("a", "1"), ("b", "2\u65e5")]
+    content = "user,item\na,1\nb,2\u65e5".encode(encoding)
+    sentence = problem(compress(content[:-1]), columns)
+    assert sentence.startswith(f"row 3: is not valid {encoding.replace('utf-8', 'UTF-8')}; prepare")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("parts", [("user,item\na,1\n", "b,2\n"), ("t,user,item\n0,a,1\n",) * 2])
+def test_a_byte_order_mark_between_files_that_were_joined_is_refused(problem, parts, encoding):
+    content = b"".join(part.encode(encoding) for part in parts)
+    assert problem(content, Columns("user", "item")) == (
+        "row 3: begins with a byte-order mark, as where files were joined; pass the files one by "
+        "one, or remove the mark and the second header."
+    )
+
+
+def test_a_byte_order_mark_inside_an_id_is_refused(problem):
+    assert problem("user,item,rating\na,1\ufeff2,5\n") == (
+        "column 'item', row 2: an id contains a byte-order mark; remove it."
+    )
+
+
+def test_ids_with_invisible_ends_are_counted_in_a_note(tmp_path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("user,item,rating\na\u200b,1,5\n\xa0a,1,5\na,1,5\na ,1,5\n\xa0a,2,5\n")
+    found = read_interactions([Source(path)], COLUMNS, 4.0)
+    assert found.notes == (
+        "3 ids of column 'user' begin or end with an invisible character, such as 'a\\u200b'; "
+        "remove it if they are to be the ids without it.",
+    )
+
+
+def test_utf_16_needs_a_byte_order_mark(problem):
+    sentence = problem(TEXT, replace(COLUMNS, encoding="utf-16"))
+    assert sentence == (
+        "begins without a byte-order mark, so it is not in utf-16; convert the file, or prepare "
+        "the data with its --encoding, e.g. utf-16-le or utf-8."
+    )
+
+
 def test_a_file_without_a_header_names_the_columns_that_it_has(problem):
     layout = Columns("0", "9", None, separator=",", header=False)
     assert problem("a,1,5\n", layout) == (
@@ -287,17 +400,43 @@ def test_a_file_without_a_header_names_the_columns_that_it_has(problem):
     )
 
 
-@pytest.mark.parametrize("null", ["", *NULLS])
+SPELLINGS = [
+    "NULL", "null", "Null", "(null)", "NaN", "nan", "NaT", "None", "none", "NONE", "NA", "na",
+    "N/A", "n/a", "<NA>", "#N/A", "\\N", "NULL ", " nan",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("null", ["", "  ", *NULLS, *SPELLINGS])
 def test_ids_that_stand_for_a_missing_value_are_no_user(read, problem, null):
     text = f"user,item,rating\na,1,5\n{null},1,5\nb,2,5\n"
+    or_keep = ", or with --keep_null_ids if it is an id" if null.strip() else ""
+    value = f"{null!r} stands for a missing value" if null.strip() else "the value is missing"
     assert problem(text) == (
-        "column 'user', row 3: the value is missing; fill it in, remove the row, or prepare "
-        "the data with --drop_missing."
+        f"column 'user', row 3: {value}; fill it in, remove the row, or prepare "
+        f"the data with --drop_missing{or_keep}."
     )
     assert read(text, replace(COLUMNS, drop_missing=True)) == INTERACTIONS
-    if null:
+    if null.strip():
         kept = read(text, replace(COLUMNS, keep_null_ids=True))
         assert kept == [("a", 1), (null, 1), ("b", 2)]
+
+
+@pytest.mark.parametrize(
+    ("user", "items", "warning"),
+    [
+        ("unknown", 11, "Warning: 1 user has more than half of the 20 items: 'unknown' (11); if "),
+        ("unknown", 10, ""),
+        (-1, 20, "Warning: 1 user has more than half of the 20 items: -1 (20); if such an id s"),
+    ],
+)
+def test_a_user_with_most_of_the_items_is_named(tmp_path, user, items, warning):
+    rows = [(f"{u}", (u + i) % 20) for u in range(30) for i in range(6)]
+    rows += [(user, item) for item in range(items)]
+    (tmp_path / "r.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u, i in rows))
+    done = run_prepare(*flags(tmp_path, "--ratings", tmp_path / "r.csv", "--rating_col", "none"))
+    assert done.returncode == 0
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("Warning")]
+    assert [line[: len(warning)] for line in warnings] == ([warning] if warning else [])
 
 
 def test_dropped_rows_are_counted(tmp_path):
@@ -454,7 +593,22 @@ def test_a_zip_archive_in_a_pipe_is_refused(tmp_path):
         (["--seed", "\u0661"], "argument --seed: invalid int value: '\u0661'"),
         (["--threshold", "\u0661"], "argument --threshold: invalid float value: '\u0661'"),
         (["--decimal", "5"], "--decimal '5' is part of numbers; pass e.g. ','"),
-        (["--encoding", "klingon"], "--encoding 'klingon' is unknown; pass e.g. latin-1 or utf-16"),
+        *(
+            (["--encoding", name], f"--encoding {name!r} is not a text encoding; pass e.g. latin-1")
+            for name in (
+                "klingon",
+                "base64",
+                "hex",
+                "rot_13",
+                "uu",
+                "quopri",
+                "zlib",
+                "punycode",
+                "idna",
+                "undefined",
+                "\udcff",
+            )
+        ),
         (["--decimal", ",,"], "--decimal ',,' is not a single character"),
         (["--comment", "//"], "--comment '//' is not a single character"),
         (["--sep", 'a"'], "--sep 'a\"' is not a valid column separator"),

@@ -331,17 +331,27 @@ class PrepareConfig:
                         f"--{name} {value!r} is not a column number, which --no_header needs; the "
                         "first column is 0"
                     )
-        if columns.encoding is not None:
-            try:
-                codecs.lookup(columns.encoding)
-            except LookupError:
-                yield f"--encoding {columns.encoding!r} is unknown; pass e.g. latin-1 or utf-16"
+        if columns.encoding is not None and not _is_text_encoding(columns.encoding):
+            yield (
+                f"--encoding {columns.encoding!r} is not a text encoding; pass e.g. latin-1 or "
+                "utf-16"
+            )
         for name in ("decimal", "comment"):
             value = getattr(columns, name)
             if value is not None and len(value) != 1:
                 yield f"--{name} {value!r} is not a single character"
         if columns.decimal.isalnum() or columns.decimal in "+-":
             yield f"--decimal {columns.decimal!r} is part of numbers; pass e.g. ','"
+
+
+def _is_text_encoding(name: str) -> bool:
+    """Return whether Python can decode text of this encoding piece by piece."""
+    text = "user,item\n" * 9
+    try:
+        pieces = (bytes([byte]) for byte in text.encode(name))
+        return "".join(codecs.iterdecode(pieces, name)) == text
+    except (LookupError, ValueError):
+        return False
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:

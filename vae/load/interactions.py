@@ -23,18 +23,19 @@ from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.files import Digest, Source
 from vae.load.tables import Block, Tables, named
+from vae.load.text_rows import ONE_ROW_EACH
 from vae.load.values import NUMBER, parse_time
 
 MAX_ID_LENGTH = 256
 """Characters; ids are stored at a fixed width, so a single huge one would take gigabytes."""
 
-NULLS = ("NULL", "null", "\\N", "NaN", "nan", "None")
-"""Texts that programs write for a missing value."""
+NULLS = ("null", "(null)", "\\n", "nan", "nat", "none", "na", "n/a", "<na>", "#n/a")
+"""Texts that programs write for a missing value, in lower case."""
 
 _PART = 1 << 20
+_SAMPLED_IDS = 1000
 _EMPTY = frozenset([""])
-_MISSING_IDS = _EMPTY.union(NULLS)
-_MISSING_NUMBERS = _MISSING_IDS | {"NA", "<NA>"}
+_MISSING = _EMPTY.union(NULLS)
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
@@ -133,7 +134,7 @@ def read_interactions(
         None if time_column is None else np.frombuffer(times, np.float64),
         rows,
         missing,
-        tuple(files.notes),
+        (*files.notes, *users.notes(columns.user), *items.notes(columns.item)),
         files.digests,
     )
 
@@ -166,9 +167,29 @@ def read_items(sources: Sequence[Source], columns: Columns, advice: str) -> Inte
         if columns.user in block.values:
             users.add(block, columns.user, is_present, is_present)
         items.add(block, columns.item, is_present, is_present)
-    return Interactions(
-        users.ids(), items.ids(), rows_read=rows, rows_missing=missing, notes=tuple(files.notes)
-    )
+    notes = (*files.notes, *users.notes(columns.user), *items.notes(columns.item))
+    return Interactions(users.ids(), items.ids(), rows_read=rows, rows_missing=missing, notes=notes)
+
+
+def refuse_lists(found: Interactions, columns: Columns, path: Path) -> None:
+    """Refuse interactions whose users or items are lists of ids.
+
+    Args:
+        found: the interactions.
+        columns: their columns.
+        path: file, for the message.
+
+    Raises:
+        UserError: most ids of a column look like lists, and few of them occur twice.
+    """
+    for name, ids in ((columns.user, found.users), (columns.item, found.items)):
+        sample = ids.values[:_SAMPLED_IDS].tolist() if ids.values.dtype.kind == "U" else []
+        lists = list(filter(_is_list, sample))
+        if 2 * len(lists) > len(sample) and 2 * len(ids.values) > len(ids.codes):
+            raise UserError(
+                f"{path}: column {name!r} has lists, such as {one_line(lists[0])!r}; "
+                f"{ONE_ROW_EACH}."
+            )
 
 
 class _IdColumn:
@@ -179,6 +200,8 @@ class _IdColumn:
         self._code_of: dict[str, int] = defaultdict(itertools.count().__next__)
         # Of int32; grows in place, where NumPy's arrays would be copied.
         self._codes = bytearray()
+        self._invisible_ends = 0
+        self._invisible_example = ""
 
     def add(
         self,
@@ -204,8 +227,22 @@ class _IdColumn:
         known = np.zeros(len(texts), np.int32)
         known[used] = np.fromiter(map(self._code_of.__getitem__, distinct), np.int32, len(distinct))
         for code in np.flatnonzero(used & (known >= before)).tolist():
-            _check_id(block, name, texts[code])
+            text = texts[code]
+            _check_id(block, name, text)
+            if _has_invisible_end(text):
+                self._invisible_ends += 1
+                self._invisible_example = self._invisible_example or text
         self._codes += known[codes[keep_mask]].data
+
+    def notes(self, name: str) -> list[str]:
+        """Return a sentence on ids of the column ``name`` that look like others, if there are."""
+        if not self._invisible_ends:
+            return []
+        return [
+            f"{self._invisible_ends:,} ids of column {name!r} begin or end with an invisible "
+            f"character, such as {self._invisible_example!r}; remove it if they are to be the ids "
+            "without it."
+        ]
 
     def ids(self) -> Ids:
         """Return the column, to which nothing can be added afterwards."""
@@ -249,17 +286,16 @@ def _is_present(block: Block, columns: Columns, needs_user: bool = False) -> NDA
     """
     present: NDArray[np.bool_] | None = None
     for name, (codes, texts) in block.values.items():
-        nulls = _MISSING_NUMBERS
-        if name in (columns.user, columns.item):
-            nulls = _EMPTY if columns.keep_null_ids else _MISSING_IDS
+        is_id = name in (columns.user, columns.item)
+        nulls = _EMPTY if is_id and columns.keep_null_ids else _MISSING
         is_missing = codes < 0
-        distinct = texts.tolist()
-        if not nulls.isdisjoint(distinct):
-            is_null = np.array([text in nulls for text in distinct])
+        distinct = texts.tolist() if texts.dtype == object else []
+        if not nulls.isdisjoint(map(str.lower, map(str.strip, distinct))):
+            is_null = np.array([text.strip().lower() in nulls for text in distinct])
             is_missing |= is_null[codes] & ~is_missing
         needs_value = needs_user and name == columns.user
         if is_missing.any() and (needs_value or not columns.drop_missing):
-            raise _missing(block, name, int(np.argmax(is_missing)), needs_value)
+            raise _missing(block, name, int(np.argmax(is_missing)), is_id, needs_value)
         present = ~is_missing if present is None else present & ~is_missing
     assert present is not None
     return present
@@ -333,15 +369,29 @@ def _number(text: str, decimal: str) -> float:
     return float(text) if NUMBER.fullmatch(text) else math.nan
 
 
+def _has_invisible_end(text: str) -> bool:
+    ends = text[:1] + text[-1:]
+    return not ends.isprintable() or " " in ends
+
+
+def _is_list(text: str) -> bool:
+    """Return whether a text looks like several ids: separated ones, or words with digits."""
+    parts = re.split("[,;|]", text)
+    words = text.split()
+    return (len(parts) > 1 and all(map(str.strip, parts))) or (
+        len(words) > 1 and all(re.search("[0-9]", word) for word in words)
+    )
+
+
 def _check_id(block: Block, name: str, text: str) -> None:
     """Refuse ids that are too long, or that NumPy cannot tell apart."""
     if len(text) > MAX_ID_LENGTH:
-        problem = (
-            f"an id has {len(text)} characters, more than {MAX_ID_LENGTH}; look for an unclosed "
-            "quote or shorten the ids"
-        )
+        fix = ONE_ROW_EACH if _is_list(text) else "look for an unclosed quote or shorten the ids"
+        problem = f"an id has {len(text)} characters, more than {MAX_ID_LENGTH}; {fix}"
     elif "\0" in text:  # NumPy drops it from the end of a string, which could merge two ids
         problem = "an id contains a NUL character; remove it"
+    elif "\ufeff" in text:
+        problem = "an id contains a byte-order mark; remove it"
     else:
         return
     codes, texts = block.values[name]
@@ -349,11 +399,17 @@ def _check_id(block: Block, name: str, text: str) -> None:
     raise UserError(f"{_where(block, name, position)}: {problem}.")
 
 
-def _missing(block: Block, name: str, position: int, needs_value: bool) -> UserError:
-    fix = "fill it in, remove the row, or prepare the data with --drop_missing"
+def _missing(block: Block, name: str, position: int, is_id: bool, needs_value: bool) -> UserError:
+    codes, texts = block.values[name]
+    text = str(texts[codes[position]]) if codes[position] >= 0 else ""
+    problem, fix = "the value is missing", "fill it in, remove the row, or prepare the data with "
+    fix = f"{fix}--drop_missing"
     if needs_value:
         fix = "a list has a user in every row or in none; fill it in or remove the row"
-    return UserError(f"{_where(block, name, position)}: the value is missing; {fix}.")
+    if is_id and text.strip():
+        problem = f"{text!r} stands for a missing value"
+        fix = f"{fix}, or with --keep_null_ids if it is an id"
+    return UserError(f"{_where(block, name, position)}: {problem}; {fix}.")
 
 
 def _wrong_rating(block: Block, name: str, position: int) -> UserError:

@@ -8,11 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vae.cli import defaults, flags_that_affect
 from vae.errors import UserError
 from vae.load.config import LAST, PrepareConfig
+from vae.load.dataset import Split
 from vae.load.files import Source, find_sources
-from vae.load.interactions import Interactions, read_interactions
+from vae.load.interactions import Interactions, read_interactions, refuse_lists
 from vae.load.movielens import download, unpack
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
@@ -26,6 +29,9 @@ from vae.load.store import (
 )
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
+
+_MIN_ITEMS_TO_WARN = 20
+_MAX_NAMED_USERS = 3
 
 Log = Callable[[str], None]
 """Takes a line of output."""
@@ -82,7 +88,7 @@ def _prepare(
         [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
     )
     write_split(folder, split, provenance)
-    for line in _summary(split.counts, config):
+    for line in (*_summary(split.counts, config), *_users_of_most_items(split)):
         log(line)
     log(f"Prepared {folder}.")
 
@@ -119,6 +125,7 @@ def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interaction
     )
     for note in found.notes:
         log(note)
+    refuse_lists(found, config.columns, sources[0].path)
     if not len(found.users.codes):
         rows = found.rows_read - found.rows_missing
         raise UserError(
@@ -234,3 +241,24 @@ def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
             f"{counts[f'{name}_target_interactions']:,} targets; "
             f"{counts[f'{name}_users_without_targets']:,} users without targets."
         )
+
+
+def _users_of_most_items(split: Split) -> Iterator[str]:
+    """Yield a warning of users with so many items that their id may stand for missing users."""
+    held_out = (split.validation, split.test)
+    ids = np.concatenate([split.train_user_ids, *(part.user_ids for part in held_out)])
+    matrices = [split.train, *(part.fold_in + part.targets for part in held_out)]
+    items = np.concatenate([np.diff(matrix.indptr) for matrix in matrices])
+    catalogue = len(split.item_ids)
+    users = np.argsort(-items, kind="stable")[: np.count_nonzero(2 * items > catalogue)]
+    if catalogue < _MIN_ITEMS_TO_WARN or not len(users):
+        return
+    named = ", ".join(
+        f"{ids[user].item()!r} ({items[user]:,})" for user in users[:_MAX_NAMED_USERS]
+    )
+    more = ", ..." if len(users) > _MAX_NAMED_USERS else ""
+    has = "user has" if len(users) == 1 else "users have"
+    yield (
+        f"Warning: {len(users):,} {has} more than half of the {catalogue:,} items: {named}{more}; "
+        "if such an id stands for missing users, remove its rows."
+    )

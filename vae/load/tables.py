@@ -274,6 +274,11 @@ def _check_names(
             if not all(map(is_encodable, found)):
                 raise not_utf8(path, "row 1")
             fix = _fix(found, name, columns, advice, time)
+            if more:
+                fix += (
+                    "; if each column is an item, one row per interaction is needed, as pandas' "
+                    "DataFrame.melt makes of them"
+                )
             raise UserError(f"{path}: has no column {name!r} but {others}{more}; {fix}.")
 
 
@@ -331,10 +336,14 @@ def _parse_json(path: Path, row: int, line: str) -> dict[str, Any]:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         # In the first row it is the shape of the file, in a later one that row.
-        problem = f" ({one_line(error)})" if row > 1 else f"; {_JSON_LINES}"
+        problem = f" ({one_line(error)})" if row > 1 else f" of one interaction; {_JSON_LINES}"
         raise UserError(f"{path}: row {row}: is not a JSON object{problem}.") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: row {row}: is not a JSON object; {_JSON_LINES}.")
+    if not isinstance(document, dict) or (
+        document and all(isinstance(value, (dict, list)) for value in document.values())
+    ):
+        raise UserError(
+            f"{path}: row {row}: is not a JSON object of one interaction; {_JSON_LINES}."
+        )
     return document
 
 
@@ -365,9 +374,7 @@ def _json_text(path: Path, row: int, name: str, value: Any, plain: tuple[type, .
             return _id_text(value)
         except ValueError as error:
             raise UserError(f"{where}: {error}.") from None
-    fix = _JSON_LINES if isinstance(value, dict) else ONE_ROW_EACH
-    if isinstance(value, bool):
-        fix = "write ids as numbers or text"
+    fix = ONE_ROW_EACH if isinstance(value, list) else "convert it to text"
     shown = one_line(json.dumps(value))
     raise UserError(f"{where}: {shown} is neither a number nor text; {fix}.")
 
@@ -460,7 +467,8 @@ def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool) -> No
     else:
         is_usable, needed = is_number or _is_text(kind), "integers or strings"
     if not is_usable:
-        raise UserError(f"{path}: column {name!r} has the type {kind}; convert it to {needed}.")
+        fix = ONE_ROW_EACH if pa.types.is_nested(kind) else f"convert it to {needed}"
+        raise UserError(f"{path}: column {name!r} has the type {kind}; {fix}.")
 
 
 def _is_text(kind: pa.DataType) -> bool:

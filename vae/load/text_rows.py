@@ -34,6 +34,8 @@ _UNIT_SEPARATOR = "\x1f"
 ONE_ROW_EACH = "one row per interaction is needed, as pandas' DataFrame.explode makes of lists"
 """What to do about many items in one value."""
 
+_AWK = "'{for (i = 2; i <= NF; i++) print $1, $i}' makes them of a user and items"
+
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -41,6 +43,7 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_MARK_BEFORE_ROW = re.compile(rb"(?:\A|[\r\n])(?=\xef\xbb\xbf)")
 _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b'"\n\r'
 
 
@@ -86,9 +89,11 @@ class TextFile:
         self._separator, self.note = _choose_separator(sample, path, layout, names)
         self._layout = layout
         self._quoted = layout.quoting == MINIMAL and len(self._separator) == 1
-        first = next(iter(_split(sample, self._separator, self._quoted)), [])
+        first_rows = list(_split(sample, self._separator, self._quoted)) or [[]]
+        first = first_rows[0]
         self.header = first if layout.header else [str(number) for number in range(len(first))]
-        self._splitter = _Splitter(path, self._byte, self._quoted, len(first))
+        widths = {len(row) for row in first_rows}
+        self._splitter = _Splitter(path, self._byte, self._quoted, len(first), len(widths) > 2)
 
     @property
     def line_breaks(self) -> int:
@@ -207,16 +212,26 @@ def not_utf8(path: Path, where: str) -> UserError:
 class _Splitter:
     """Splits blocks of bytes into rows, and checks the quotes as in RFC 4180.
 
+    Args:
+        path: the file.
+        separator: between values, one character.
+        quoted: whether values may be quoted.
+        width: number of values of the first row.
+        has_any_width: whether the first rows differ in that, as where a row lists many items.
+
     Attributes:
         line_breaks: number of line breaks inside quoted values so far.
     """
 
-    def __init__(self, path: Path, separator: str, quoted: bool, width: int) -> None:
+    def __init__(
+        self, path: Path, separator: str, quoted: bool, width: int, has_any_width: bool
+    ) -> None:
         self.line_breaks = 0
         self._path = path
         self._separator = ord(separator)
         self._quoted = quoted
         self._width = width
+        self._has_any_width = has_any_width
         self._row = 1
         self._rest = b""
         self._ends_value = np.zeros(256, bool)
@@ -280,9 +295,10 @@ class _Splitter:
             settled: its part in which the meaning of each character is known.
 
         Raises:
-            UserError: a quoted value is malformed, or there is a NUL character.
+            UserError: a quoted value is malformed, or there is a NUL character or a row that
+                begins with a byte-order mark.
         """
-        self._check_no_nul(settled)
+        self._check_characters(settled)
         has_quotes = self._quoted and b'"' in settled
         ends_line = np.frombuffer(settled, np.uint8) == _LINE_FEED
         # Not b"\n\n" in settled, which takes several times as long.
@@ -300,13 +316,22 @@ class _Splitter:
             yield Rows(self._row, whole[:end])
             self._row += size
 
-    def _check_no_nul(self, text: bytes) -> None:
+    def _check_characters(self, text: bytes) -> None:
         if b"\0" in text:
-            row = self._row + len(self._marks(text[: text.index(b"\0")].rstrip(b'"'))[1])
             raise UserError(
-                f"{self._path}: row {row}: contains a NUL character; prepare the data with "
-                "--encoding, e.g. utf-16, or remove the character."
+                f"{self._path}: row {self._row_of(text, text.index(0))}: contains a NUL character; "
+                "prepare the data with --encoding, e.g. utf-16, or remove the character."
             )
+        if codecs.BOM_UTF8 in text and (mark := _MARK_BEFORE_ROW.search(text)):
+            raise UserError(
+                f"{self._path}: row {self._row_of(text, mark.end())}: begins with a byte-order "
+                "mark, as where files were joined; pass the files one by one, or remove the mark "
+                "and the second header."
+            )
+
+    def _row_of(self, text: bytes, position: int) -> int:
+        """Return the number of the row at a position of a text that begins with a row."""
+        return self._row + len(self._marks(text[:position].rstrip(b'"'))[1])
 
     def _marks(self, text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Find the ends of values and rows in a text that begins with a row.
@@ -398,6 +423,10 @@ class _Splitter:
         fix = "quote values that contain the separator"
         if not self._quoted:
             fix = "remove the separator from values, or quote them and drop --quoting none"
+        if self._has_any_width:
+            option = "" if chr(self._separator).isspace() else f" -F'{chr(self._separator)}'"
+            fix = f"{fix}; if a row lists many items, " if option else ""
+            fix += f"one row per interaction is needed: awk{option} {_AWK}"
         return UserError(
             f"{self._path}: row {row}: {width} columns where row 1 has {self._width}; {fix}."
         )
@@ -420,18 +449,26 @@ def _utf8_blocks(content: IO[bytes], path: Path, encoding: str | None) -> Iterat
             block = content.read(_BLOCK_BYTES)
         return
     decoder = codecs.getincrementaldecoder(name)()
-    row = 1
-    while block:
+    row, is_last = 1, False
+    while not is_last:
+        is_last = not block
+        _, state = decoder.getstate()
         try:
-            text = decoder.decode(block)
+            text = decoder.decode(block, is_last)
         except UnicodeDecodeError as error:
-            row += error.object[: error.start].decode(name, "ignore").count("\n")
+            decoder.setstate((b"", state))
+            row += decoder.decode(error.object[: error.start]).count("\n")
             raise UserError(
                 f"{path}: row {row}: is not valid {name}; prepare the data with the right "
                 "--encoding."
             ) from None
+        except UnicodeError:
+            raise UserError(
+                f"{path}: begins without a byte-order mark, so it is not in {name}; convert the "
+                f"file, or prepare the data with its --encoding, e.g. {name}-le or utf-8."
+            ) from None
         row += text.count("\n")
-        yield text.encode()
+        yield text.encode(errors="replace")
         block = content.read(_BLOCK_BYTES)
 
 
