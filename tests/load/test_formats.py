@@ -296,6 +296,16 @@ def test_many_items_in_a_row_are_told_that_one_row_per_interaction_is_needed(
     assert "one row per interaction" in error or "one object per line" in error
 
 
+def test_ids_that_look_like_lists_are_warned_of_where_they_suffice(tmp_path):
+    rows = [
+        (u, f"{i}|{u % 3}") for u in range(30) for i in (*range(5), *range(100 * u, 100 * u + 9))
+    ]
+    (tmp_path / "r.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u, i in rows))
+    done = run_prepare(*flags(tmp_path, "--ratings", tmp_path / "r.csv", "--rating_col", "none"))
+    assert done.returncode == 0
+    assert "Warning: column 'item' has lists, such as '0|0'; one row per" in done.stdout
+
+
 HISTORIES = [
     {"h.json": '{"user": 1, "item": 2}\n{"user": 1, "item": 3, "rating": 1}\n'},
     {"a.csv": "user,item\n1,2\n", "b.csv": "user,item,rating\n1,3,1\n"},

@@ -165,7 +165,7 @@ class PrepareConfig:
     keep_null_ids: bool = flag(
         FILE,
         False,
-        r"take ids such as NULL, NaN, None and \N as ids, not as missing",
+        r"take ids such as NULL, NA, None and \N as ids, not as missing",
         affects="data",
     )
     quoting: str = flag(

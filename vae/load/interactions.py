@@ -171,25 +171,21 @@ def read_items(sources: Sequence[Source], columns: Columns, advice: str) -> Inte
     return Interactions(users.ids(), items.ids(), rows_read=rows, rows_missing=missing, notes=notes)
 
 
-def refuse_lists(found: Interactions, columns: Columns, path: Path) -> None:
-    """Refuse interactions whose users or items are lists of ids.
+def lists_in(found: Interactions, columns: Columns) -> str:
+    """Return a sentence on users or items that look like lists of ids; empty if there are none.
+
+    Lists are most of the ids of a column, and few of them occur twice.
 
     Args:
         found: the interactions.
         columns: their columns.
-        path: file, for the message.
-
-    Raises:
-        UserError: most ids of a column look like lists, and few of them occur twice.
     """
     for name, ids in ((columns.user, found.users), (columns.item, found.items)):
         sample = ids.values[:_SAMPLED_IDS].tolist() if ids.values.dtype.kind == "U" else []
         lists = list(filter(_is_list, sample))
         if 2 * len(lists) > len(sample) and 2 * len(ids.values) > len(ids.codes):
-            raise UserError(
-                f"{path}: column {name!r} has lists, such as {one_line(lists[0])!r}; "
-                f"{ONE_ROW_EACH}."
-            )
+            return f"column {name!r} has lists, such as {one_line(lists[0])!r}; {ONE_ROW_EACH}."
+    return ""
 
 
 class _IdColumn:

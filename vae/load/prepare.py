@@ -15,7 +15,7 @@ from vae.errors import UserError
 from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
 from vae.load.files import Source, find_sources
-from vae.load.interactions import Interactions, read_interactions, refuse_lists
+from vae.load.interactions import Interactions, lists_in, read_interactions
 from vae.load.movielens import download, unpack
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
@@ -82,8 +82,16 @@ def _prepare(
     pipes = [
         FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
     ]
-    split = split_interactions(found, config.split)
-    _check_targets(split.counts, config)
+    lists = lists_in(found, columns)
+    try:
+        split = split_interactions(found, config.split)
+        _check_targets(split.counts, config)
+    except UserError:
+        if lists:
+            raise UserError(f"{sources[0].path}: {lists}") from None
+        raise
+    if lists:
+        log(f"Warning: {lists}")
     provenance = Provenance(
         [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
     )
@@ -125,7 +133,6 @@ def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interaction
     )
     for note in found.notes:
         log(note)
-    refuse_lists(found, config.columns, sources[0].path)
     if not len(found.users.codes):
         rows = found.rows_read - found.rows_missing
         raise UserError(

@@ -454,21 +454,22 @@ def _utf8_blocks(content: IO[bytes], path: Path, encoding: str | None) -> Iterat
         is_last = not block
         _, state = decoder.getstate()
         try:
-            text = decoder.decode(block, is_last)
-        except UnicodeDecodeError as error:
-            decoder.setstate((b"", state))
-            row += decoder.decode(error.object[: error.start]).count("\n")
+            text = decoder.decode(block, is_last).encode()
+        except UnicodeError as error:
+            if "BOM" in str(error):
+                raise UserError(
+                    f"{path}: begins without a byte-order mark, so it is not in {name}; convert "
+                    f"the file, or prepare the data with its --encoding, e.g. {name}-le or utf-8."
+                ) from None
+            if isinstance(error, UnicodeDecodeError):
+                decoder.setstate((b"", state))
+                row += decoder.decode(error.object[: error.start]).count("\n")
             raise UserError(
                 f"{path}: row {row}: is not valid {name}; prepare the data with the right "
                 "--encoding."
             ) from None
-        except UnicodeError:
-            raise UserError(
-                f"{path}: begins without a byte-order mark, so it is not in {name}; convert the "
-                f"file, or prepare the data with its --encoding, e.g. {name}-le or utf-8."
-            ) from None
-        row += text.count("\n")
-        yield text.encode(errors="replace")
+        row += text.count(b"\n")
+        yield text
         block = content.read(_BLOCK_BYTES)
 
 
