@@ -266,6 +266,19 @@ def test_filters_by_item_index_and_without_effect_are_those_of_the_plain_signatu
     assert (only["items"] == padding_value_of(dataset.item_ids)).all()
 
 
+@pytest.mark.xdist_group("export")
+@pytest.mark.parametrize("signature", ["filtered", "filtered_columns"])
+@pytest.mark.parametrize("name", ["allow", "deny"])
+@pytest.mark.parametrize(("users", "rows"), [(1, 3), (3, 2), (3, 0)])
+def test_exported_filters_of_another_number_of_users_are_refused(
+    exported, signature, name, users, rows
+):
+    inputs = {other: np.full((1, 2), -1) for other in ("allow", "deny")}
+    inputs |= {"histories": np.full((users, 2), 5), name: np.full((rows, 2), -1)}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{name} needs one row for all users or one"):
+        ask(exported, signature, **inputs)
+
+
 def test_the_model_card_names_the_filters(exported):
     card = (exported / "model_card.md").read_text()
     assert "`filtered`" in card
