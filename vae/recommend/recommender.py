@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -32,7 +33,7 @@ from vae.load.rules import ItemList, Rules, read_item_list
 from vae.load.store import open_dataset
 from vae.models.blend import blend as blend_model
 from vae.models.inference_graph import InferenceGraph
-from vae.models.precision import Precision, choose_precision
+from vae.models.precision import FLOAT32, Precision, choose_precision
 from vae.models.sparse_input import feed
 from vae.models.trained_model import (
     TrainedModel,
@@ -142,9 +143,10 @@ class Recommender:
         """Return the columns of the recommendations, with or without explanations."""
         return RecommendationTable.of(self.dataset, self.titles, explains)
 
-    @cached_property
-    def precision(self) -> Precision:
-        """Precision of inference."""
+    def precision(self, explains: bool) -> Precision:
+        """Return the precision of inference; explanations, being exact, need float32."""
+        if explains:
+            return replace(FLOAT32, description="float32, as --explain needs")
         return choose_precision(self._config.amp)
 
     @cached_property
@@ -187,6 +189,8 @@ class Recommender:
         """
         _check_at_least("k", k, 1)
         _check_at_least("explain", explain, 0)
+        if explain and self.model.is_blended:
+            raise UserError(f"explain is {explain}; a model blended with EASE explains nothing.")
         users = read_histories(_table(histories), self.dataset)
         rules = Rules(self._item_list(allow, "allow"), self._item_list(deny, "deny"))
         batches = self.batches(users, min(k, self.items), rules, explain)
@@ -245,13 +249,15 @@ class Recommender:
         """
         table = self.table(explain > 0)
         batch_size = self._config.batch_size_validation
+        # The difference of two logarithms would be lost in the rounding of TF32 too.
+        config = replace(self._config, no_tf32=True) if explain else self._config
         with open_inference_session(
-            self._config,
+            config,
             self._workers,
             self.model,
             k,
             batch_size,
-            self.precision,
+            self.precision(explain > 0),
             separate_seen=True,
             excluded=rules.excluded(),
             separate_allowed=rules.allow is not None and rules.allow.user_ids is not None,
