@@ -62,6 +62,7 @@ def test_defaults_are_those_of_the_published_results():
             "--output h.csv: would overwrite the file of --recommend; name another",
         ),
         (["--train", "--export", "m[1]"], "m[1]: TensorFlow reads '[' and"),
+        (["--train", "--export", "m\udcff"], "m\udcff: TensorFlow needs a path in UTF-8; name"),
         (["--export", "m"], "--export needs a trained model; pass --checkpoint_dir or"),
         (["--train", "--recommend"], "--recommend needs --output"),
         (["--train", "--recommend", "--output", "r.xls"], "--output r.xls: the name must end in"),

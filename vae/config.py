@@ -519,11 +519,17 @@ class Config:
         if self.export_items is not None and self.export_items.suffix != ".parquet":
             yield f"--export_items {self.export_items}: the name must end in .parquet"
         yield from overwritten(*self._paths())
-        if self.export is not None and re.search(r"[\[\\]", str(self.export.absolute())):
+        if self.export is not None:
+            yield from self._contradictions_of_export(str(self.export.absolute()))
+
+    def _contradictions_of_export(self, folder: str) -> Iterator[str]:
+        if re.search(r"[\[\\]", folder):
             yield (
-                f"--export {self.export.absolute()}: TensorFlow reads '[' and '\\' in a path as a "
-                "pattern and could not load the model; name another folder"
+                f"--export {folder}: TensorFlow reads '[' and '\\' in a path as a pattern and "
+                "could not load the model; name another folder"
             )
+        if re.search("[\ud800-\udfff]", folder):  # bytes that are not UTF-8
+            yield f"--export {folder}: TensorFlow needs a path in UTF-8; name another folder"
 
     def _paths(self) -> Iterator[Paths]:
         """Yield the outputs, the folders of outputs and the inputs, with their flags."""
