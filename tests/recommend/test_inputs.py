@@ -1,7 +1,9 @@
 """Inputs and outputs of --recommend and --export, which are checked before a run."""
 
+import gc
 import os
 import sys
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -258,6 +260,15 @@ def test_names_that_are_not_utf8_are_names_like_others(tiny):
     assert pd.read_csv(BytesIO(Path(f"{name}.csv.gz").read_bytes()), compression="gzip").size
     assert pd.read_parquet(BytesIO(Path(f"{name}.parquet").read_bytes())).size
     assert len(pd.read_parquet(BytesIO(Path(name, "i.parquet").read_bytes()))) == ITEMS
+
+
+def test_every_file_is_closed(tiny):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        code, _, err = tiny("--train", "--recommend", "--output", "r.csv", "--results_dir", "r")
+        gc.collect()
+    assert code == 0, err
+    assert not [str(one.message) for one in caught if one.category is ResourceWarning]
 
 
 def test_histories_are_read_before_training_and_used_after_it(tiny):
