@@ -203,6 +203,7 @@ def test_an_export_into_a_folder_that_the_run_itself_fills_is_refused(flag):
         ("--log_path hard", "--log_path hard: would overwrite the file of --recommend; name"),
         ("--log_path a/../i.parquet", "would overwrite the file of --export_items; name"),
         ("--log_path h.csv", "--log_path h.csv: would overwrite the file of --recommend; name"),
+        ("--log_path r.csv/log", "--output r.csv: contains --log_path r.csv/log; name another"),
         ("--log_path f.csv --deny f.csv", "would overwrite the file of --deny; name"),
         ("--deny e --export_items e/i.parquet", "--deny e: contains --export_items e/i.parquet;"),
         ("--results_dir r.csv", "--output r.csv: contains --results_dir r.csv; name another"),

@@ -179,7 +179,7 @@ def overwritten(outputs: Paths, folders: Paths, inputs: Paths) -> Iterator[str]:
             elif (
                 not may_hold
                 and real.is_relative_to(other_real)
-                and _mode(other_real) == stat.S_IFDIR
+                and _mode(other_real) != stat.S_IFREG
             ):
                 yield f"{other} {other_path}: contains {flag} {path}; name another"
 
