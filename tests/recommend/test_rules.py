@@ -12,7 +12,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from helpers import log_lines, run_main
 from models.reference import brute_force
-from scipy.sparse import eye_array
+from scipy.sparse import csr_matrix
 
 import vae
 from vae.baselines.popularity import popularity_scores
@@ -335,7 +335,7 @@ def test_python_calls_that_cannot_work_are_one_sentence(recommender, histories, 
         ({"histories": []}, "^the histories: no rows"),
         ({"histories": [1.5]}, "^the histories: column 'movieId', row 1: 1.5 is not an integer"),
         ({"histories": np.ones((2, 2))}, "^the histories: column 'movieId' has the type list"),
-        ({"histories": eye_array(3)}, "^the histories: c"),
+        ({"histories": csr_matrix(np.eye(3))}, "^the histories: c"),
         (
             {"histories": pd.DataFrame({"userId": 1, "movieId": [1j]})},
             "^the histories: cannot be read .*complex128.*; pass columns of integers",
