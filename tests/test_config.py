@@ -62,6 +62,7 @@ def test_defaults_are_those_of_the_published_results():
             "--output h.csv: would overwrite the file of --recommend; name another",
         ),
         (["--train", "--export", "m[1]"], "m[1]: TensorFlow reads '[' and"),
+        (["--train", "--export", "m\udcff"], "m\udcff: TensorFlow needs a path in UTF-8; name"),
         (["--export", "m"], "--export needs a trained model; pass --checkpoint_dir or"),
         (["--train", "--recommend"], "--recommend needs --output"),
         (["--train", "--recommend", "--output", "r.xls"], "--output r.xls: the name must end in"),
@@ -194,10 +195,66 @@ def test_an_export_into_a_folder_that_the_run_itself_fills_is_refused(flag):
     parse_flags([*export, f"--{flag}", "x/m2/r.parquet"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--log_path r.csv", "--log_path r.csv: would overwrite the file of --output; name"),
+        ("--log_path link", "--log_path link: would overwrite the file of --output; name"),
+        ("--log_path hard", "--log_path hard: would overwrite the file of --recommend; name"),
+        ("--log_path a/../i.parquet", "would overwrite the file of --export_items; name"),
+        ("--log_path h.csv", "--log_path h.csv: would overwrite the file of --recommend; name"),
+        ("--log_path r.csv/log", "--output r.csv: contains --log_path r.csv/log; name another"),
+        ("--log_path f.csv --deny f.csv", "would overwrite the file of --deny; name"),
+        ("--deny e --export_items e/i.parquet", "--deny e: contains --export_items e/i.parquet;"),
+        ("--results_dir r.csv", "--output r.csv: contains --results_dir r.csv; name another"),
+        ("--checkpoint_dir i.parquet/c", "--export_items i.parquet: contains --checkpoint_dir"),
+        ("--results_dir a --log_path a/epochs.csv", "would overwrite the file of --results_dir;"),
+        ("--results_dir . --log_path loss.png", "would overwrite the file of --results_dir; name"),
+        ("--log_path timeline_train.json --trace", "would overwrite the file of --trace; name"),
+        ("--log_path d/x/preprocessed/log", "--data_dir d/x/preprocessed: contains --log_path d/"),
+    ],
+)
+def test_an_output_that_is_another_output_or_an_input_is_refused(
+    flags, sentence, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("h.csv").touch()
+    for folder in ("e", "d/x/preprocessed"):
+        Path(folder).mkdir(parents=True)
+    Path("hard").hardlink_to("h.csv")
+    Path("link").symlink_to("r.csv")
+    modes = "--train --recommend h.csv --output r.csv --export_items i.parquet --data_dir d "
+    parse_flags(f"{modes} --dataset x --results_dir a --log_path a/log --checkpoint_dir a".split())
+    parse_flags(f"{modes} --dataset x --log_path /dev/null --deny /dev/null".split())
+    with pytest.raises(UserError) as caught:
+        parse_flags(f"{modes} --dataset x {flags}".split())
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--ratings d", "--ratings d: contains --data_dir d/x/preprocessed; name another"),
+        ("--ratings a d/x/preprocessed/manifest.json", "d/x/preprocessed: contains --ratings d/x"),
+        ("--ratings link", "d/x/preprocessed: would overwrite the file of --ratings; name"),
+    ],
+)
+def test_ratings_that_the_preparation_would_overwrite_are_refused(
+    flags, sentence, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    Path("link").symlink_to("d/x/preprocessed")
+    with pytest.raises(UserError) as caught:
+        parse_options(["--data_dir", "d", "--dataset", "x", *flags.split()])
+    assert sentence in str(caught.value)
+
+
 def test_recommending_without_a_file_is_to_all_and_never_the_result_of_an_empty_name():
     config = parse_flags(["--train", "--recommend", "--output", "r.csv"])
     assert config.recommend is True
-    config = parse_flags(["--train", "--recommend", ".", "--output", "r.csv"])
+    outside = ("--output", "../r.csv", "--log_path", "../log")
+    config = parse_flags(["--train", "--recommend", ".", *outside])
     assert config.recommend == Path()
 
 

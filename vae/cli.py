@@ -10,8 +10,11 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
 
@@ -144,6 +147,53 @@ def without_effect(options: Any) -> Iterator[str]:
         needs = field.metadata["needs"]
         if needs and field.name in is_set and not is_set.intersection(needs):
             yield f"--{field.name} has no effect without {_alternatives(needs)}"
+
+
+Paths = Iterable[tuple[str, Path | None]]
+"""Flags and the paths that they name; None for one that is not given."""
+
+
+def overwritten(outputs: Paths, folders: Paths, inputs: Paths) -> Iterator[str]:
+    """Yield a phrase for each output that would overwrite another one or an input.
+
+    Links are followed. A device such as ``/dev/null`` can be named by several flags.
+
+    Args:
+        outputs: files, and folders that hold the output of this flag alone.
+        folders: folders of outputs, which may hold other files too.
+        inputs: files and folders that are read. An output in such a folder would be read next time.
+    """
+    given, shared, read = (
+        [(flag, path, Path(os.path.realpath(path))) for flag, path in paths if path is not None]
+        for paths in (outputs, folders, inputs)
+    )
+    for number, (flag, path, real) in enumerate(given):
+        if _mode(real) not in (None, stat.S_IFREG, stat.S_IFDIR):
+            continue
+        for other, other_path, other_real in (*given[number + 1 :], *read, *shared):
+            may_hold = (other, other_path, other_real) in shared
+            if not may_hold and (real == other_real or _are_links(real, other_real)):
+                yield f"{flag} {path}: would overwrite the file of {other}; name another"
+            elif other_real.is_relative_to(real):
+                yield f"{flag} {path}: contains {other} {other_path}; name another"
+            elif (
+                not may_hold
+                and real.is_relative_to(other_real)
+                and _mode(other_real) != stat.S_IFREG
+            ):
+                yield f"{other} {other_path}: contains {flag} {path}; name another"
+
+
+def _mode(path: Path) -> int | None:
+    """Return the kind of a file; None if there is none, or its name is impossible."""
+    with suppress(OSError):
+        return stat.S_IFMT(path.stat().st_mode)
+    return None
+
+
+def _are_links(one: Path, other: Path) -> bool:
+    """Return whether two paths are hard links to one file."""
+    return _mode(one) is not None and _mode(other) is not None and one.samefile(other)
 
 
 def defaults(options: type) -> dict[str, Any]:

@@ -5,14 +5,13 @@ Each field of ``Config`` is the flag of the same name, with its default, range a
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vae.cli import flag, out_of_range, parse, without_effect
+from vae.cli import Paths, flag, out_of_range, overwritten, parse, without_effect
 from vae.errors import UserError
 
 MODES = "modes (one or several)"
@@ -24,6 +23,8 @@ EVALUATION = "evaluation and inference"
 EXECUTION = "execution"
 
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+_RESULTS = re.compile(r"(args|results)\.json|epochs\.csv|report\.html|\w+\.png")
+"""Names of the files in ``--results_dir``."""
 _MAX_UNITS = 2**20
 """More units would overflow TensorFlow's 32-bit shapes."""
 _MAX_MINUTES = 525_600
@@ -517,29 +518,38 @@ class Config:
             yield f"--output {self.output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}"
         if self.export_items is not None and self.export_items.suffix != ".parquet":
             yield f"--export_items {self.export_items}: the name must end in .parquet"
-        read = ("recommend", "allow", "deny", "item_names")
-        for output, others in (("output", (*read, "export_items")), ("export_items", read)):
-            written = getattr(self, output)
-            for name in others if written is not None else ():
-                path = getattr(self, name)
-                if isinstance(path, Path) and _same(written, path):
-                    yield (
-                        f"--{output} {written}: would overwrite the file of --{name}; name another"
-                    )
-        if self.export is None:
-            return
-        if re.search(r"[\[\\]", str(self.export.absolute())):
+        yield from overwritten(*self._paths())
+        if self.export is not None:
+            yield from self._contradictions_of_export(str(self.export.absolute()))
+
+    def _contradictions_of_export(self, folder: str) -> Iterator[str]:
+        if re.search(r"[\[\\]", folder):
             yield (
-                f"--export {self.export.absolute()}: TensorFlow reads '[' and '\\' in a path as a "
-                "pattern and could not load the model; name another folder"
+                f"--export {folder}: TensorFlow reads '[' and '\\' in a path as a pattern and "
+                "could not load the model; name another folder"
             )
-        # The folder is created as a whole, at the end: no other file can be written to it before.
-        folder = os.path.realpath(self.export)
-        folders = ("checkpoint_dir", "results_dir", "tensorboard_dir")
-        for name in (*folders, "log_path", "output", "export_items"):
-            path = getattr(self, name)
-            if path is not None and Path(os.path.realpath(path)).is_relative_to(folder):
-                yield f"--export {self.export}: contains --{name} {path}; name another folder"
+        if re.search("[\ud800-\udfff]", folder):  # bytes that are not UTF-8
+            yield f"--export {folder}: TensorFlow needs a path in UTF-8; name another folder"
+
+    def _paths(self) -> Iterator[Paths]:
+        """Yield the outputs, the folders of outputs and the inputs, with their flags."""
+
+        def named(*names: str) -> Paths:
+            paths = ((f"--{name}", getattr(self, name)) for name in names)
+            return [(flag, path if isinstance(path, Path) else None) for flag, path in paths]
+
+        traces = [("--trace", path) for path in self.trace_paths]
+        # The folder of --export is created as a whole, at the end.
+        yield [*named("export", "log_path", "output", "export_items"), *traces]
+        yield named("checkpoint_dir", "results_dir", "tensorboard_dir")
+        prepared = self.data_dir / self.dataset / "preprocessed"
+        results = [
+            ("--results_dir", self.results_dir / path.name)
+            for path in (self.log_path, self.output)
+            if self.results_dir is not None and path is not None and _RESULTS.fullmatch(path.name)
+        ]
+        read = named("recommend", "allow", "deny", "item_names")
+        yield [*read, *results, ("--data_dir", prepared)]
 
     def _contradictions_of_checkpoints(self) -> Iterator[str]:
         try:
@@ -556,11 +566,6 @@ class Config:
             }
             for name in (name for name, is_given in given.items() if is_given):
                 yield f"{name} needs --checkpoint_dir"
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Return whether two paths name the same file."""
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> Config:

@@ -1,6 +1,7 @@
 """A model beside others on the same users: shards add up, and each number is what its name says."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,21 @@ def test_the_table_shows_all_of_it(result):
     assert f"{summary['ease_ndcg@100_quartile_1']:.5f}" in rows[first]
     assert any(name.endswith(f" to {longest}") for name in rows)
     assert f"{summary['test_minus_ease_recall@20']:+.5f}" in rows["recall@20"]  # the last table's
+
+
+@pytest.mark.parametrize(
+    ("lengths", "ranges"),
+    [
+        ([40] * USERS, ["40 to 40"]),
+        ([7] * 3 + [40] * 18 + [55, 60], ["7 to 40", "41 to 60"]),  # the quartiles are 40, 40, 40
+        ([7] * 12 + [40] * 11, ["7 to 7", "8 to 40"]),
+    ],
+)
+def test_the_table_leaves_out_quartiles_without_users(result, lengths, ranges):
+    table = replace(result, lengths=np.array(lengths)).table()
+    rows = table.partition("by the number of items in the history:\n")[2].splitlines()[1:]
+    assert [row[:20].strip() for row in rows] == ranges
+    assert "nan" not in table
 
 
 def test_without_a_baseline_there_is_no_difference(result):

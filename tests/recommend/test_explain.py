@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 
 import vae
 from vae.models.inference_graph import build_inference_graph
+from vae.models.precision import BFLOAT16, FLOAT32
 from vae.models.sparse_input import feed
 from vae.models.vae import VAE, Architecture
 from vae.recommend.explain import explain, leave_one_out
@@ -160,3 +161,20 @@ def test_the_command_line_adds_a_column_and_shows_the_reasons(
     assert code == 0, err
     assert re.search(r"\n    \d+ Film \d+ of taste \d+  <-  Film \d+ of taste \d+ \(\+", out)
     assert len(re.findall("  <-  ", out)) == 10
+
+
+def test_explanations_are_computed_in_float32_under_amp_too(
+    on_model, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "vae.recommend.recommender.choose_precision", lambda amp: BFLOAT16 if amp else FLOAT32
+    )
+    users, items = dataset.test.fold_in[:20].nonzero()
+    histories = pd.DataFrame({"userId": users, "movieId": dataset.item_ids[items]})
+    histories.to_csv(tmp_path / "h.csv", index=False)
+    flags = ("--recommend", tmp_path / "h.csv", "--top_results", 5, "--explain", 3, "--output")
+    for name, more in (("float32", ()), ("amp", ("--amp",))):
+        code, out, err = on_model(*flags, tmp_path / f"{name}.csv", *more)
+        assert code == 0, err
+        assert "Precision of inference: float32, as --explain needs" in out
+    assert (tmp_path / "amp.csv").read_text() == (tmp_path / "float32.csv").read_text()

@@ -1,6 +1,10 @@
 """Inputs and outputs of --recommend and --export, which are checked before a run."""
 
+import gc
+import os
 import sys
+import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +242,33 @@ def test_titles_without_a_row_are_refused(tiny):
     code, _, err = tiny("--train", "--export", "m", "--item_names", "titles.csv")
     assert code == 2
     assert "--item_names titles.csv: has no rows" in err
+
+
+def test_names_that_are_not_utf8_are_names_like_others(tiny):
+    name = os.fsdecode(b"caf\xe9")
+    pd.DataFrame({"userId": ["ann"], "movieId": [1]}).to_parquet(io := BytesIO())
+    Path(name).mkdir()
+    Path(name, f"{name}.parquet").write_bytes(io.getvalue())
+    for output in (f"{name}.csv.gz", f"{name}.parquet"):
+        code, _, err = tiny(
+            "--train", "--recommend", f"{name}/{name}.parquet", "--output", output,
+            "--export_items", f"{name}/i.parquet", "--results_dir", f"{name}-results",
+            "--checkpoint_dir", f"{name}-ckpt", "--tensorboard_dir", f"{name}-tensorboard",
+            "--log_path", f"{name}.log", "--resume", "auto",
+        )  # fmt: skip
+        assert code == 0, err
+    assert pd.read_csv(BytesIO(Path(f"{name}.csv.gz").read_bytes()), compression="gzip").size
+    assert pd.read_parquet(BytesIO(Path(f"{name}.parquet").read_bytes())).size
+    assert len(pd.read_parquet(BytesIO(Path(name, "i.parquet").read_bytes()))) == ITEMS
+
+
+def test_every_file_is_closed(tiny):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        code, _, err = tiny("--train", "--recommend", "--output", "r.csv", "--results_dir", "r")
+        gc.collect()
+    assert code == 0, err
+    assert not [str(one.message) for one in caught if one.category is ResourceWarning]
 
 
 def test_histories_are_read_before_training_and_used_after_it(tiny):

@@ -1,10 +1,14 @@
 """Recommendations from the command line, in raw ids, against brute force on the same weights."""
 
+import os
+import signal
+import time
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pa_parquet
 import pytest
-from helpers import SMALL, run_main, run_prepare
+from helpers import SMALL, Forked, run_main, run_prepare
 from models.reference import brute_force
 
 import vae
@@ -99,6 +103,22 @@ def test_without_a_file_all_prepared_users_get_a_list_of_unseen_items(
     liked = ratings[ratings.rating >= THRESHOLD]
     both = rows.merge(liked, on=["userId", "movieId"])
     assert both.empty, "the history of a held-out user has fold-in items and targets"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_and_leaves_nothing(run, tmp_path, number):
+    _, flags, _ = run
+    program = Forked(
+        [*flags[: flags.index("--results_dir")], *SMALL, "--log_path", os.devnull, "--recommend",
+         "--output", tmp_path / "r.csv", "--explain", 9, "--batch_size_validation", 20]
+    )  # fmt: skip
+    while program.poll() is None and not list(tmp_path.glob(".writing-*")):
+        time.sleep(0.01)
+    os.kill(program.process.pid, number)
+    done = program.wait()
+    assert done.returncode == 128 + number, done.stderr
+    assert not done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_suffix_chooses_the_format_and_titles_are_joined(on_model, dataset, tmp_path):

@@ -3,17 +3,21 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow.compat.v1 as tf
 from helpers import log_lines, run_main
 from models.reference import brute_force
+from scipy.sparse import csr_matrix
 
 import vae
 from vae.baselines.popularity import popularity_scores
 from vae.errors import UserError
+from vae.models.vae import ITEM_WEIGHTS
 from vae.recommend.cold_start import popular_items
 from vae.recommend.export import padding_value_of
 
@@ -266,6 +270,19 @@ def test_filters_by_item_index_and_without_effect_are_those_of_the_plain_signatu
     assert (only["items"] == padding_value_of(dataset.item_ids)).all()
 
 
+@pytest.mark.xdist_group("export")
+@pytest.mark.parametrize("signature", ["filtered", "filtered_columns"])
+@pytest.mark.parametrize("name", ["allow", "deny"])
+@pytest.mark.parametrize(("users", "rows"), [(1, 3), (3, 2), (3, 0)])
+def test_exported_filters_of_another_number_of_users_are_refused(
+    exported, signature, name, users, rows
+):
+    inputs = {other: np.full((1, 2), -1) for other in ("allow", "deny")}
+    inputs |= {"histories": np.full((users, 2), 5), name: np.full((rows, 2), -1)}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{name} needs one row for all"):
+        ask(exported, signature, **inputs)
+
+
 def test_the_model_card_names_the_filters(exported):
     card = (exported / "model_card.md").read_text()
     assert "`filtered`" in card
@@ -284,7 +301,7 @@ def test_importing_the_package_does_not_import_tensorflow():
 def test_python_calls_that_cannot_work_are_one_sentence(recommender, histories, run, demo_data):
     with pytest.raises(UserError, match="has no column 'userId' but 'movieId'; histories need"):
         recommender.recommend(histories[["movieId"]])
-    with pytest.raises(UserError, match="k is 0; pass at least 1"):
+    with pytest.raises(UserError, match="k is 0; pass an integer of at least 1"):
         recommender.recommend(histories, 0)
     with pytest.raises(UserError, match="item terminator: synthetic has no such item"):
         recommender.similar_items("terminator")
@@ -296,6 +313,67 @@ def test_python_calls_that_cannot_work_are_one_sentence(recommender, histories, 
     mixed.loc[0, "movieId"] = "seven"
     with pytest.raises(UserError, match="the histories: cannot be read"):
         recommender.recommend(mixed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"k": "5"}, "^k is '5'; pass an integer of at least 1"),
+        ({"k": 2.5}, "^k is 2.5; pass an integer"),
+        ({"k": float("inf")}, "^k is inf; pass an integer"),
+        ({"k": None}, "^k is None; pass an integer"),
+        ({"k": True}, "^k is True; pass an integer"),
+        ({"explain": "2"}, "^explain is '2'; pass an integer of at least 0"),
+        ({"deny": 13}, "^deny is 13; pass a list of item ids, or a table or file with the columns"),
+        ({"deny": b"13"}, "^deny is b'13'; pass a list"),
+        ({"allow": np.array(13)}, r"^allow is array\(13\); pass a list"),
+        ({"allow": {"movieId": 3}}, "^allow is {'movieId': 3}; pass a list"),
+        ({"deny": [[1, 2], [3]]}, "^deny the table: column 'movieId' has the type list"),
+        ({"deny": [1j]}, "^deny the table: cannot be read .*; pass columns of integers, numbers"),
+        ({"deny": [2**70]}, "^deny the table: cannot be read"),
+        ({"histories": None}, "^histories is None; pass a list of item ids, or a table or file"),
+        ({"histories": []}, "^the histories: no rows"),
+        ({"histories": [1.5]}, "^the histories: column 'movieId', row 1: 1.5 is not an integer"),
+        ({"histories": np.ones((2, 2))}, "^the histories: column 'movieId' has the type list"),
+        ({"histories": csr_matrix(np.eye(3))}, "^the histories: c"),
+        (
+            {"histories": pd.DataFrame({"userId": 1, "movieId": [1j]})},
+            "^the histories: cannot be read .*complex128.*; pass columns of integers",
+        ),
+        (
+            {"histories": pd.DataFrame({"userId": 1, "movieId": pd.arrays.SparseArray([1])})},
+            "^the histories: cannot be read .*Sparse.*; pass columns of integers",
+        ),
+    ],
+)
+def test_arguments_that_cannot_be_used_say_what_to_pass(recommender, arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        recommender.recommend(**{"histories": [1, 2]} | arguments)
+
+
+def test_tables_of_arrow_lists_of_items_and_whole_numbers_are_taken(
+    recommender, histories, dataset
+):
+    expected = recommender.recommend(histories, 3)
+    for k, table in ((np.int64(3), pa.Table.from_pandas(histories)), (3.0, histories)):
+        pd.testing.assert_frame_equal(recommender.recommend(table, k), expected)
+    ids = histories.movieId[histories.userId == 2]
+    of_user = expected[expected.userId == 2].drop(columns="userId").reset_index(drop=True)
+    for items in (ids, ids.tolist(), ids.to_numpy(), set(ids), [str(item) for item in ids]):
+        rows = recommender.recommend(items, 3)
+        assert set(rows.userId) == {0}
+        pd.testing.assert_frame_equal(rows.drop(columns="userId"), of_user, rtol=1e-4)
+    item = dataset.item_ids[5]
+    assert recommender.similar_items(float(item), 2.0).equals(recommender.similar_items(item, 2))
+
+
+def test_a_blend_explains_nothing(recommender, dataset):
+    weights = recommender.model.weights | {ITEM_WEIGHTS: np.zeros((1, 1), np.float32)}
+    blended = vae.Recommender(
+        recommender._config, dataset, replace(recommender.model, weights=weights)
+    )
+    with pytest.raises(UserError, match="explain is 1, but only a model alone can be explained"):
+        blended.recommend([1], 3, explain=1)
 
 
 def test_a_list_of_items_may_be_any_collection_or_a_file(recommender, histories, tmp_path):

@@ -1,6 +1,7 @@
 """Temporary files and folders: whole or not at all, never in the way, removed when left behind."""
 
 import os
+import signal
 import stat
 
 import pytest
@@ -15,6 +16,7 @@ from vae.utils.atomic import (
     unseal,
     write_whole,
 )
+from vae.utils.signals import SIGNALS
 
 
 def test_a_file_is_written_as_a_whole_with_the_mode_of_the_umask(tmp_path):
@@ -37,6 +39,17 @@ def test_a_failed_write_leaves_nothing(tmp_path, temporary):
     with pytest.raises(ValueError, match="midway"):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [number for number in SIGNALS if number != signal.SIGINT])
+@pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
+def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, number):
+    assert signal.getsignal(number) == signal.SIG_DFL
+    with pytest.raises(SystemExit) as caught, temporary(tmp_path / "x"):
+        os.kill(os.getpid(), number)
+    assert caught.value.code == 128 + number
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])

@@ -75,6 +75,16 @@ def test_runs_that_share_a_log_at_the_same_time_keep_each_others_lines_whole(tmp
     assert [line.get("step") for line in written] == [*of_a_run, *of_a_run, *epochs]
 
 
+def test_a_closed_log_leaves_no_file_open(tmp_path):
+    descriptors = Path("/proc/self/fd")
+    before = sorted(descriptors.iterdir())
+    log = RunLog(tmp_path / "log")
+    log.log((), {"a": 1})
+    log.close()
+    log.close()
+    assert sorted(descriptors.iterdir()) == before
+
+
 def test_a_log_whose_last_line_was_cut_is_continued_on_a_new_line(tmp_path):
     (tmp_path / "log").write_text('DLLL {"type": "LOG"}\nDLLL {"timesta')
     for step in (1, 2):

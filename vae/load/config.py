@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae.cli import flag, out_of_range, parse
+from vae.cli import flag, out_of_range, overwritten, parse
 from vae.errors import UserError
 from vae.load.values import parse_time
 
@@ -298,6 +298,9 @@ class PrepareConfig:
                 r"characters other than quotes, \t or whitespace"
             )
         yield from self._contradictions_of_text()
+        prepared = [("--data_dir", self.data_dir / self.dataset / "preprocessed")]
+        ratings = [("--ratings", path) for path in self.ratings or ()]
+        yield from overwritten(prepared, [], [*ratings, ("--archive", self.archive)])
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither an integer nor below 1"

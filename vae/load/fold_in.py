@@ -119,8 +119,9 @@ def sources_of(
     frame = table[[column for column in table.columns if column in columns.names]]
     try:
         rows = pa.Table.from_pandas(frame, preserve_index=False)
-    except (ValueError, pa.ArrowTypeError) as error:
-        raise UserError(f"{name}: cannot be read ({one_line(error)}).") from None
+    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        fix = "pass columns of integers, numbers or strings"
+        raise UserError(f"{name}: cannot be read ({one_line(error)}); {fix}.") from None
     # A table without any of the columns is refused by the name of the one that is missing.
     return [Source(Path(name), table=rows)], []
 

@@ -396,7 +396,7 @@ def _read_parquet(
     """Yield the rows of a Parquet file, which are numbered from 1."""
     rows = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:  # any name, not UTF-8 alone
             names = select(file.schema_arrow.names)
             if file.metadata.num_rows == 0:  # an empty file may have columns without a type
                 return

@@ -138,7 +138,7 @@ class Comparison:
                 f"What is recommended, among the best {MAX_CUTOFF} items of each user:",
                 *_lines(columns, EXPOSURE_METRICS, self._exposure_cells),
                 f"{SELECTION_METRIC} by the number of items in the history:",
-                *_lines(columns, self._ranges(), lambda results: _cells(self._quartiles(results))),
+                *_lines(columns, self._ranges(), self._quartile_cells),
             ]
         )
 
@@ -160,12 +160,19 @@ class Comparison:
         quartiles = by_quartile(scores, self.lengths, quartile_bounds(self.lengths))
         return dict(zip(QUARTILE_METRICS, quartiles, strict=True))
 
+    def _quartile_cells(self, results: UserResults) -> list[str]:
+        """Cells of the quartiles that ``_ranges`` names."""
+        quartiles = self._quartiles(results)
+        return _cells({name: one for name, one in quartiles.items() if one.users})
+
     def _ranges(self) -> list[str]:
-        """Shortest and longest history of each quartile."""
+        """Shortest and longest history of each quartile that has users with targets."""
         bounds = quartile_bounds(self.lengths)
         first = [int(self.lengths.min()), *(bound + 1 for bound in bounds)]
         last = [*bounds, int(self.lengths.max())]
-        return [f"{a} to {b}" for a, b in zip(first, last, strict=True)]
+        quartiles = self._quartiles(self.model).values()
+        ranges = zip(quartiles, first, last, strict=True)
+        return [f"{a} to {b}" for one, a, b in ranges if one.users]
 
 
 def _with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -106,8 +106,7 @@ def _settings(
             # A separate pool: the shared one has the size that the process's first session set.
             settings.session_inter_op_thread_pool.add(num_threads=parallel_ops)
     precision.configure(settings)
-    if not tf32:
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)  # of the whole process
     settings.gpu_options.allow_growth = True
     settings.gpu_options.visible_device_list = str(workers.local_rank)
     return settings

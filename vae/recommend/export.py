@@ -49,6 +49,8 @@ RAW_IDS, ITEM_INDICES = "serving_default", "columns"
 FILTERED_RAW_IDS, FILTERED_ITEM_INDICES = "filtered", "filtered_columns"
 """Names of the signatures."""
 
+_FILTERS = ("allow", "deny")
+
 _PADDING = -1
 """Padding value of item indices."""
 
@@ -198,8 +200,8 @@ def _item_indices_signature(vae: VAE, popular: NDArray[np.float32], k: int, filt
     inputs = _inputs(tf.int64, "filtered_item_indices" if filtered else "item_indices", filtered)
     filters = None
     if filtered:
-        allows_all = tf.reduce_all(tf.equal(inputs["allow"], _PADDING), axis=1)
-        filters = _Filters(inputs["allow"], allows_all, inputs["deny"])
+        allow, deny = _filter_rows(inputs)
+        filters = _Filters(allow, tf.reduce_all(tf.equal(allow, _PADDING), axis=1), deny)
     return _signature(inputs, *_recommend(vae, inputs["histories"], popular, k, filters))
 
 
@@ -209,13 +211,11 @@ def _raw_ids_signature(
     inputs = _inputs(raw_ids.dtype, "filtered_ids" if filtered else "ids", filtered)
     filters = None
     if filtered:
-        allows_all = tf.reduce_all(tf.equal(inputs["allow"], raw_ids.padding_value), axis=1)
-        filters = _Filters(
-            raw_ids.indices(inputs["allow"]), allows_all, raw_ids.indices(inputs["deny"])
-        )
+        allow, deny = _filter_rows(inputs)
+        allows_all = tf.reduce_all(tf.equal(allow, raw_ids.padding_value), axis=1)
+        filters = _Filters(raw_ids.indices(allow), allows_all, raw_ids.indices(deny))
     histories = raw_ids.indices(inputs["histories"])
     items, scores, known = _recommend(vae, histories, popular, k, filters)
-    # A list that ends early has item indices of -1 and scores of -inf.
     return _signature(inputs, raw_ids.ids(items), scores, known)
 
 
@@ -223,9 +223,23 @@ def _inputs(dtype: tf.DType, name: str, filtered: bool) -> dict[str, tf.Tensor]:
     """Return the placeholders of a signature by the names of its inputs."""
     inputs = {"histories": tf.placeholder(dtype, [None, None], name)}
     if filtered:
-        for rule in ("allow", "deny"):
+        for rule in _FILTERS:
             inputs[rule] = tf.placeholder(dtype, [None, None], f"{name}_{rule}")
     return inputs
+
+
+def _filter_rows(inputs: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
+    """Return ``allow`` and ``deny``; in the graph, refuse other numbers of rows than 1 and B."""
+    users = tf.shape(inputs["histories"])[0]
+    checked = []
+    for name in _FILTERS:
+        rows = tf.shape(inputs[name])[0]
+        is_right = tf.equal(rows, 1) | tf.equal(rows, users)
+        needed = f"{name} needs one row for all users or one for each; rows and users:"
+        check = tf.raw_ops.Assert(condition=is_right, data=[tf.constant(needed), rows, users])
+        with tf.control_dependencies([check]):
+            checked.append(tf.identity(inputs[name]))
+    return checked
 
 
 def _signature(
@@ -286,7 +300,9 @@ def _recommend(
         filters: of the same users; None to rank all items.
 
     Returns:
-        (B, K) int32 item indices, (B, K) float32 scores, (B,) int32 numbers of known items.
+        (B, K) int32 item indices, (B, K) float32 scores, (B,) int32 numbers of known items. Where
+        nothing is left to recommend the item is -1 and the score the least finite one: JSON, in
+        which servers answer, has no infinity.
     """
     catalogue, padded_items = vae.architecture.items, vae.architecture.padded_items
     in_range = (padded >= 0) & (padded < catalogue)
@@ -306,7 +322,7 @@ def _recommend(
         best_items, best = without_masked(*tf.math.top_k(masked, k))
     is_cold_start = tf.equal(counts, 0)[:, tf.newaxis]
     items = tf.where_v2(is_cold_start, best_items, items)
-    scores = tf.where_v2(is_cold_start, best, scores)
+    scores = tf.maximum(tf.where_v2(is_cold_start, best, scores), tf.float32.min)
     return items, scores, counts
 
 

@@ -37,6 +37,7 @@ def export_items(path: Path, recommender: Recommender) -> str:
     with written("--export_items", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as temporary:
-            pa_parquet.write_table(pa.table(columns), temporary)
+            with temporary.open("wb") as file:  # Arrow takes no name that is not UTF-8
+                pa_parquet.write_table(pa.table(columns), file)
             temporary.replace(path)
     return f"Item vectors: {vectors.shape[1]:,} items of {len(vectors)} dimensions: {path}"

@@ -27,7 +27,7 @@ repeats the popularity and any other bias of the data.
 (users, {k}), best first, and `known_items`, (users,), the number of items of each history that the
 model knows. Items of the history are never recommended. A cold-start user, whose `known_items` is
 0, gets the most popular items, scored with the logarithm of the fraction of training users that
-have them. A list that ends early is padded with {padding_value}.
+have them. A list that ends early is padded with {padding_value}, at the least finite float32.
 
 `columns` is the same with the item indices of `item_ids.csv` in place of ids, padded with -1.
 

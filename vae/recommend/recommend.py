@@ -44,7 +44,8 @@ def recommend(
             "Columns renamed because the ratings file uses their names: "
             f"{', '.join(f'{name} as {other}' for name, other in table.renamed.items())}."
         )
-    log.say(f"Precision of inference: {recommender.precision.description}.")
+    precision = recommender.precision(config.explain > 0)
+    log.say(f"Precision of inference: {precision.description}.")
     cold_start_users = empty_users = 0
     k = min(config.top_results, recommender.items)
     with table_writer(config.output, table.schema(users.user_ids)) as write:

@@ -12,27 +12,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vae.baselines.popularity import popularity_scores
 from vae.config import Config
-from vae.errors import UserError
+from vae.errors import UserError, one_line
 from vae.load.dataset import Dataset
 from vae.load.fold_in import UserHistories, read_histories
 from vae.load.rules import ItemList, Rules, read_item_list
 from vae.load.store import open_dataset
 from vae.models.blend import blend as blend_model
 from vae.models.inference_graph import InferenceGraph
-from vae.models.precision import Precision, choose_precision
+from vae.models.precision import FLOAT32, Precision, choose_precision
 from vae.models.sparse_input import feed
 from vae.models.trained_model import (
     TrainedModel,
@@ -49,9 +53,8 @@ from vae.utils.distributed import SingleWorker, Workers
 from vae.utils.run_log import RunLog
 
 PathLike: TypeAlias = str | os.PathLike[str]
-Items: TypeAlias = pd.DataFrame | PathLike | Iterable[Any]
-"""Raw ids of items; or a table or file with the columns of the ratings, users and items or items
-alone."""
+Rows: TypeAlias = pd.DataFrame | pa.Table | PathLike | Iterable[Any]
+"""A table or file with the columns of the ratings; or raw ids of items."""
 
 
 class Batch(NamedTuple):
@@ -142,9 +145,10 @@ class Recommender:
         """Return the columns of the recommendations, with or without explanations."""
         return RecommendationTable.of(self.dataset, self.titles, explains)
 
-    @cached_property
-    def precision(self) -> Precision:
-        """Precision of inference."""
+    def precision(self, explains: bool) -> Precision:
+        """Return the precision of inference; explanations, being exact, need float32."""
+        if explains:
+            return replace(FLOAT32, description="float32, as --explain needs")
         return choose_precision(self._config.amp)
 
     @cached_property
@@ -159,10 +163,10 @@ class Recommender:
 
     def recommend(
         self,
-        histories: pd.DataFrame | PathLike,
+        histories: Rows,
         k: int = 100,
-        allow: Items | None = None,
-        deny: Items | None = None,
+        allow: Rows | None = None,
+        deny: Rows | None = None,
         explain: int = 0,
     ) -> pd.DataFrame:
         """Recommend items to users, who may be new to the model.
@@ -171,7 +175,8 @@ class Recommender:
 
         Args:
             histories: table or file with the columns of the ratings (``user``, ``item`` and
-                ``rating`` if those have no header); ratings are optional.
+                ``rating`` if those have no header); ratings are optional. Or a list of items, the
+                history of one user, whose id is 0.
             k: items per user.
             allow: the only items to recommend, to everybody or by user; None for all.
             deny: items not to recommend, to everybody or by user; None for none.
@@ -185,9 +190,14 @@ class Recommender:
         Raises:
             UserError: a table cannot be used, or a number is out of range.
         """
-        _check_at_least("k", k, 1)
-        _check_at_least("explain", explain, 0)
-        users = read_histories(_table(histories), self.dataset)
+        k, explain = _integer("k", k, 1), _integer("explain", explain, 0)
+        if explain and self.model.is_blended:
+            raise UserError(
+                f"explain is {explain}, but only a model alone can be explained; load it without "
+                "its blend."
+            )
+        one_user = {self.table().user: 0}
+        users = read_histories(self._rows(histories, "histories", one_user), self.dataset)
         rules = Rules(self._item_list(allow, "allow"), self._item_list(deny, "deny"))
         batches = self.batches(users, min(k, self.items), rules, explain)
         rows = [batch.rows for batch in batches]
@@ -207,8 +217,8 @@ class Recommender:
         Raises:
             UserError: the data set has no such item, or k is below 1.
         """
-        _check_at_least("k", k, 1)
-        index = find_item(str(item), self.dataset, "item")
+        k = _integer("k", k, 1)
+        index = find_item(str(int(item) if _is_whole(item) else item), self.dataset, "item")
         vectors = self.item_vectors()
         neighbours, cosines = nearest_items(vectors, index, min(k, self.items - 1))
         column = self.table().item
@@ -245,13 +255,15 @@ class Recommender:
         """
         table = self.table(explain > 0)
         batch_size = self._config.batch_size_validation
+        # The difference of two logarithms would be lost in the rounding of TF32 too.
+        config = replace(self._config, no_tf32=True) if explain else self._config
         with open_inference_session(
-            self._config,
+            config,
             self._workers,
             self.model,
             k,
             batch_size,
-            self.precision,
+            self.precision(explain > 0),
             separate_seen=True,
             excluded=rules.excluded(),
             separate_allowed=rules.allow is not None and rules.allow.user_ids is not None,
@@ -301,18 +313,46 @@ class Recommender:
             scores[is_cold_start] = self._popularity[items[is_cold_start]]
         return items, scores, is_cold_start
 
-    def _item_list(self, items: Items | None, name: str) -> ItemList | None:
+    def _item_list(self, items: Rows | None, name: str) -> ItemList | None:
         if items is None:
             return None
-        if not isinstance(items, pd.DataFrame | str | os.PathLike):
-            items = pd.DataFrame({self.table().item: list(items)})
-        return read_item_list(_table(items), name, self.dataset, needs_items=name == "allow")
+        rows = self._rows(items, name, {})
+        return read_item_list(rows, name, self.dataset, needs_items=name == "allow")
+
+    def _rows(self, rows: Rows, name: str, constants: Mapping[str, Any]) -> pd.DataFrame | Path:
+        """Return an argument as what the readers take.
+
+        Args:
+            rows: the argument.
+            name: its name.
+            constants: columns to put beside a list of items, with their value.
+        """
+        if isinstance(rows, pd.DataFrame):
+            return rows
+        if isinstance(rows, str | os.PathLike):
+            return Path(rows)
+        if isinstance(rows, pa.Table | pa.RecordBatch):
+            return rows.to_pandas(types_mapper=pd.ArrowDtype)  # integers stay integers
+        table = self.table()
+        if not isinstance(rows, bytes | Mapping):
+            with suppress(TypeError):  # it has no elements
+                return pd.DataFrame({**constants, table.item: list(rows)})
+        raise UserError(
+            f"{name} is {one_line(repr(rows))}; pass a list of item ids, or a table or file with "
+            f"the columns {table.user!r} and {table.item!r}."
+        )
 
 
-def _table(table: pd.DataFrame | PathLike) -> pd.DataFrame | Path:
-    return table if isinstance(table, pd.DataFrame) else Path(table)
+def _integer(name: str, value: Any, least: int) -> int:
+    """Return a whole number of any type as an integer.
+
+    Raises:
+        UserError: it is not a whole number, or less than ``least``.
+    """
+    if not _is_whole(value) or value < least:
+        raise UserError(f"{name} is {value!r}; pass an integer of at least {least}.")
+    return int(value)
 
 
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{name} is {value}; pass at least {least}.")
+def _is_whole(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and value % 1 == 0

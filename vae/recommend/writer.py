@@ -50,14 +50,16 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pd.DataFra
 @contextmanager
 def _open(path: Path, schema: pa.Schema) -> Iterator[pa_csv.CSVWriter | pa_parquet.ParquetWriter]:
     """Open a writer of the format that the suffix of the file's name stands for."""
-    if path.suffix == ".parquet":
-        with pa_parquet.ParquetWriter(path, schema) as writer:
+    # Python opens the file: Arrow takes no name that is not UTF-8.
+    with path.open("wb") as file:
+        if path.suffix == ".parquet":
+            with pa_parquet.ParquetWriter(file, schema) as writer:
+                yield writer
+            return
+        compression = "gzip" if path.suffix == ".gz" else None
+        options = pa_csv.WriteOptions(delimiter="\t" if ".tsv" in path.suffixes else ",")
+        with (
+            pa.output_stream(file, compression) as stream,
+            pa_csv.CSVWriter(stream, schema, write_options=options) as writer,
+        ):
             yield writer
-        return
-    options = pa_csv.WriteOptions(delimiter="\t" if ".tsv" in path.suffixes else ",")
-    # The stream is compressed if the name ends in .gz.
-    with (
-        pa.output_stream(str(path)) as stream,
-        pa_csv.CSVWriter(stream, schema, write_options=options) as writer,
-    ):
-        yield writer

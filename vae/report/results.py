@@ -110,6 +110,7 @@ def open_outputs(
             workers, lambda: _open_results(config) if is_first else (None, [])
         )
         log = raise_on_all(workers, lambda: RunLog(config.log_path, is_first, callbacks))
+        locks.callback(log.close)
         yield log, results
 
 

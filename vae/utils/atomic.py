@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vae.errors import UserError
+from vae.utils.signals import unwinding
 
 _TEMPORARY_PREFIX = ".writing-"
 _MAX_NAME = 59
@@ -29,8 +30,9 @@ _MAX_NAME = 59
 def temporary_file(path: Path) -> Iterator[Path]:
     """Yield an empty file beside ``path``, to be filled and renamed to it.
 
-    The file is removed at the end unless it was renamed. It is locked while it is in use: that of a
-    killed process is not, and is removed by the next process that writes ``path``.
+    The file is removed at the end unless it was renamed, also if SIGTERM or the like ends the
+    process. It is locked while it is in use: that of a killed process is not, and is removed by the
+    next process that writes ``path``.
 
     Raises:
         OSError: the file cannot be created.
@@ -310,14 +312,15 @@ def unseal(text: str) -> dict[str, Any]:
 @contextmanager
 def _temporary(path: Path, create: Callable[[Path], int]) -> Iterator[Path]:
     remove_leftovers(path.parent, path.name)
-    temporary, descriptor = _locked(path, create)
-    try:
-        yield temporary
-    finally:
-        os.close(descriptor)
-        if os.path.lexists(temporary):
-            with suppress(OSError):  # must not hide an error of the block
-                remove(temporary)
+    with unwinding():
+        temporary, descriptor = _locked(path, create)
+        try:
+            yield temporary
+        finally:
+            os.close(descriptor)
+            if os.path.lexists(temporary):
+                with suppress(OSError):  # must not hide an error of the block
+                    remove(temporary)
 
 
 def _locked(path: Path, create: Callable[[Path], int]) -> tuple[Path, int]:

@@ -78,8 +78,7 @@ class JSONStreamBackend:
 
     def __init__(self, verbosity: int, filename: str | Path | int, append: bool = False) -> None:
         self.verbosity = verbosity
-        # Stays open until the process ends.
-        self._file = open(filename, "a" if append else "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        self.file = open(filename, "a" if append else "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
     def metadata(
         self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
@@ -93,7 +92,7 @@ class JSONStreamBackend:
 
     def flush(self) -> None:
         """Flush the file."""
-        self._file.flush()
+        self.file.flush()
 
     def _write(self, now: datetime, elapsed: float, **fields: Any) -> None:
         line = {
@@ -102,7 +101,7 @@ class JSONStreamBackend:
             "elapsedtime": str(elapsed),
             **fields,
         }
-        self._file.write(f"DLLL {json.dumps(line)}\n")
+        self.file.write(f"DLLL {json.dumps(line)}\n")
 
 
 class Logger:

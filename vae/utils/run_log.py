@@ -96,11 +96,18 @@ class RunLog:
         if not enabled:
             return
         self._descriptor = _open_to_append(path)
-        stream = dllogger.JSONStreamBackend(
+        self._stream = dllogger.JSONStreamBackend(
             dllogger.Verbosity.VERBOSE, self._descriptor, append=True
         )
         console = dllogger.StdOutBackend(dllogger.Verbosity.VERBOSE)
-        self._logger = dllogger.Logger([stream, console])
+        self._logger = dllogger.Logger([self._stream, console])
+
+    def close(self) -> None:
+        """Close the file; from now on nothing is logged."""
+        if self._logger is not None:
+            self._logger.backends.clear()  # dllogger flushes them at the end of the process
+            self._stream.file.close()
+            self._logger = None
 
     def begin(self, workers: Workers, config: Config, descriptions: Iterable[str]) -> None:
         """Log the number of workers, the parameters and the units.

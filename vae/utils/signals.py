@@ -6,7 +6,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import NoReturn
 
 SIGNALS = (
     signal.SIGTERM,
@@ -81,6 +84,28 @@ class StopSignals:
                 self.received = signal.Signals(number[0])
             elif time.monotonic() - first > _SAME_REQUEST:
                 os._exit(exit_code(signal.Signals(number[0])))
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Let a signal that would end the process at once raise SystemExit: the block can clean up.
+
+    A second signal ends the process at once. Signals that have a handler, or are ignored, keep it.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    heeded = [n for n in SIGNALS if is_main and signal.getsignal(n) == signal.SIG_DFL]
+    for number in heeded:
+        signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def exit_code(number: signal.Signals) -> int:
