@@ -56,6 +56,13 @@ _NOT_RATINGS = re.compile(
 )
 """Names of files beside the parts of a folder that hold no ratings."""
 
+_TABLE_LOGS = {
+    "Delta Lake": "_delta_log",
+    "Iceberg": "metadata/[v0-9]*.metadata.json",
+    "Hudi": ".hoodie",
+}
+"""What a table's folder holds if a log decides which rows of its Parquet files count."""
+
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 """Errors of reading a damaged archive, and of the operating system."""
 
@@ -112,8 +119,8 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
         The files, and a sentence on the documents that were skipped, if any.
 
     Raises:
-        UserError: a path does not exist or is neither a file, a folder nor a pipe, or a folder has
-            no ratings file.
+        UserError: a path does not exist or is neither a file, a folder nor a pipe, a folder has no
+            ratings file, or a file belongs to a table with a log.
     """
     sources: list[Source] = []
     skipped: list[Path] = []
@@ -130,6 +137,10 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
         skipped += documents
     for source in sources:
         _check_readable(source)
+    for folder in dict.fromkeys(
+        source.path.parent for source in sources if source.path.suffix.lower() == ".parquet"
+    ):
+        _check_no_table_log(folder)
     names = ", ".join(str(path) for path in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     return sources, [f"Skipped {names}: not ratings by the name."] if skipped else []
 
@@ -252,6 +263,24 @@ def _check_readable(source: Source) -> None:
     with reading(source.path):
         if not source.is_pipe or source.is_part:
             require_regular_file(source.path)
+
+
+def _check_no_table_log(folder: Path) -> None:
+    """Refuse the Parquet files of a table whose log says which of their rows are deleted.
+
+    Raises:
+        UserError: the folder, or one above it, is such a table.
+    """
+    for table in (folder.resolve(), *folder.resolve().parents):
+        for kind, log in _TABLE_LOGS.items():
+            if next(table.glob(log), None) is not None:
+                name = kind.partition(" ")[0].lower()
+                raise UserError(
+                    f"{table}: is a table of {kind}, whose log decides which rows of its files "
+                    "count; export its current rows, e.g. in Spark: "
+                    f'spark.read.format("{name}").load("{table}").write.parquet("ratings"), and '
+                    "pass these."
+                )
 
 
 def _is_visible_file(path: Path, folder: Path) -> bool:
