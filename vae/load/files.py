@@ -23,32 +23,63 @@ import pyarrow as pa
 from vae.errors import UserError, one_line
 from vae.utils.atomic import require_regular_file
 
-_PEEKED_BYTES = 512
+FIRST_BYTES = 512
+"""How many bytes show the format of a file."""
+
+PARQUET_MAGIC = b"PAR1"
+_MAX_NESTED = 3
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_OF_A_MAC = re.compile(r"(.*/)?(\._.*|\.DS_Store)|__MACOSX/.*", re.DOTALL)
+"""Names of what a Mac adds to a zip archive."""
+
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 
 _FOREIGN = {
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV"),
-    b"ARROW1": ("a Feather file", "convert it with pandas.read_feather(...).to_parquet(...)"),
-    b"FEA1": ("a Feather file", "convert it with pandas.read_feather(...).to_parquet(...)"),
-    b"\x93NUMPY": ("a NumPy array", "save it with numpy.savetxt(..., delimiter=',')"),
-    b"\x89HDF": ("an HDF5 file", "convert it with pandas.read_hdf(...).to_parquet(...)"),
-    b"SQLite format 3": ("an SQLite database", "export the table as CSV"),
-    b"%PDF": ("a PDF document", "pass the ratings file itself"),
-    b"<!DOCTYPE": ("an HTML page", "download the ratings file itself"),
-    b"<html": ("an HTML page", "download the ratings file itself"),
-    b"Rar!": ("a RAR archive", "unpack it"),
-    b"7z\xbc\xaf": ("a 7z archive", "unpack it"),
-    **{
-        b"\x80" + bytes([protocol]): (
-            "a Python pickle, which can run any code and is never loaded",
-            "convert it with pandas.read_pickle(...).to_parquet(...) if you trust it",
-        )
-        for protocol in range(2, 6)
-    },
+    rb"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV"),
+    rb"ARROW1|FEA1": (
+        "a Feather file",
+        "convert it with pandas.read_feather(...).to_parquet(...)",
+    ),
+    rb"ORC\s?[\0-\x08\x0e-\x1f]": (
+        "an ORC file",
+        "convert it with pandas.read_orc(...).to_parquet(...)",
+    ),
+    rb"Obj\x01": ("an Avro file", "convert it to Parquet or CSV"),
+    rb"\x93NUMPY": ("a NumPy array", "save it with numpy.savetxt(..., delimiter=',')"),
+    rb"\x89HDF": ("an HDF5 file", "convert it with pandas.read_hdf(...).to_parquet(...)"),
+    rb"SQLite format 3": ("an SQLite database", "export the table as CSV"),
+    rb"RD[AX][23]\n|X\n\0\0\0|A\n[23]\n\d": ("a file of R data", "save it as CSV in R"),
+    rb"%PDF": ("a PDF document", "pass the ratings file itself"),
+    rb"(\xef\xbb\xbf)?\s*<(?i:!doctype|html)": (
+        "an HTML page",
+        "download the ratings file itself",
+    ),
+    rb"(\xef\xbb\xbf)?\s*<(?i:\?xml|error>)": (
+        "an XML document, perhaps an error message of the server",
+        "download the ratings file itself",
+    ),
+    rb"version https://git-lfs\.": ("a Git LFS pointer", "fetch the file with 'git lfs pull'"),
+    rb"(\.\./)*(\.git)?/annex/objects/": (
+        "a git-annex pointer",
+        "fetch the file with 'git annex get'",
+    ),
+    rb"outs:\s*- ": ("a DVC pointer", "fetch the file with 'dvc pull' and pass it"),
+    rb"\x04\x22M\x18|LZIP\x01|\xff\x06\0\0sNaPpY|\x1f\x9d": (
+        "compressed by LZ4, lzip, Snappy or 'compress'",
+        "unpack it",
+    ),
+    rb"Rar!": ("a RAR archive", "unpack it"),
+    rb"7z\xbc\xaf": ("a 7z archive", "unpack it"),
+    rb".{257}ustar": ("a tar archive", "unpack it and pass the ratings file"),
+    rb"\x80[\x02-\x05]": (
+        "a Python pickle, which can run any code and is never loaded",
+        "convert it with pandas.read_pickle(...).to_parquet(...) if you trust it",
+    ),
+    # Lengths of 8 bytes: UTF-16 and UTF-32 have no four bytes of zero there.
+    rb".{4}\0{4}.": ("a binary file, such as TFRecord", "convert it to Parquet or CSV"),
 }
-"""First bytes of other formats: their name, and how to convert them."""
+"""First bytes of other formats, as patterns: their name, and how to convert them."""
 
 _NOT_RATINGS = re.compile(
     r"(readme|licen[cs]e|copying|changelog|md5sums?|sha\d*sums?)(\..*)?|.*\.(md|html?|pdf|xml|crc|md5|sha\d*)",
@@ -164,7 +195,7 @@ def reading(path: Path) -> Iterator[None]:
 def decompressed(path: Path, digest: Digest | None = None) -> Iterator[io.BufferedReader]:
     """Yield a file for reading, decompressed if its first bytes are those of an archive.
 
-    The formats are gzip, bzip2, xz, zstd and zip with a single member.
+    The formats are gzip, bzip2, xz, zstd and zip with a single member, also one in another.
 
     Args:
         path: regular file or pipe.
@@ -175,9 +206,16 @@ def decompressed(path: Path, digest: Digest | None = None) -> Iterator[io.Buffer
     """
     with path.open("rb", buffering=0) as raw:
         file = io.BufferedReader(raw if digest is None else _Digesting(raw, digest), 1 << 20)
-        content = _decompress(file, path)
-        start = content.peek(_PEEKED_BYTES)
-        _check_format(path, start)
+        content = file
+        for _ in range(_MAX_NESTED):
+            content = _decompress(content, path)
+        start = content.peek(FIRST_BYTES)
+        check_format(path, start)
+        if start.startswith(PARQUET_MAGIC):
+            raise UserError(
+                f"{path}: is a Parquet file that is cut or inside an archive; copy it again, or "
+                "unpack it."
+            )
         try:
             yield content
         finally:
@@ -200,7 +238,7 @@ class _Digesting(io.RawIOBase):
 
 
 def _decompress(file: io.BufferedReader[Any], path: Path) -> io.BufferedReader[Any]:
-    start = file.peek(_PEEKED_BYTES)
+    start = file.peek(FIRST_BYTES)
     for magic, opener in _COMPRESSIONS.items():
         if start.startswith(magic):
             return io.BufferedReader(opener(file), 1 << 20)  # type: ignore[operator]
@@ -232,7 +270,8 @@ def _member(file: io.BufferedReader[Any], path: Path) -> Any:
     if not file.seekable():
         raise UserError(f"{path}: a zip archive cannot be read from a pipe; use 'unzip -p'.")
     archive = zipfile.ZipFile(file)
-    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    files = [info.filename for info in archive.infolist() if not info.is_dir()]
+    names = [name for name in files if not _OF_A_MAC.fullmatch(name)]
     if "xl/workbook.xml" in names:
         raise UserError(f"{path}: is an Excel workbook; save it as CSV.")
     if names and all(name.endswith(".npy") for name in names):
@@ -246,17 +285,15 @@ def _member(file: io.BufferedReader[Any], path: Path) -> Any:
         raise UserError(f"{path}: cannot be unpacked ({one_line(error)}); unpack it.") from None
 
 
-def _check_format(path: Path, start: bytes) -> None:
-    """Refuse other formats than text by the first bytes.
+def check_format(path: Path, start: bytes) -> None:
+    """Refuse other formats than text and Parquet by the first bytes.
 
     Raises:
         UserError: names the format and how to convert it.
     """
-    for magic, (name, fix) in _FOREIGN.items():
-        if start.startswith(magic):
+    for pattern, (name, fix) in _FOREIGN.items():
+        if re.match(pattern, start, re.DOTALL):
             raise UserError(f"{path}: is {name}; {fix}.")
-    if start[257:262] == b"ustar":
-        raise UserError(f"{path}: is a tar archive; unpack it and pass the ratings file.")
 
 
 def _check_readable(source: Source) -> None:

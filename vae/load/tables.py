@@ -22,13 +22,20 @@ import pyarrow.parquet as pq
 from vae.errors import UserError, one_line
 from vae.load.batches import prefetch
 from vae.load.config import Columns
-from vae.load.files import Digest, Source, decompressed, reading
+from vae.load.files import (
+    FIRST_BYTES,
+    PARQUET_MAGIC,
+    Digest,
+    Source,
+    check_format,
+    decompressed,
+    reading,
+)
 from vae.load.text_rows import TextFile, Texts, is_encodable, not_utf8
 from vae.load.values import NUMBER
 
 _BLOCK_ROWS = 1 << 18
 _MAX_NAMED = 20
-_PARQUET_MAGIC = b"PAR1"
 _PARQUET_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
 
 Select = Callable[[Sequence[str]], list[str]]
@@ -335,12 +342,14 @@ def _number_text(value: float) -> str:
 def _is_parquet(source: Source) -> bool:
     if source.is_pipe:
         return False
-    if source.path.suffix.lower() == ".parquet":
-        return True
+    size = len(PARQUET_MAGIC)
     with source.path.open("rb") as file:
-        start = file.read(len(_PARQUET_MAGIC))
-        file.seek(-min(len(_PARQUET_MAGIC), len(start)), 2)
-        return start == file.read() == _PARQUET_MAGIC
+        start = file.read(FIRST_BYTES)
+        if source.path.suffix.lower() == ".parquet":
+            check_format(source.path, start)  # such as a pointer
+            return True
+        file.seek(-min(size, len(start)), 2)
+        return start[:size] == file.read() == PARQUET_MAGIC
 
 
 def _read_parquet(
