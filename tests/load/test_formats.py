@@ -314,9 +314,9 @@ def parts(folder, **files):
     return folder
 
 
-def read_folder(folder, columns=COLUMNS):
-    sources, notes = find_sources([folder])
-    found = read_interactions(sources, columns, 4.0)
+def read_folder(*paths):
+    sources, notes = find_sources(paths)
+    found = read_interactions(sources, COLUMNS, 4.0)
     users, items = (ids.values[ids.codes].tolist() for ids in (found.users, found.items))
     return list(zip(users, items, strict=True)), [*notes, *found.notes]
 
@@ -335,9 +335,31 @@ def test_parts_may_be_empty_or_lack_a_header_and_documents_beside_them_are_skipp
     ]
 
 
-def test_a_part_with_other_columns_is_refused(tmp_path):
-    parts(tmp_path, p1_csv="user,item,rating\na,1,5\n", p2_csv="b,2\n")
-    with pytest.raises(UserError, match=r"p2\.csv: has no column 'user' but 'b', '2'; row 1 looks"):
+@pytest.mark.parametrize("separator", [",", "\t", "::"])
+def test_parts_that_split_cut_are_read_alike_in_a_folder_and_one_by_one(tmp_path, separator):
+    texts = {"xaa": "user,item,rating\na,1,5\n", "xab": "b,2,4\nb,3,1\n", "xac": "c,3,5\n"}
+    folder = parts(tmp_path, **{k: text.replace(",", separator) for k, text in texts.items()})
+    found, notes = read_folder(folder)
+    assert found == [*INTERACTIONS, ("c", 3)]
+    assert notes[-1] == (
+        f"{folder / 'xab'} and 1 more: no header row, read with that of the first part."
+    )
+    assert read_folder(*(folder / name for name in texts)) == (found, notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("b,2\n", "has no column 'user' but 'b', '2'; row 1 looks"),
+        (
+            "listener,track,stars\n1,2,5\n",
+            "has no column 'user' but 'listener', 'track', 'stars'; ",
+        ),
+    ],
+)
+def test_a_part_with_other_columns_is_refused(tmp_path, text, sentence):
+    parts(tmp_path, p1_csv="user,item,rating\na,1,5\n", p2_csv=text)
+    with pytest.raises(UserError, match=rf"p2\.csv: {sentence}"):
         read_folder(tmp_path)
 
 

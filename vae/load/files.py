@@ -206,7 +206,7 @@ def decompressed(path: Path, digest: Digest | None = None) -> Iterator[io.Buffer
     """
     with path.open("rb", buffering=0) as raw:
         file = io.BufferedReader(raw if digest is None else _Digesting(raw, digest), 1 << 20)
-        content = file
+        content: io.BufferedReader[Any] = file
         for _ in range(_MAX_NESTED):
             content = _decompress(content, path)
         start = content.peek(FIRST_BYTES)

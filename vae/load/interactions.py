@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,12 @@ def read_interactions(
         columns: columns to read, and the format of text files.
         threshold: least rating of an interaction.
         keep_all: whether rows with a lower rating are kept too; ``is_liked`` then tells them apart.
-        rating_is_optional: whether the column of ratings may be absent.
+        rating_is_optional: whether the column of ratings may be absent, and all but that of users.
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
         time_column: column of times, see ``values.parse_time``; None to read none.
+
+    Returns:
+        The interactions; those of files of users alone have no items.
 
     Raises:
         UserError: a file cannot be read or holds no rows, or a row of it has no id, no finite
@@ -107,12 +110,13 @@ def read_interactions(
     """
     optional = columns.rating if rating_is_optional else None
     names = columns.names if time_column is None else (*columns.names, time_column)
-    files = Tables(sources, columns, names, optional, advice, time_column)
+    lone = columns.user if rating_is_optional else None
+    files = Tables(sources, columns, names, optional, advice, time_column, lone)
     users, items = _IdColumn(), _IdColumn()
     times = bytearray()  # of float64; grows in place, where NumPy's arrays would be copied
     liked: list[NDArray[np.bool_]] = []
     rows = missing = 0
-    for block in prefetch(files.blocks()):
+    for block in prefetch(_of_one_kind(files, columns.item, sources)):
         is_present = _is_present(block, columns)
         rows += len(is_present)
         missing += int(np.count_nonzero(~is_present))
@@ -123,7 +127,8 @@ def read_interactions(
         if time_column is not None:
             times += _times(block, time_column, is_present)[keep_mask].data
         users.add(block, columns.user, is_present, keep_mask)
-        items.add(block, columns.item, is_present, keep_mask)
+        if columns.item in block.values:
+            items.add(block, columns.item, is_present, keep_mask)
     if not rows:
         raise UserError(f"{named([source.path for source in sources])}: no rows.")
     return Interactions(
@@ -159,23 +164,33 @@ def read_items(sources: Sequence[Source], columns: Columns, advice: str) -> Inte
     files = Tables(sources, columns, columns.names, columns.user, advice, lone=columns.item)
     users, items = _IdColumn(), _IdColumn()
     rows = missing = 0
-    kinds = set()
-    for block in prefetch(files.blocks()):
+    for block in prefetch(_of_one_kind(files, columns.user, sources)):
         is_present = _is_present(block, columns)
         rows += len(is_present)
         missing += int(np.count_nonzero(~is_present))
-        kinds.add(columns.user in block.values)
-        if len(kinds) > 1:
-            raise UserError(
-                f"{named([source.path for source in sources])}: some files have a column "
-                f"{columns.user!r} and others have not; pass files of one kind."
-            )
         if columns.user in block.values:
             users.add(block, columns.user, is_present, is_present)
         items.add(block, columns.item, is_present, is_present)
     return Interactions(
         users.ids(), items.ids(), rows_read=rows, rows_missing=missing, notes=tuple(files.notes)
     )
+
+
+def _of_one_kind(files: Tables, name: str, sources: Sequence[Source]) -> Iterator[Block]:
+    """Yield the blocks of files.
+
+    Raises:
+        UserError: some files have this column and others have not.
+    """
+    kinds = set()
+    for block in files.blocks():
+        kinds.add(name in block.values)
+        if len(kinds) > 1:
+            raise UserError(
+                f"{named([source.path for source in sources])}: some files have a column {name!r} "
+                "and others have not; pass files of one kind."
+            )
+        yield block
 
 
 class _IdColumn:

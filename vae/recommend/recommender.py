@@ -103,6 +103,7 @@ class Recommender:
         item_names: PathLike | None = None,
         title_col: str = "title",
         blend: Literal["ease"] | None = None,
+        item_names_col: str | None = None,
     ) -> Recommender:
         """Load a trained model and the prepared data that it was trained on.
 
@@ -114,6 +115,7 @@ class Recommender:
             item_names: file of titles, ``--item_names``; None for none.
             title_col: its column of titles.
             blend: ``"ease"`` to mix the scores with those of EASE, ``--blend``.
+            item_names_col: column of ids in the file of titles; None for that of the ratings.
 
         Raises:
             UserError: the data, the checkpoint or the titles cannot be used.
@@ -129,7 +131,11 @@ class Recommender:
             blend=blend,
         )
         data = open_dataset(config.data_dir, dataset)
-        titles = None if item_names is None else read_titles(Path(item_names), title_col, data)
+        titles = (
+            None
+            if item_names is None
+            else read_titles(Path(item_names), title_col, data, item_names_col)
+        )
         worker = SingleWorker("1 worker")
         silent = RunLog(Path(os.devnull), enabled=False)
         architecture = load_architecture(Path(checkpoint_dir))
@@ -171,7 +177,8 @@ class Recommender:
 
         Args:
             histories: table or file with the columns of the ratings (``user``, ``item`` and
-                ``rating`` if those have no header); ratings are optional.
+                ``rating`` if those have no header); ratings are optional. Users alone stand for
+                their prepared histories.
             k: items per user.
             allow: the only items to recommend, to everybody or by user; None for all.
             deny: items not to recommend, to everybody or by user; None for none.
