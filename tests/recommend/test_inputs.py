@@ -58,7 +58,7 @@ def files_here():
     [
         (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: file not found"),
         (("--recommend", "bad.csv", "--output", "r.csv"), "bad.csv: has no column 'userId'"),
-        (("--recommend", "none.parquet", "--output", "r.csv"), "no id in its column 'movieId' is an"),
+        (("--recommend", "none.parquet", "--output", "r.csv"), "no id in its column 'movieId' is"),
         (("--recommend", "cut.csv", "--output", "r.csv"), "cut.csv: row 3: 1 columns where row 1"),
         (
             ("--recommend", "--output", "cut.csv/r.csv"),
