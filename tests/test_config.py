@@ -136,7 +136,7 @@ def test_a_flag_without_effect_is_refused(without, flags, needed):
 
 def test_every_flag_that_needs_another_one_needs_flags_that_exist():
     needs = {field.name: field.metadata["needs"] for field in dataclasses.fields(Config)}
-    assert sum(bool(flags) for flags in needs.values()) == 19
+    assert sum(bool(flags) for flags in needs.values()) == 20
     assert {flag for flags in needs.values() for flag in flags} <= set(needs)
     for settings in PRESETS.values():
         assert not any(needs[name] for name in settings)

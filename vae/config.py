@@ -196,12 +196,20 @@ class Config:
         needs=("recommend",),
     )
     item_names: Path | None = flag(
+        DATA, None, "file of item titles, in any format of ratings files", needs=_TITLE_MODES
+    )
+    item_names_col: str | None = flag(
         DATA,
         None,
-        "CSV file of item titles, with the item column of the ratings file",
-        needs=_TITLE_MODES,
+        "column of ids in --item_names (none: the item column of the ratings)",
+        needs=("item_names",),
     )
-    title_col: str = flag(DATA, "title", "column of titles in --item_names", needs=("item_names",))
+    title_col: str = flag(
+        DATA,
+        "title",
+        "column of titles in --item_names; both are numbers from 0 if it has no header row",
+        needs=("item_names",),
+    )
 
     resume: str = flag(
         CHECKPOINTS,

@@ -18,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
+from vae.load import prepare as module
 from vae.load.config import PrepareConfig
 from vae.load.config import parse_flags as parse_options
 from vae.load.store import open_dataset, prepared_folder, read_manifest
@@ -138,6 +139,30 @@ def test_a_file_in_another_order_is_prepared_again_to_the_same_data(
         prepare(*flags)[0] == f"Preparing again: {ratings} has changed since it was last prepared."
     )
     assert open_dataset(tmp_path, "mine").fingerprint == prepared[1]
+
+
+@pytest.mark.parametrize("change", ["replaced", "written to", "removed"])
+def test_ratings_that_change_while_they_are_read_are_refused(
+    tmp_path, flags, ratings, rows, monkeypatch, change
+):
+    other = write(tmp_path / "other.csv", rows[::-1])
+    read = module.read_interactions
+
+    def read_and_change(*arguments, **options):
+        found = read(*arguments, **options)
+        if change == "replaced":
+            other.replace(ratings)
+        elif change == "written to":
+            ratings.write_bytes(other.read_bytes())
+        else:
+            ratings.unlink()
+        return found
+
+    monkeypatch.setattr(module, "read_interactions", read_and_change)
+    sentence = refusal(*flags)
+    if change != "removed":
+        assert sentence == f"{ratings}: changed while it was read; run the same command again."
+    assert read_manifest(prepared_folder(tmp_path, "mine")) is None
 
 
 @pytest.mark.parametrize("damage", ["a byte", "the length", "a missing file", "the manifest"])

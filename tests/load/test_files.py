@@ -99,6 +99,38 @@ def test_a_missing_source_is_refused_whatever_is_beside_it(tmp_path):
         ratings_files([tmp_path / "a.csv", tmp_path / "b.csv"])
 
 
+TABLES = {
+    "Delta Lake": ("_delta_log/00000000000000000001.json", "part-0.parquet"),
+    "Iceberg": ("metadata/v1.metadata.json", "data/user=1/part-0.parquet"),
+    "Hudi": (".hoodie/hoodie.properties", "2026/part-0.parquet"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("depth", range(4))
+def test_a_table_with_a_log_is_refused_whichever_of_its_folders_or_files_is_given(
+    tmp_path, kind, depth
+):
+    table = tmp_path / "lake" / "ratings"
+    touch(table, *TABLES[kind])
+    given = [tmp_path / "lake", table, (table / TABLES[kind][1]).parent, table / TABLES[kind][1]]
+    name = f"{kind.lower().partition(' ')[0]}"
+    with pytest.raises(UserError) as caught:
+        ratings_files([given[depth]])
+    assert str(caught.value) == (
+        f"{table}: is a table of {kind}, whose log decides which rows of its files count; export "
+        f'its current rows, e.g. in Spark: spark.read.format("{name}").load("{table}")'
+        '.write.parquet("ratings"), and pass these.'
+    )
+
+
+def test_text_beside_a_table_and_a_folder_with_other_metadata_are_read(tmp_path):
+    touch(tmp_path, "_delta_log/0.json", "h.csv", "b/metadata/site.metadata.json", "b/p.parquet")
+    assert ratings_files([tmp_path / "h.csv"]) == [tmp_path / "h.csv"]
+    (tmp_path / "_delta_log").rename(tmp_path / "log")
+    assert ratings_files([tmp_path / "b/p.parquet"]) == [tmp_path / "b/p.parquet"]
+
+
 @pytest.fixture
 def special(tmp_path):
     """Paths of what can be opened and is neither a regular file nor a pipe."""

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vae.errors import UserError
@@ -65,6 +66,35 @@ def test_histories_are_in_the_format_of_the_ratings(tmp_path, dataset, compress)
     assert users.notes == ("1 rows with a missing value dropped.",)
 
 
+NAMED = Columns("userId", "movieId", "rating", separator="\t")
+NUMBERED = Columns("0", "1", "2", separator="::", header=False)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "note"),
+    [
+        (NAMED, "userId,movieId\n7,{a}\n7,{b}\n", "assuming ',' between columns"),
+        (NAMED, "userId\tmovieId\n7\t{a}\n7\t{b}\n", None),
+        (NAMED, "7\t{a}\n7\t{b}\n", "no header row; its columns are taken as userId, movieId"),
+        (NAMED, "7;{a};5\n7;{b};4\n", "no header row; its columns are taken as userId, movieId, r"),
+        (NUMBERED, "userId::movieId\n7::{a}\n7::{b}\n", "row 1 is taken as a header"),
+        (NUMBERED, "user;item;rating\n7;{a};5\n7;{b};5\n", "row 1 is taken as a header"),
+        (NUMBERED, "7::{a}::5\n7::{b}::5\n", None),
+        (NUMBERED, "7,{a}\n7,{b}\n", "assuming ',' between columns"),
+    ],
+)
+def test_separator_and_header_of_histories_need_not_be_those_of_the_ratings(
+    read, dataset, columns, text, note
+):
+    a, b = dataset.item_ids[[3, 5]]
+    users = read(text.format(a=a, b=b), columns=columns)
+    assert users.user_ids.tolist() == [7]
+    assert lists(users.liked) == [[3, 5]]
+    assert users.unknown_items == 0
+    notes = " ".join(users.notes)
+    assert note in notes if note else notes == ""
+
+
 def test_a_file_with_other_columns_is_told_which_ones_are_needed(read):
     sentence = r"has no column 'userId' but 'a', 'b'; histories need the columns and the format of"
     with pytest.raises(UserError, match=sentence):
@@ -85,6 +115,57 @@ def test_ids_are_found_in_any_order_and_unknown_ones_are_told_apart():
     assert find_ids(np.array([3, 9, 1]), np.array([9, 1, 10])).tolist() == [-1, 0, 1]
     # As text, 10 comes before 9.
     assert find_ids(np.array(["10", "9", "9.0"]), np.array([9, 10])).tolist() == [1, 0, -1]
+
+
+USERS_ALONE = {
+    "with a header": ("userId\n{}\n{}\n-1\n", {}),
+    "without one": ("{}\n{}\n-1\n", {}),
+    "where the ratings have none": ("{}\n{}\n-1\n", {"columns": NUMBERED}),
+    "JSON lines": ('{{"userId": {}}}\n{{"userId": {}}}\n{{"userId": -1}}\n', {}),
+}
+
+
+@pytest.mark.parametrize("kind", USERS_ALONE)
+def test_a_file_of_users_alone_holds_prepared_users(read, dataset, kind):
+    everyone = prepared_histories(dataset)
+    text, changes = USERS_ALONE[kind]
+    chosen = sorted([2, 5000], key=everyone.user_ids.__getitem__)
+    users = read(text.format(*everyone.user_ids[chosen]), **changes)
+    assert users.user_ids.tolist() == [-1, *everyone.user_ids[chosen]]
+    assert lists(users.liked) == lists(users.seen) == [[], *lists(everyone.liked[chosen])]
+    assert "1 users unknown to synthetic get the most popular items." in users.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "userId,movieId\n1,2.0\n1,x\n",
+            "no id in its column 'movieId' is an item of the data set; its ids",
+        ),
+        (
+            "userId\nx\n",
+            "no id in its column 'userId' is a user of the data set; its ids are like 'x'",
+        ),
+        ("userId,item\n1,2\n", "has no column 'movieId' but 'userId', 'item'; histories need"),
+    ],
+)
+def test_histories_of_which_nothing_is_known_are_refused(read, text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read(text)
+
+
+@pytest.mark.parametrize("columns", [NAMED, NUMBERED, Columns("1", "0", header=False)])
+def test_a_frame_of_users_alone_holds_prepared_users_and_one_of_items_is_refused(dataset, columns):
+    dataset = dataclasses.replace(dataset, columns=columns)
+    user, item = ("userId", "movieId") if columns.header else ("user", "item")
+    users = read_histories(pd.DataFrame({user: dataset.train_user_ids[[4]]}), dataset)
+    assert lists(users.liked) == lists(dataset.train[4])
+    for other in (item, "x"):
+        with pytest.raises(UserError, match=f"has no column '{columns.user}' but "):
+            read_histories(pd.DataFrame({other: dataset.item_ids[[4]]}), dataset)
+    with pytest.raises(UserError, match=f"has no column '{columns.item}' but "):
+        read_histories(pd.DataFrame({user: [1], "x": [2]}), dataset)
 
 
 def test_prepared_users_have_their_whole_history(dataset):

@@ -11,10 +11,12 @@ import pickle
 import threading
 import zipfile
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.orc as orc_file
 import pyarrow.parquet as pq
 import pytest
 from helpers import run_prepare
@@ -31,11 +33,11 @@ TEXT = "user,item,rating\na,1,5\nb,2,4\na,3,1\n"
 INTERACTIONS = [("a", 1), ("b", 2)]
 
 
-def zipped(**members):
+def zipped(members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name.replace("__", "/").replace("_", "."), content)
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
@@ -44,6 +46,16 @@ def zstd(content):
     with pa.CompressedOutputStream(sink, "zstd") as stream:
         stream.write(content)
     return sink.getvalue().to_pybytes()
+
+
+def written(write):
+    buffer = io.BytesIO()
+    write(pa.table({"user": ["a"], "item": [1], "rating": [5]}), buffer)
+    return buffer.getvalue()
+
+
+orc = partial(written, orc_file.write_table)
+parquet = partial(written, pq.write_table)
 
 
 @pytest.fixture
@@ -85,12 +97,25 @@ def problem(read, tmp_path):
         bz2.compress,
         lzma.compress,
         zstd,
-        lambda text: zipped(ratings_csv=text),
+        lambda text: zipped({"ratings.csv": text}),
         bytes,
     ],
 )
 def test_compression_is_known_by_the_content_and_not_by_the_name(read, compress, name):
     assert read(compress(TEXT.encode()), name=name) == INTERACTIONS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zipped({"ratings.csv": TEXT, "__MACOSX/._ratings.csv": "\0\5", "a/.DS_Store": "\0"}),
+        zipped({"ratings.csv.gz": gzip.compress(TEXT.encode())}),
+        gzip.compress(gzip.compress(TEXT.encode())),
+    ],
+    ids=["zip of a Mac", "gzip in a zip", "gzip twice"],
+)
+def test_an_archive_may_hold_what_a_mac_adds_or_be_compressed_again(read, content):
+    assert read(content) == INTERACTIONS
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd])
@@ -102,10 +127,10 @@ def test_a_cut_archive_is_never_read_as_a_whole_one(problem, compress):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (zipped(a_csv=TEXT, b_csv=TEXT), "holds 2 files (a.csv, b.csv); unpack it and pass the r"),
-        (zipped(), "holds no file; unpack it"),
-        (zipped(xl__workbook_xml="<x>"), "is an Excel workbook; save it as CSV."),
-        (zipped(indices_npy="x", data_npy="x"), "is a NumPy .npz archive; "),
+        (zipped({"a.csv": TEXT, "b.csv": TEXT}), "holds 2 files (a.csv, b.csv); unpack it"),
+        (zipped({}), "holds no file; unpack it"),
+        (zipped({"xl/workbook.xml": "<x>"}), "is an Excel workbook; save it as CSV."),
+        (zipped({"indices.npy": "x", "data.npy": "x"}), "is a NumPy .npz archive; "),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Excel workbook; save it as CSV."),
         (b"ARROW1\0\0", "is a Feather file; convert it with pandas.read_feather"),
         (b"\x93NUMPY\x01\0", "is a NumPy array; "),
@@ -117,11 +142,29 @@ def test_a_cut_archive_is_never_read_as_a_whole_one(problem, compress):
             pickle.dumps({"a": 1}),
             "is a Python pickle, which can run any code and is never",
         ),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha2", "is a Git LFS pointer; fetch"),
+        (b"/annex/objects/MD5E-s123--abc.csv\n", "is a git-annex pointer; fetch"),
+        (b"outs:\n- md5: a\n  path: ratings.csv\n", "is a DVC pointer; fetch"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied', "is an XML document, perhaps an err"),
+        (b"\xef\xbb\xbf \n<!doctype html>", "is an HTML page; download the ratings file itself."),
+        (orc(), "is an ORC file; convert it with pandas.read_orc(...).to_parquet(...)."),
+        (b"Obj\x01\x04\x16avro.schema", "is an Avro file; convert it to Parquet or CSV"),
+        (b"\x04\x22M\x18\x64\x40", "is compressed by LZ4, lzip, Snappy or 'compress'; unpack it."),
+        (gzip.compress(b"RDX3\nX\n\0\0\0\x03"), "is a file of R data; save it as CSV in R"),
+        (lzma.compress(b"X\n\0\0\0\x03\0\x04"), "is a file of R data; "),
+        (b"\x18\0\0\0\0\0\0\0\xa3\x7fK\x22\n\x16", "is a binary file, such as TFRecord; conv"),
+        (parquet() + b"\0", "is a Parquet file that is cut or inside an archive; copy it again"),
+        (gzip.compress(parquet()), "is a Parquet file that is cut or inside an archive; "),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_another_format_is_named_with_how_to_convert_it(problem, content, sentence):
     assert problem(content).startswith(sentence)
+
+
+def test_a_pointer_is_named_whatever_its_file_is_called(problem):
+    pointer = b"version https://git-lfs.github.com/spec/v1\n"
+    assert problem(pointer, name="a.parquet").startswith("is a Git LFS pointer; ")
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
@@ -501,9 +544,9 @@ def parts(folder, **files):
     return folder
 
 
-def read_folder(folder, columns=COLUMNS):
-    sources, notes = find_sources([folder])
-    found = read_interactions(sources, columns, 4.0)
+def read_folder(*paths):
+    sources, notes = find_sources(paths)
+    found = read_interactions(sources, COLUMNS, 4.0)
     users, items = (ids.values[ids.codes].tolist() for ids in (found.users, found.items))
     return list(zip(users, items, strict=True)), [*notes, *found.notes]
 
@@ -522,9 +565,31 @@ def test_parts_may_be_empty_or_lack_a_header_and_documents_beside_them_are_skipp
     ]
 
 
-def test_a_part_with_other_columns_is_refused(tmp_path):
-    parts(tmp_path, p1_csv="user,item,rating\na,1,5\n", p2_csv="b,2\n")
-    with pytest.raises(UserError, match=r"p2\.csv: has no column 'user' but 'b', '2'; row 1 looks"):
+@pytest.mark.parametrize("separator", [",", "\t", "::"])
+def test_parts_that_split_cut_are_read_alike_in_a_folder_and_one_by_one(tmp_path, separator):
+    texts = {"xaa": "user,item,rating\na,1,5\n", "xab": "b,2,4\nb,3,1\n", "xac": "c,3,5\n"}
+    folder = parts(tmp_path, **{k: text.replace(",", separator) for k, text in texts.items()})
+    found, notes = read_folder(folder)
+    assert found == [*INTERACTIONS, ("c", 3)]
+    assert notes[-1] == (
+        f"{folder / 'xab'} and 1 more: no header row, read with that of the first part."
+    )
+    assert read_folder(*(folder / name for name in texts)) == (found, notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("b,2\n", "has no column 'user' but 'b', '2'; row 1 looks"),
+        (
+            "listener,track,stars\n1,2,5\n",
+            "has no column 'user' but 'listener', 'track', 'stars'; ",
+        ),
+    ],
+)
+def test_a_part_with_other_columns_is_refused(tmp_path, text, sentence):
+    parts(tmp_path, p1_csv="user,item,rating\na,1,5\n", p2_csv=text)
+    with pytest.raises(UserError, match=rf"p2\.csv: {sentence}"):
         read_folder(tmp_path)
 
 
@@ -588,7 +653,8 @@ def test_a_pipe_is_read_once_and_its_digest_is_that_of_what_went_through(tmp_pat
 
 def test_a_zip_archive_in_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    thread = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=[zipped(a_csv=TEXT)])
+    archive = zipped({"a.csv": TEXT})
+    thread = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=[archive])
     thread.start()
     with pytest.raises(UserError, match="a zip archive cannot be read from a pipe; use 'unzip -p'"):
         read_interactions([Source(tmp_path / "fifo")], COLUMNS, 4.0)

@@ -212,6 +212,7 @@ def test_without_a_network_a_sentence_says_what_to_do_by_hand(server, folder):
     place.write_bytes(archive())
     fetch(server, folder)
     assert content(folder) == FILES
+    assert place.read_bytes() == archive()  # which the program did not download
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -49,12 +49,16 @@ def lists(items):
         ("30\n10\n", HEADERLESS),
         ("30\r\n10", dataclasses.replace(HEADERLESS, separator=None)),
         ("30\n10\n", Columns("1", "0", None, header=False)),
+        ("30\n10\n", COLUMNS),
+        ("film\n30\n10\n", HEADERLESS),
+        ("film,note\n30,x\n10,y\n", dataclasses.replace(COLUMNS, separator="\t")),
     ],
 )
 def test_a_column_of_items_alone_is_for_everybody(read, content, columns):
     found = read(content, columns)
     assert found.user_ids is None
     assert lists(found.items) == [[0, 2]]
+    assert found.unknown_items == 0
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_what_is_unknown_is_counted_and_said(read):
 
 def test_a_list_without_rows_denies_nothing_and_cannot_be_all_that_is_allowed(read):
     assert lists(read("film\n").items) == [[]]
-    with pytest.raises(UserError, match="no id is an item of tiny; it has no rows"):
+    with pytest.raises(UserError, match=r"list\.csv: has no rows\.$"):
         read("film\n", needs_items=True)
     with pytest.raises(UserError, match="its ids are like '010', those of the data set like '10'"):
         read("film\n010\n", needs_items=True)

@@ -62,6 +62,7 @@ def files_here():
     [
         (("--recommend", "none.csv", "--output", "r.csv"), "none.csv: file not found"),
         (("--recommend", "bad.csv", "--output", "r.csv"), "bad.csv: has no column 'userId'"),
+        (("--recommend", "none.parquet", "--output", "r.csv"), "no id in its column 'movieId' is"),
         (("--recommend", "cut.csv", "--output", "r.csv"), "cut.csv: row 3: 1 columns where row 1"),
         (
             ("--recommend", "--output", "cut.csv/r.csv"),
@@ -101,6 +102,7 @@ def files_here():
 def test_unusable_files_are_refused_before_training_and_nothing_is_left(tiny, flags, sentence):
     Path("bad.csv").write_text("user,name\n1,2\n")
     Path("cut.csv").write_text("userId,movieId\n1,2\n3\n")
+    pd.DataFrame({"userId": [1], "movieId": ["2.0"]}).to_parquet("none.parquet")
     for folder in (
         "f.csv/inner",
         "empty",
@@ -227,12 +229,30 @@ def test_titles_are_read_once_and_the_items_that_have_one_are_counted(
     assert [str(path) for path in reads] == ["titles.csv"]
 
 
+def test_titles_of_another_column_and_users_alone_are_used(tiny, checkpoints):
+    Path("tracks.txt").write_text("".join(f"T{i}<SEP>{i}<SEP>The {i}\n" for i in range(ITEMS)))
+    Path("users.csv").write_text("userId\n7\n11\n")
+    code, out, err = tiny(
+        "--recommend", "users.csv", "--output", "r.csv", "--item_names", "tracks.txt",
+        "--item_names_col", 1, "--title_col", 2, "--checkpoint_dir", checkpoints,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "Titles: 30 of 30 items." in out
+    assert "users.csv: 2 users, 16 known interactions." in out
+    rows = pd.read_csv("r.csv")
+    assert sorted(rows.userId.unique()) == [7, 11]
+    assert len(rows) == 2 * (ITEMS - 8)
+    assert rows.title.tolist() == [f"The {i}" for i in rows.movieId]
+
+
 @pytest.mark.parametrize("ids", [["0000000005", "0000000006"], ["5.0", "6.0"]])
 def test_titles_without_any_item_are_refused_with_an_id_of_each_file(tiny, ids):
     write_titles("titles.csv", "movieId", "title", ids)
     code, _, err = tiny("--train", "--export", "m", "--item_names", "titles.csv")
     assert code == 2
-    assert "--item_names titles.csv: no id in its column 'movieId' is an item of tiny" in err
+    assert (
+        "--item_names titles.csv: no id in its column 'movieId' is an item of the data set" in err
+    )
     assert f"'{ids[0]}'" in err
     assert "'0'" in err
 

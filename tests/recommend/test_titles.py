@@ -40,10 +40,44 @@ def test_an_empty_title_is_not_a_missing_one(titles):
     assert titles(["x", "y"], "a,,x\n") == ["", None]
 
 
-def read(path, item_ids, title_column="title", **layout):
+def read(path, item_ids, title_column="title", id_column=None, **layout):
     columns = Columns(**{"user": "user", "item": "film"} | layout)
     dataset = SimpleNamespace(name="tiny", item_ids=np.array(item_ids), columns=columns)
-    return read_titles(path, title_column, dataset).tolist()
+    return read_titles(path, title_column, dataset, id_column).tolist()
+
+
+NO_HEADER = {"user": "0", "item": "1", "header": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "layout"),
+    [
+        ("id,title\n1,Heat\n2,Ran\n", ("title", "id"), {}),
+        ("id;name\n1;Heat\n2;Ran\n", ("name", "id"), NO_HEADER),
+        ("1::Heat::Crime\n2::Ran::War\n", ("1",), {}),
+        ("1::Heat::Crime\n2::Ran::War\n", ("1", "0"), {}),
+        ("T1<SEP>1<SEP>Mann<SEP>Heat\nT2<SEP>2<SEP>K<SEP>Ran\n", ("3", "1"), {}),
+        ("film,title\n1,Heat\n2,Ran\n", ("1",), NO_HEADER | {"separator": "::"}),
+        ("1\tHeat\n2\tRan\n", (), {}),
+        ("film~~title\n1~~Heat\n2~~Ran\n", (), {"separator": "~~"}),
+    ],
+)
+def test_columns_separator_and_header_of_titles_need_not_be_those_of_the_ratings(
+    tmp_path, text, names, layout
+):
+    (tmp_path / "titles.txt").write_text(text)
+    assert read(tmp_path / "titles.txt", [2, 1], *names, **layout) == ["Ran", "Heat"]
+
+
+def test_titles_without_the_column_of_ids_are_told_the_flags_that_name_it(tmp_path):
+    (tmp_path / "titles.csv").write_text("id,name\n1,Heat\n")
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "titles.csv", [1])
+    assert str(caught.value) == (
+        f"--item_names {tmp_path / 'titles.csv'}: has no column 'film' but 'id', 'name'; name the "
+        "columns of ids and titles with --item_names_col and --title_col, by their numbers from 0 "
+        "if there is no header row."
+    )
 
 
 def test_titles_without_a_header_have_the_ids_in_column_0(tmp_path):

@@ -178,7 +178,14 @@ class PrepareConfig:
     threshold: float = flag(FILE, 4.0, "keep rows with at least this rating", affects="data")
 
     min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", ge=1, affects="data")
-    min_users_per_item: int = flag(SPLIT, 0, "drop items with fewer users", ge=0, affects="data")
+    min_users_per_item: int = flag(
+        SPLIT,
+        0,
+        "drop items with fewer users; once, before --min_items_per_user, which may leave items "
+        "with fewer",
+        ge=0,
+        affects="data",
+    )
     heldout_users: float | None = flag(
         SPLIT,
         None,

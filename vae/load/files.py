@@ -23,38 +23,76 @@ import pyarrow as pa
 from vae.errors import UserError, one_line
 from vae.utils.atomic import require_regular_file
 
-_PEEKED_BYTES = 512
+FIRST_BYTES = 512
+"""How many bytes show the format of a file."""
+
+PARQUET_MAGIC = b"PAR1"
+_MAX_NESTED = 3
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_OF_A_MAC = re.compile(r"(.*/)?(\._.*|\.DS_Store)|__MACOSX/.*", re.DOTALL)
+"""Names of what a Mac adds to a zip archive."""
+
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 
 _FOREIGN = {
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV"),
-    b"ARROW1": ("a Feather file", "convert it with pandas.read_feather(...).to_parquet(...)"),
-    b"FEA1": ("a Feather file", "convert it with pandas.read_feather(...).to_parquet(...)"),
-    b"\x93NUMPY": ("a NumPy array", "save it with numpy.savetxt(..., delimiter=',')"),
-    b"\x89HDF": ("an HDF5 file", "convert it with pandas.read_hdf(...).to_parquet(...)"),
-    b"SQLite format 3": ("an SQLite database", "export the table as CSV"),
-    b"%PDF": ("a PDF document", "pass the ratings file itself"),
-    b"<!DOCTYPE": ("an HTML page", "download the ratings file itself"),
-    b"<html": ("an HTML page", "download the ratings file itself"),
-    b"Rar!": ("a RAR archive", "unpack it"),
-    b"7z\xbc\xaf": ("a 7z archive", "unpack it"),
-    **{
-        b"\x80" + bytes([protocol]): (
-            "a Python pickle, which can run any code and is never loaded",
-            "convert it with pandas.read_pickle(...).to_parquet(...) if you trust it",
-        )
-        for protocol in range(2, 6)
-    },
+    rb"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV"),
+    rb"ARROW1|FEA1": (
+        "a Feather file",
+        "convert it with pandas.read_feather(...).to_parquet(...)",
+    ),
+    rb"ORC\s?[\0-\x08\x0e-\x1f]": (
+        "an ORC file",
+        "convert it with pandas.read_orc(...).to_parquet(...)",
+    ),
+    rb"Obj\x01": ("an Avro file", "convert it to Parquet or CSV"),
+    rb"\x93NUMPY": ("a NumPy array", "save it with numpy.savetxt(..., delimiter=',')"),
+    rb"\x89HDF": ("an HDF5 file", "convert it with pandas.read_hdf(...).to_parquet(...)"),
+    rb"SQLite format 3": ("an SQLite database", "export the table as CSV"),
+    rb"RD[AX][23]\n|X\n\0\0\0|A\n[23]\n\d": ("a file of R data", "save it as CSV in R"),
+    rb"%PDF": ("a PDF document", "pass the ratings file itself"),
+    rb"(\xef\xbb\xbf)?\s*<(?i:!doctype|html)": (
+        "an HTML page",
+        "download the ratings file itself",
+    ),
+    rb"(\xef\xbb\xbf)?\s*<(?i:\?xml|error>)": (
+        "an XML document, perhaps an error message of the server",
+        "download the ratings file itself",
+    ),
+    rb"version https://git-lfs\.": ("a Git LFS pointer", "fetch the file with 'git lfs pull'"),
+    rb"(\.\./)*(\.git)?/annex/objects/": (
+        "a git-annex pointer",
+        "fetch the file with 'git annex get'",
+    ),
+    rb"outs:\s*- ": ("a DVC pointer", "fetch the file with 'dvc pull' and pass it"),
+    rb"\x04\x22M\x18|LZIP\x01|\xff\x06\0\0sNaPpY|\x1f\x9d": (
+        "compressed by LZ4, lzip, Snappy or 'compress'",
+        "unpack it",
+    ),
+    rb"Rar!": ("a RAR archive", "unpack it"),
+    rb"7z\xbc\xaf": ("a 7z archive", "unpack it"),
+    rb".{257}ustar": ("a tar archive", "unpack it and pass the ratings file"),
+    rb"\x80[\x02-\x05]": (
+        "a Python pickle, which can run any code and is never loaded",
+        "convert it with pandas.read_pickle(...).to_parquet(...) if you trust it",
+    ),
+    # Lengths of 8 bytes: UTF-16 and UTF-32 have no four bytes of zero there.
+    rb".{4}\0{4}.": ("a binary file, such as TFRecord", "convert it to Parquet or CSV"),
 }
-"""First bytes of other formats: their name, and how to convert them."""
+"""First bytes of other formats, as patterns: their name, and how to convert them."""
 
 _NOT_RATINGS = re.compile(
     r"(readme|licen[cs]e|copying|changelog|md5sums?|sha\d*sums?)(\..*)?|.*\.(md|html?|pdf|xml|crc|md5|sha\d*)",
     re.IGNORECASE,
 )
 """Names of files beside the parts of a folder that hold no ratings."""
+
+_TABLE_LOGS = {
+    "Delta Lake": "_delta_log",
+    "Iceberg": "metadata/[v0-9]*.metadata.json",
+    "Hudi": ".hoodie",
+}
+"""What a table's folder holds if a log decides which rows of its Parquet files count."""
 
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 """Errors of reading a damaged archive, and of the operating system."""
@@ -112,8 +150,8 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
         The files, and a sentence on the documents that were skipped, if any.
 
     Raises:
-        UserError: a path does not exist or is neither a file, a folder nor a pipe, or a folder has
-            no ratings file.
+        UserError: a path does not exist or is neither a file, a folder nor a pipe, a folder has no
+            ratings file, or a file belongs to a table with a log.
     """
     sources: list[Source] = []
     skipped: list[Path] = []
@@ -130,6 +168,10 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
         skipped += documents
     for source in sources:
         _check_readable(source)
+    for folder in dict.fromkeys(
+        source.path.parent for source in sources if source.path.suffix.lower() == ".parquet"
+    ):
+        _check_no_table_log(folder)
     names = ", ".join(str(path) for path in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     return sources, [f"Skipped {names}: not ratings by the name."] if skipped else []
 
@@ -153,7 +195,7 @@ def reading(path: Path) -> Iterator[None]:
 def decompressed(path: Path, digest: Digest | None = None) -> Iterator[io.BufferedReader]:
     """Yield a file for reading, decompressed if its first bytes are those of an archive.
 
-    The formats are gzip, bzip2, xz, zstd and zip with a single member.
+    The formats are gzip, bzip2, xz, zstd and zip with a single member, also one in another.
 
     Args:
         path: regular file or pipe.
@@ -164,9 +206,16 @@ def decompressed(path: Path, digest: Digest | None = None) -> Iterator[io.Buffer
     """
     with path.open("rb", buffering=0) as raw:
         file = io.BufferedReader(raw if digest is None else _Digesting(raw, digest), 1 << 20)
-        content = _decompress(file, path)
-        start = content.peek(_PEEKED_BYTES)
-        _check_format(path, start)
+        content: io.BufferedReader[Any] = file
+        for _ in range(_MAX_NESTED):
+            content = _decompress(content, path)
+        start = content.peek(FIRST_BYTES)
+        check_format(path, start)
+        if start.startswith(PARQUET_MAGIC):
+            raise UserError(
+                f"{path}: is a Parquet file that is cut or inside an archive; copy it again, or "
+                "unpack it."
+            )
         try:
             yield content
         finally:
@@ -189,7 +238,7 @@ class _Digesting(io.RawIOBase):
 
 
 def _decompress(file: io.BufferedReader[Any], path: Path) -> io.BufferedReader[Any]:
-    start = file.peek(_PEEKED_BYTES)
+    start = file.peek(FIRST_BYTES)
     for magic, opener in _COMPRESSIONS.items():
         if start.startswith(magic):
             return io.BufferedReader(opener(file), 1 << 20)  # type: ignore[operator]
@@ -221,7 +270,8 @@ def _member(file: io.BufferedReader[Any], path: Path) -> Any:
     if not file.seekable():
         raise UserError(f"{path}: a zip archive cannot be read from a pipe; use 'unzip -p'.")
     archive = zipfile.ZipFile(file)
-    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    files = [info.filename for info in archive.infolist() if not info.is_dir()]
+    names = [name for name in files if not _OF_A_MAC.fullmatch(name)]
     if "xl/workbook.xml" in names:
         raise UserError(f"{path}: is an Excel workbook; save it as CSV.")
     if names and all(name.endswith(".npy") for name in names):
@@ -235,23 +285,39 @@ def _member(file: io.BufferedReader[Any], path: Path) -> Any:
         raise UserError(f"{path}: cannot be unpacked ({one_line(error)}); unpack it.") from None
 
 
-def _check_format(path: Path, start: bytes) -> None:
-    """Refuse other formats than text by the first bytes.
+def check_format(path: Path, start: bytes) -> None:
+    """Refuse other formats than text and Parquet by the first bytes.
 
     Raises:
         UserError: names the format and how to convert it.
     """
-    for magic, (name, fix) in _FOREIGN.items():
-        if start.startswith(magic):
+    for pattern, (name, fix) in _FOREIGN.items():
+        if re.match(pattern, start, re.DOTALL):
             raise UserError(f"{path}: is {name}; {fix}.")
-    if start[257:262] == b"ustar":
-        raise UserError(f"{path}: is a tar archive; unpack it and pass the ratings file.")
 
 
 def _check_readable(source: Source) -> None:
     with reading(source.path):
         if not source.is_pipe or source.is_part:
             require_regular_file(source.path)
+
+
+def _check_no_table_log(folder: Path) -> None:
+    """Refuse the Parquet files of a table whose log says which of their rows are deleted.
+
+    Raises:
+        UserError: the folder, or one above it, is such a table.
+    """
+    for table in (folder.resolve(), *folder.resolve().parents):
+        for kind, log in _TABLE_LOGS.items():
+            if next(table.glob(log), None) is not None:
+                name = kind.partition(" ")[0].lower()
+                raise UserError(
+                    f"{table}: is a table of {kind}, whose log decides which rows of its files "
+                    "count; export its current rows, e.g. in Spark: "
+                    f'spark.read.format("{name}").load("{table}").write.parquet("ratings"), and '
+                    "pass these."
+                )
 
 
 def _is_visible_file(path: Path, folder: Path) -> bool:

@@ -66,34 +66,83 @@ def read_histories(table: Path | pd.DataFrame, dataset: Dataset) -> UserHistorie
     """Read histories from a table with the same columns as the data set's ratings.
 
     The column of ratings is optional. If there is one, an item rated below the data set's threshold
-    is seen but not liked.
+    is seen but not liked. A table of users alone stands for their prepared histories.
 
     Args:
         table: ratings file as ``prepare_dataset.py`` takes it, a folder of them, or a data frame.
         dataset: data set that maps ids to item indices.
 
     Raises:
-        UserError: the table cannot be read, see ``read_interactions``.
+        UserError: the table cannot be read, see ``read_interactions``, or none of its items, or of
+            its users alone, is in the data set.
     """
-    sources, notes = sources_of(table, "the histories", dataset.columns)
+    columns = dataset.columns
+    sources, notes = sources_of(table, "the histories", columns)
     found = read_interactions(
         sources,
-        dataset.columns,
+        columns,
         dataset.threshold,
         keep_all=True,
         rating_is_optional=True,
-        advice=f"histories need the columns and the format of the ratings of {dataset.name}",
+        advice=f"histories need the columns and the format of the ratings of {dataset.name}, "
+        "or the column of users alone",
     )
-    items = find_ids(found.items.values, dataset.item_ids)
-    assert found.is_liked is not None
     if found.rows_missing:
         notes.append(f"{found.rows_missing:,} rows with a missing value dropped.")
+    notes += found.notes
+    if len(found.items.codes) < len(found.users.codes):
+        return _histories_of(found.users.values, dataset, sources[0].path, notes)
+    items = find_ids(found.items.values, dataset.item_ids)
+    if len(items) and (items < 0).all():
+        raise unknown_ids(
+            str(sources[0].path), columns.item, "an item", found.items.values, dataset.item_ids
+        )
+    assert found.is_liked is not None
     return UserHistories(
         found.users.values,
         _matrix(found, items, dataset, found.is_liked),
         _matrix(found, items, dataset, np.ones(len(found.is_liked), bool)),
         int((items < 0).sum()),
-        (*notes, *found.notes),
+        tuple(notes),
+    )
+
+
+def _histories_of(
+    user_ids: NDArray[np.generic], dataset: Dataset, path: Path, notes: list[str]
+) -> UserHistories:
+    """Return the prepared histories of users; that of a user who is not prepared is empty.
+
+    Raises:
+        UserError: none of the users is prepared.
+    """
+    known = prepared_histories(dataset)
+    rows = find_ids(user_ids, known.user_ids)
+    unknown = int((rows < 0).sum())
+    if unknown == len(rows):
+        raise unknown_ids(str(path), dataset.columns.user, "a user", user_ids, known.user_ids)
+    if unknown:
+        notes.append(f"{unknown:,} users unknown to {dataset.name} get the most popular items.")
+    empty = csr_matrix((1, len(dataset.item_ids)), dtype=known.liked.dtype)
+    matrix = vstack([known.liked, empty], format="csr")[rows]  # -1 is the last row
+    return UserHistories(user_ids, matrix, matrix, notes=tuple(notes))
+
+
+def unknown_ids(
+    where: str, column: str, kind: str, ids: NDArray[np.generic], known: NDArray[np.generic]
+) -> UserError:
+    """Error for a file without any id of the data set: its ids may be written differently.
+
+    Args:
+        where: file, after its flag.
+        column: its column of ids.
+        kind: what the ids should be, with an article.
+        ids: (n,) ids of the file.
+        known: (m,) ids of the data set.
+    """
+    return UserError(
+        f"{where}: no id in its column {column!r} is {kind} of the data set; its ids are like "
+        f"{str(ids[0])!r}, those of the data set like {str(known[0])!r}: write them in the same "
+        "way."
     )
 
 
@@ -116,13 +165,14 @@ def sources_of(
     if not columns.header:
         numbers = {"user": columns.user, "item": columns.item, "rating": columns.rating}
         table = table.rename(columns=numbers)
-    frame = table[[column for column in table.columns if column in columns.names]]
+    # A frame without items is taken as it is: it may have users alone, or a column to name.
+    if columns.item in table.columns:
+        table = table[[column for column in table.columns if column in columns.names]]
     try:
-        rows = pa.Table.from_pandas(frame, preserve_index=False)
+        rows = pa.Table.from_pandas(table, preserve_index=False)
     except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
         fix = "pass columns of integers, numbers or strings"
         raise UserError(f"{name}: cannot be read ({one_line(error)}); {fix}.") from None
-    # A table without any of the columns is refused by the name of the one that is missing.
     return [Source(Path(name), table=rows)], []
 
 

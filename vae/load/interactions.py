@@ -98,9 +98,12 @@ def read_interactions(
         columns: columns to read, and the format of text files.
         threshold: least rating of an interaction.
         keep_all: whether rows with a lower rating are kept too; ``is_liked`` then tells them apart.
-        rating_is_optional: whether the column of ratings may be absent.
+        rating_is_optional: whether the column of ratings may be absent, and all but that of users.
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
         time_column: column of times, see ``values.parse_time``; None to read none.
+
+    Returns:
+        The interactions; those of files of users alone have no items.
 
     Raises:
         UserError: a file cannot be read or holds no rows, or a row of it has no id, no finite
@@ -108,7 +111,8 @@ def read_interactions(
     """
     optional = columns.rating if rating_is_optional else None
     names = columns.names if time_column is None else (*columns.names, time_column)
-    files = Tables(sources, columns, names, optional, advice, time_column)
+    lone = columns.user if rating_is_optional else None
+    files = Tables(sources, columns, names, optional, advice, time_column, lone)
     users, items = _IdColumn(), _IdColumn()
     times = bytearray()  # of float64; grows in place, where NumPy's arrays would be copied
     liked: list[NDArray[np.bool_]] = []
@@ -124,7 +128,8 @@ def read_interactions(
         if time_column is not None:
             times += _times(block, time_column, is_present)[keep_mask].data
         users.add(block, columns.user, is_present, keep_mask)
-        items.add(block, columns.item, is_present, keep_mask)
+        if columns.item in block.values:
+            items.add(block, columns.item, is_present, keep_mask)
     if not rows:
         raise UserError(f"{named([source.path for source in sources])}: no rows.")
     return Interactions(

@@ -57,7 +57,8 @@ def download(name: str, mirror: str, folder: Path, say: Say) -> None:
     Args:
         name: data set, which is also the name of its archive.
         mirror: URL of the folder that holds the archive.
-        folder: where the files go; the archive is kept two levels above until it is unpacked.
+        folder: where the files go. An archive two levels above is unpacked and stays; a downloaded
+            one lies there until it is unpacked.
         say: receives lines for the user.
 
     Raises:
@@ -69,11 +70,13 @@ def download(name: str, mirror: str, folder: Path, say: Say) -> None:
     archive = folder.parents[1] / f"{name}.zip"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not archive.exists():
+        is_downloaded = not archive.exists()
+        if is_downloaded:
             say(_licence(name, folder))
             _fetch(mirror.rstrip("/"), archive, say)
         unpack(name, archive, folder, say)
-        archive.unlink()
+        if is_downloaded:
+            archive.unlink()
     except OSError as error:
         raise unwritable(str(folder), error) from None
 

@@ -14,7 +14,7 @@ from vae.cli import defaults, flags_that_affect
 from vae.errors import UserError
 from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
-from vae.load.files import Source, find_sources
+from vae.load.files import Source, find_sources, reading
 from vae.load.interactions import Interactions, lists_in, read_interactions
 from vae.load.movielens import download, unpack
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
@@ -35,6 +35,9 @@ _MAX_NAMED_USERS = 3
 
 Log = Callable[[str], None]
 """Takes a line of output."""
+
+Version = tuple[int, int, int]
+"""Inode, size and time of the last change of a file."""
 
 
 def print_line(line: str) -> None:
@@ -64,15 +67,17 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
         elif config.archive is not None:
             unpack(config.dataset, config.archive, config.default_source.parent, log)
         with ThreadPoolExecutor(max_workers=1) as pool:
+            versions = _versions(sources)
             digests = pool.submit(_digests, sources)
             if not _is_prepared(folder, config, sources, digests, log):
-                _prepare(folder, config, sources, digests, log)
+                _prepare(folder, config, sources, versions, digests, log)
 
 
 def _prepare(
     folder: Path,
     config: PrepareConfig,
     sources: list[Source],
+    versions: dict[Path, Version],
     digests: Future[list[FileDigest]],
     log: Log,
 ) -> None:
@@ -95,6 +100,9 @@ def _prepare(
     provenance = Provenance(
         [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
     )
+    for path, version in _versions(sources).items():
+        if version != versions[path]:
+            raise UserError(f"{path}: changed while it was read; run the same command again.")
     write_split(folder, split, provenance)
     for line in (*_summary(split.counts, config), *_users_of_most_items(split)):
         log(line)
@@ -145,12 +153,23 @@ def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interaction
 def _digests(sources: list[Source]) -> list[FileDigest]:
     """Return the digests of the files that can be read again."""
     digests = []
-    for path in (source.path for source in sources if not source.is_pipe):
-        try:
-            digests.append(FileDigest.of(path, str(path)))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    for source in sources:
+        with reading(source.path):
+            if not source.is_pipe:
+                digests.append(FileDigest.of(source.path, str(source.path)))
     return digests
+
+
+def _versions(sources: list[Source]) -> dict[Path, Version]:
+    """Return what changes if a file that can be read again is replaced or written to."""
+    versions = {}
+    for source in sources:
+        with reading(source.path):
+            if not source.is_pipe:
+                status = source.path.stat()
+                version = (status.st_ino, status.st_size, status.st_mtime_ns)
+                versions[source.path] = version
+    return versions
 
 
 def _data_flags(config: PrepareConfig) -> dict[str, Any]:

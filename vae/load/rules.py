@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.load.fold_in import find_ids, sources_of
+from vae.load.fold_in import find_ids, sources_of, unknown_ids
 from vae.load.interactions import read_items
 
 
@@ -129,10 +129,11 @@ def read_item_list(
     indices = find_ids(found.items.values, dataset.item_ids)
     unknown = int((indices < 0).sum())
     if needs_items and unknown == len(indices):
-        like = f"its ids are like {str(found.items.values[0])!r}" if unknown else "it has no rows"
-        raise UserError(
-            f"{name} {sources[0].path}: no id is an item of {dataset.name}; {like}, those of the "
-            f"data set like {str(dataset.item_ids[0])!r}."
+        where = f"{name} {sources[0].path}"
+        if not unknown:
+            raise UserError(f"{where}: has no rows.")
+        raise unknown_ids(
+            where, dataset.columns.item, "an item", found.items.values, dataset.item_ids
         )
     items = indices[found.items.codes]
     by_user = len(found.users.codes) > 0

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,14 +23,22 @@ import pyarrow.parquet as pq
 from vae.errors import UserError, one_line
 from vae.load.batches import prefetch
 from vae.load.config import Columns
-from vae.load.files import Digest, Source, decompressed, reading
+from vae.load.files import (
+    FIRST_BYTES,
+    PARQUET_MAGIC,
+    Digest,
+    Source,
+    check_format,
+    decompressed,
+    find_sources,
+    reading,
+)
 from vae.load.text_rows import ONE_ROW_EACH, TextFile, Texts, is_encodable, not_utf8
 from vae.load.values import NUMBER
 
 _BLOCK_ROWS = 1 << 18
 _PEEKED_BYTES = 64
 _MAX_NAMED = 20
-_PARQUET_MAGIC = b"PAR1"
 _PARQUET_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
 
 _JSON_LINES = (
@@ -76,7 +85,8 @@ def read_texts(
         UserError: the file cannot be read or lacks one of the columns.
     """
     frames = []
-    for block in Tables([Source(path)], columns, names, advice=advice).blocks():
+    sources, _ = find_sources([path])
+    for block in Tables(sources, columns, names, advice=advice).blocks():
         texts = {n: np.append(distinct, "")[codes] for n, (codes, distinct) in block.values.items()}
         frames.append(pd.DataFrame(texts, dtype=object))
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*set(names)])
@@ -91,10 +101,12 @@ class Tables:
         columns: format of text files.
         names: columns to read.
         optional: the one of them that a file may lack; None if there is none.
-        advice: how to fix a file that lacks a column; empty: by the flags that name columns.
+        advice: how to fix a file that lacks a column, if it is read beside the ratings: its
+            separator and header need not be theirs. Empty for ratings: by the flags that name
+            columns.
         time: the one of them that has times, which Parquet may store as such; None if there is
             none.
-        lone: the one of them that a text file without a header row may consist of.
+        lone: the one of them that a file may consist of.
 
     Attributes:
         digests: digests of the pipes among the files, once they are read.
@@ -119,7 +131,7 @@ class Tables:
         self._time = time
         self._lone = lone
         self._header: list[str] = []
-        self._has_optional: bool | None = None
+        self._found: set[str] | None = None
         self._assumptions: dict[str, list[Path]] = {}
         self._line_breaks = 0
 
@@ -146,7 +158,7 @@ class Tables:
             with reading(source.path):
                 for block in self._read(source):
                     complete = self._with_constants(block, source)
-                    self._check_optional(complete)
+                    self._check_columns(complete)
                     yield complete
 
     def _read(self, source: Source) -> Iterator[Block]:
@@ -169,23 +181,21 @@ class Tables:
             self.digests[source.path] = digest
 
     def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
-        path, required = source.path, self._required(source)
-        # Without a header row, several columns are what shows the separator.
-        all_names = self._lone is not None and not self._columns.header
-        file = TextFile(content, path, self._columns, self._names if all_names else required)
-        if not file.header:
+        path, is_ratings = source.path, not self._advice
+        file = TextFile(content, path, self._columns, partial(self._fits, source), is_ratings)
+        if not file.sample:
             if source.is_part:
                 return
             raise UserError(f"{path}: is empty; add a header row with the names of the columns.")
-        header, has_header = file.header, self._columns.header
-        if has_header and source.is_part and self._continues(header, required):
-            header, has_header = self._header, False
-            self._assume("no header row, read with that of the first part", path)
+        header, has_header, note = self._find_header(source, file.sample)
         self._header = self._header or header
         names = self._select(source, header)
-        positions = [0] if self._is_lone(header) else [header.index(name) for name in names]
+        positions = [header.index(name) for name in names]
         if file.note:
-            self._assume(file.note, path)
+            fix = "; prepare the data with --sep to set it" if is_ratings else ""
+            self._assume(f"{file.note}{fix}", path)
+        if note:
+            self._assume(note, path)
         for rows in prefetch(file.rows(has_header)):
             values = file.parse(rows, positions)
             yield Block(path, rows.first, dict(zip(names, values, strict=True)))
@@ -194,29 +204,61 @@ class Tables:
     def _assume(self, what: str, path: Path) -> None:
         self._assumptions.setdefault(what, []).append(path)
 
-    def _continues(self, first_row: list[str], required: Sequence[str]) -> bool:
-        """Return whether a part has no header row of its own."""
-        is_header = set(required) <= set(first_row)
-        return bool(self._header) and not is_header and len(first_row) == len(self._header)
+    def _fits(self, source: Source, rows: list[list[str]]) -> bool:
+        """Return whether first rows of a text file have the columns that are needed."""
+        names, has_header, _ = self._find_header(source, rows)
+        is_uniform = len({len(row) for row in rows}) == 1
+        if self._columns.header:
+            has_names = set(self._required(source)) <= set(names) or names == [self._lone]
+            return has_names and (has_header or is_uniform)
+        required = set(self._required(source))
+        if self._lone is not None:  # without names, several columns are what shows the separator
+            required = set(self._names) - {self._columns.rating}
+        return is_uniform and required <= set(names)
+
+    def _find_header(self, source: Source, rows: list[list[str]]) -> tuple[list[str], bool, str]:
+        """Return the columns of a text file by its first rows.
+
+        Returns:
+            Their names or numbers, whether the first row is a header, and what was assumed.
+        """
+        first, required = rows[0], self._required(source)
+        if not self._columns.header:
+            is_header = bool(self._advice) and _is_header(rows)
+            names = [str(number) for number in range(len(first))]
+            if self._lone is not None and names == ["0"]:
+                names = [self._lone]
+            return names, is_header, "row 1 is taken as a header" if is_header else ""
+        if set(required) <= set(first) or first == [self._lone]:
+            return first, True, ""
+        if len(first) == len(self._header) and not _is_header(rows):
+            return self._header, False, "no header row, read with that of the first part"
+        if self._advice and any(map(NUMBER.fullmatch, first)):
+            present = [name for name in self._names if name not in source.constants]
+            for names in ([self._lone] if self._lone else [], required, present):
+                if len(names) == len(first):
+                    columns = ", ".join(names)
+                    return names, False, f"no header row; its columns are taken as {columns}"
+        return first, True, ""
 
     def _required(self, source: Source) -> list[str]:
         names = (name for name in self._names if name != self._optional)
         return [name for name in names if name not in source.constants]
 
-    def _check_optional(self, block: Block) -> None:
-        """Check that all blocks have the optional column, or none.
+    def _check_columns(self, block: Block) -> None:
+        """Check that all blocks have the same columns.
 
         Raises:
             UserError: a column comes or goes, which would change what the rows before it mean.
         """
-        has_optional = self._optional in block.values
-        if self._has_optional not in (None, has_optional):
-            has, rest = ("a", "not") if has_optional else ("no", "")
+        before, now = self._found or set(block.values), set(block.values)
+        for name in before ^ now:
+            has, rest = ("a", " not") if name in now else ("no", "")
             raise UserError(
-                f"{block.path}: row {block.first_row}: has {has} column {self._optional!r}, which "
-                f"the rows before have{rest and ' ' + rest}; give it to all rows or to none."
+                f"{block.path}: row {block.first_row}: has {has} column {name!r}, which the rows "
+                f"before have{rest}; give it to all rows or to none."
             )
-        self._has_optional = has_optional
+        self._found = now
 
     def _select(self, source: Source, found: Sequence[str]) -> list[str]:
         """Return the columns to read of those that a file has.
@@ -225,14 +267,10 @@ class Tables:
             UserError: a column is missing or exists twice.
         """
         required = self._required(source)
-        if self._lone is not None and self._is_lone(found):
+        if self._lone is not None and list(found) == [self._lone]:
             return [self._lone]
         _check_names(source.path, found, required, self._columns, self._advice, self._time)
         return [*required, *(name for name in found if name == self._optional)]
-
-    def _is_lone(self, found: Sequence[str]) -> bool:
-        """Return whether a text file without a header row has one column, which may be alone."""
-        return self._lone is not None and not self._columns.header and list(found) == ["0"]
 
     def _with_constants(self, block: Block, source: Source) -> Block:
         """Add the columns that the names of the file's folders give."""
@@ -243,6 +281,14 @@ class Tables:
             if name in self._names and name not in block.values
         }
         return Block(block.path, block.first_row, {**block.values, **constants})
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    """Return whether the first row has no digit although a column below it is all numbers."""
+    if len(rows) < 2 or any(re.search("[0-9]", value) or not value for value in rows[0]):
+        return False
+    columns = zip(*rows[1:], strict=False)
+    return any(all(map(NUMBER.fullmatch, values)) for values in columns)
 
 
 def named(paths: Sequence[Path]) -> str:
@@ -382,12 +428,14 @@ def _json_text(path: Path, row: int, name: str, value: Any, plain: tuple[type, .
 def _is_parquet(source: Source) -> bool:
     if source.is_pipe:
         return False
-    if source.path.suffix.lower() == ".parquet":
-        return True
+    size = len(PARQUET_MAGIC)
     with source.path.open("rb") as file:
-        start = file.read(len(_PARQUET_MAGIC))
-        file.seek(-min(len(_PARQUET_MAGIC), len(start)), 2)
-        return start == file.read() == _PARQUET_MAGIC
+        start = file.read(FIRST_BYTES)
+        if source.path.suffix.lower() == ".parquet":
+            check_format(source.path, start)  # such as a pointer
+            return True
+        file.seek(-min(size, len(start)), 2)
+        return start[:size] == file.read() == PARQUET_MAGIC
 
 
 def _read_parquet(

@@ -12,7 +12,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -27,7 +27,7 @@ from vae.load.config import MINIMAL, WHITESPACE, Columns
 _BLOCK_BYTES = 1 << 23
 _MAX_ROW_BYTES = 1 << 21
 _SAMPLE_ROWS = 20
-_CANDIDATES = (",", "\t", ";", "|", "::", WHITESPACE)
+_CANDIDATES = (",", "\t", ";", "|", "::", "<SEP>", WHITESPACE)
 _UNIT_SEPARATOR = "\x1f"
 """Replaces separators of several characters; text does not contain it."""
 
@@ -46,6 +46,9 @@ _BYTE_ORDER_MARKS = {
 _MARK_BEFORE_ROW = re.compile(rb"(?:\A|[\r\n])(?=\xef\xbb\xbf)")
 _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b'"\n\r'
 
+
+Fits = Callable[[list[list[str]]], bool]
+"""Takes first rows of a file, at least one, and returns whether they have the needed columns."""
 
 Texts = tuple[NDArray[Any], NDArray[Any]]
 """A column: (rows,) codes, -1 for a missing value, and the (distinct,) strings or numbers."""
@@ -70,30 +73,31 @@ class TextFile:
         content: the decompressed file.
         path: its path, for messages and the default separator.
         layout: format of the file.
-        names: columns that will be read, which help to find the separator.
+        fits: decides which separator yields the columns that are needed.
+        is_fixed: whether the separator of the layout, if it has one, is that of the file.
 
     Attributes:
-        header: values of the first row, or the numbers of the columns without a header; empty if
-            the file is.
-        note: what was assumed about the file, empty if nothing was.
+        sample: values of the first rows; none if the file is empty.
+        note: what was assumed about the separator, empty if nothing was.
 
     Raises:
         UserError: the file cannot be decoded.
     """
 
-    def __init__(self, content: IO[bytes], path: Path, layout: Columns, names: Sequence[str]):
+    def __init__(
+        self, content: IO[bytes], path: Path, layout: Columns, fits: Fits, is_fixed: bool = True
+    ) -> None:
         self._path = path
         self._blocks = _utf8_blocks(content, path, layout.encoding)
         self._first_block = re.sub(rb"\A(?:[ \t]*[\r\n]+)+", b"", next(self._blocks, b""))
         sample = _sample(self._first_block, layout.comment)
-        self._separator, self.note = _choose_separator(sample, path, layout, names)
+        self._separator, self.note = _choose_separator(sample, path, layout, fits, is_fixed)
         self._layout = layout
         self._quoted = layout.quoting == MINIMAL and len(self._separator) == 1
-        first_rows = list(_split(sample, self._separator, self._quoted)) or [[]]
-        first = first_rows[0]
-        self.header = first if layout.header else [str(number) for number in range(len(first))]
-        widths = {len(row) for row in first_rows}
-        self._splitter = _Splitter(path, self._byte, self._quoted, len(first), len(widths) > 2)
+        self.sample = [*_split(sample, self._separator, self._quoted)]
+        self._width = len(self.sample[0]) if self.sample else 0
+        is_ragged = len({len(row) for row in self.sample}) > 2
+        self._splitter = _Splitter(path, self._byte, self._quoted, self._width, is_ragged)
 
     @property
     def line_breaks(self) -> int:
@@ -154,7 +158,7 @@ class TextFile:
             pa_csv.ReadOptions(
                 use_threads=False,
                 block_size=len(data) + 1,
-                column_names=[str(position) for position in range(len(self.header))],
+                column_names=[str(position) for position in range(self._width)],
             ),
             pa_csv.ParseOptions(
                 delimiter=self._byte,
@@ -474,34 +478,35 @@ def _utf8_blocks(content: IO[bytes], path: Path, encoding: str | None) -> Iterat
 
 
 def _choose_separator(
-    sample: str, path: Path, layout: Columns, names: Sequence[str]
+    sample: str, path: Path, layout: Columns, fits: Fits, is_fixed: bool
 ) -> tuple[str, str]:
     """Return the separator and, if it was guessed, a sentence on it.
 
     Without ``--sep`` it is that of the file name's extension, unless only another one splits the
     first rows into the columns that are needed.
     """
-    if layout.separator is not None:
-        return layout.separator, ""
+    given = layout.separator
+    if given is not None and is_fixed:
+        return given, ""
     default = "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
 
-    def fits(separator: str) -> bool:
+    def splits(separator: str) -> bool:
         quoted = layout.quoting == MINIMAL and len(separator) == 1
         rows = list(_split(sample, separator, quoted))
-        if layout.header:
-            return bool(rows) and set(names) <= set(rows[0])
-        widths = {len(row) for row in rows}
-        return len(widths) == 1 and widths.pop() > max(map(int, names))
+        return bool(rows) and fits(rows)
 
-    if fits(default):
-        return default, ""
-    found = [candidate for candidate in _CANDIDATES if fits(candidate)]
+    expected = given or default
+    if splits(expected):
+        return expected, ""
+    # Items of two words each are no two columns in a file beside ratings that have tabs.
+    others = [other for other in _CANDIDATES if given is None or other != WHITESPACE]
+    found = [default] if splits(default) else [*filter(splits, others)]
     if WHITESPACE in found and len(found) > 1:
         found.remove(WHITESPACE)  # which tabs are as well
     if len(found) != 1:
-        return default, ""
+        return expected, ""
     shown = "white space" if found[0] == WHITESPACE else repr(found[0])
-    return found[0], f"assuming {shown} between columns; prepare the data with --sep to set it"
+    return found[0], f"assuming {shown} between columns"
 
 
 def _sample(block: bytes, comment: str | None) -> str:

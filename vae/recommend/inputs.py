@@ -52,7 +52,11 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
     item, names, source = config.similar_items, config.item_names, config.recommend
     if item is not None:
         find_item(item, dataset)
-    titles = None if names is None else read_titles(names, config.title_col, dataset)
+    titles = (
+        None
+        if names is None
+        else read_titles(names, config.title_col, dataset, config.item_names_col)
+    )
     histories = read_histories(source, dataset) if isinstance(source, Path) else None
     rules = Rules(
         _read_item_list("--allow", config.allow, dataset),

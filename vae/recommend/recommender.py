@@ -106,6 +106,7 @@ class Recommender:
         item_names: PathLike | None = None,
         title_col: str = "title",
         blend: Literal["ease"] | None = None,
+        item_names_col: str | None = None,
     ) -> Recommender:
         """Load a trained model and the prepared data that it was trained on.
 
@@ -117,6 +118,7 @@ class Recommender:
             item_names: file of titles, ``--item_names``; None for none.
             title_col: its column of titles.
             blend: ``"ease"`` to mix the scores with those of EASE, ``--blend``.
+            item_names_col: column of ids in the file of titles; None for that of the ratings.
 
         Raises:
             UserError: the data, the checkpoint or the titles cannot be used.
@@ -132,7 +134,11 @@ class Recommender:
             blend=blend,
         )
         data = open_dataset(config.data_dir, dataset)
-        titles = None if item_names is None else read_titles(Path(item_names), title_col, data)
+        titles = (
+            None
+            if item_names is None
+            else read_titles(Path(item_names), title_col, data, item_names_col)
+        )
         worker = SingleWorker("1 worker")
         silent = RunLog(Path(os.devnull), enabled=False)
         architecture = load_architecture(Path(checkpoint_dir))
@@ -175,8 +181,9 @@ class Recommender:
 
         Args:
             histories: table or file with the columns of the ratings (``user``, ``item`` and
-                ``rating`` if those have no header); ratings are optional. Or a list of items, the
-                history of one user, whose id is 0.
+                ``rating`` if those have no header); ratings are optional. Users alone stand for
+                their prepared histories. Or a list of items, the history of one user, whose id is
+                0.
             k: items per user.
             allow: the only items to recommend, to everybody or by user; None for all.
             deny: items not to recommend, to everybody or by user; None for none.

@@ -10,26 +10,34 @@ import pandas as pd
 
 from vae.errors import UserError
 from vae.load.dataset import Dataset
+from vae.load.fold_in import unknown_ids
 from vae.load.tables import read_texts
 from vae.utils.atomic import require_regular_file
 
-_ADVICE = "a file of titles has the item column of the ratings and a column of titles, --title_col"
+_ADVICE = (
+    "name the columns of ids and titles with --item_names_col and --title_col, by their numbers "
+    "from 0 if there is no header row"
+)
 
 TEXT = "string[pyarrow]"
 """dtype of ids and titles in data frames: a gather of Arrow's strings creates no Python objects."""
 
 
-def read_titles(path: Path, title_column: str, dataset: Dataset) -> pd.Series:
+def read_titles(
+    path: Path, title_column: str, dataset: Dataset, id_column: str | None = None
+) -> pd.Series:
     """Titles of the items of a data set.
 
-    The file is CSV with a header row, or TSV if its name contains ``.tsv``. Its id column has the
-    name of the item column of the ratings, and it is quoted as the ratings are. If an id occurs
-    several times, its last title counts.
+    The file has any format of ratings, and is quoted as the ratings are. Columns that are both
+    named by numbers are those of a text file without a header row. If an id occurs several times,
+    its last title counts.
 
     Args:
         path: file, ``--item_names``.
         title_column: its column of titles, ``--title_col``.
         dataset: prepared data set with I items.
+        id_column: its column of ids, ``--item_names_col``; None for the item column of the ratings,
+            or the first column if titles are in a column with a number.
 
     Returns:
         (I,) strings in the order of the item indices; NA for an item that the file does not have.
@@ -38,24 +46,16 @@ def read_titles(path: Path, title_column: str, dataset: Dataset) -> pd.Series:
         UserError: the file cannot be read, lacks one of the two columns, or has no item of the data
             set.
     """
-    table = _read_table(path, title_column, dataset)
-    # Integer ids too are compared as they are written.
-    items = pd.DataFrame({"id": dataset.item_ids.astype(np.str_)}, dtype=TEXT)
-    if not items["id"].isin(table["id"]).any():
-        raise _no_item(path, table, dataset)
-    return items.merge(table.drop_duplicates("id", keep="last"), on="id", how="left")["title"]
-
-
-def _read_table(path: Path, title_column: str, dataset: Dataset) -> pd.DataFrame:
-    """Return the file's rows as the columns ``id`` and ``title``; a missing value is empty text."""
-    # The separator of the ratings need not be that of the titles.
-    columns = dataclasses.replace(dataset.columns, separator=None)
-    id_column = columns.item if columns.header else "0"
-    if not columns.header and not (title_column.isascii() and title_column.isdecimal()):
-        raise UserError(
-            f"--title_col {title_column!r}: is not a column number, which {dataset.name} needs as "
-            "it was prepared with --no_header; ids are in column 0, titles for example in column 1."
-        )
+    if id_column is None:
+        if not dataset.columns.header and not _is_number(title_column):
+            raise UserError(
+                f"--title_col {title_column!r}: is not a column number, which {dataset.name} needs "
+                "as it was prepared with --no_header; ids are in column 0, titles for example in "
+                "column 1; or name the column of ids with --item_names_col."
+            )
+        id_column = "0" if _is_number(title_column) else dataset.columns.item
+    has_names = not (_is_number(id_column) and _is_number(title_column))
+    columns = dataclasses.replace(dataset.columns, header=has_names)
     try:
         require_regular_file(path)
         table = read_texts(path, [id_column, title_column], columns, _ADVICE)
@@ -63,15 +63,16 @@ def _read_table(path: Path, title_column: str, dataset: Dataset) -> pd.DataFrame
         raise UserError(f"--item_names {path}: cannot be read ({error.strerror}).") from None
     except UserError as error:
         raise UserError(f"--item_names {error}") from None
-    return table.set_axis(["id", "title"], axis=1).astype(TEXT)
-
-
-def _no_item(path: Path, table: pd.DataFrame, dataset: Dataset) -> UserError:
-    """Error for a file without an item of the data set: its ids may be written differently."""
+    table = table.set_axis(["id", "title"], axis=1).astype(TEXT)
     if table.empty:
-        return UserError(f"--item_names {path}: has no rows.")
-    return UserError(
-        f"--item_names {path}: no id in its column {dataset.columns.item!r} is an item of "
-        f"{dataset.name}; its ids are like {table['id'][0]!r}, those of the data set like "
-        f"{str(dataset.item_ids[0])!r}: write them in the same way."
-    )
+        raise UserError(f"--item_names {path}: has no rows.")
+    # Integer ids too are compared as they are written.
+    items = pd.DataFrame({"id": dataset.item_ids.astype(np.str_)}, dtype=TEXT)
+    if not items["id"].isin(table["id"]).any():
+        where = f"--item_names {path}"
+        raise unknown_ids(where, id_column, "an item", table["id"].array, dataset.item_ids)
+    return items.merge(table.drop_duplicates("id", keep="last"), on="id", how="left")["title"]
+
+
+def _is_number(column: str) -> bool:
+    return column.isascii() and column.isdecimal()
