@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_main
+from helpers import ROOT, run_main, run_prepare
 
 from vae.config import PRESETS, Config, Interval, parse_flags
 from vae.errors import UserError
@@ -93,6 +94,56 @@ def test_a_bad_flag_is_one_sentence(flags, sentence):
     with pytest.raises(UserError) as caught:
         parse_flags(flags)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "phrases"),
+    [
+        (
+            run_main,
+            "--test --epochs many --quux 3 --data-dir=D --lr nan --activation sin --dropout",
+            [
+                "argument --epochs: invalid int value: 'many'",
+                r"argument --activation: invalid choice: 'sin' \(choose from .*\)",
+                "argument --dropout: expected one argument",
+                r"unrecognized arguments: --quux 3 --data-dir=D \(did you mean --data_dir\?\)",
+                "--lr nan is out of range: at least 0",
+                "--test needs a trained model; pass --checkpoint_dir or --train",
+            ],
+        ),
+        (
+            run_main,
+            "--train=3 --epochs x --epochs y --test",
+            [
+                "argument --train: ignored explicit argument '3'",
+                "argument --epochs: invalid int value: 'x'",
+                # Not that --test needs --train, which is there.
+            ],
+        ),
+        (
+            run_main,
+            "--test --checkpoint-dir=c",
+            [r"unrecognized arguments: --checkpoint-dir=c \(did you mean --checkpoint_dir\?\)"],
+        ),
+        (
+            run_prepare,
+            "--threshold x --ratings --foo --heldout_users 0 --sep=é --time_col t",
+            [
+                "argument --threshold: invalid float value: 'x'",
+                "argument --ratings: expected at least one argument",
+                "unrecognized arguments: --foo",
+                "--heldout_users 0.0 is out of range: at least 1e-09",
+                "--time_col has no effect without --targets last or --split_time",
+                "--sep 'é' is not a valid column separator; .*",
+            ],
+        ),
+    ],
+)
+def test_wrong_flags_are_all_named_at_once(program, flags, phrases):
+    done = program(*flags.split())
+    assert done.returncode == 2
+    pattern = "; ".join([r"\w+\.py: error: " + phrases[0], *phrases[1:], r"see \w+\.py --help\.\n"])
+    assert re.fullmatch(pattern, done.stderr), done.stderr
 
 
 TEST = ("--test", "--checkpoint_dir", "c")

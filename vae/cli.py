@@ -10,10 +10,11 @@ import argparse
 import dataclasses
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from vae import __version__
 from vae.errors import UserError
@@ -84,20 +85,41 @@ def parse(
         UserError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
     """
     parser = build_parser(options, prog, description)
-    values = _given(parser, options, arguments)
+    values, problems = _given(parser, options, arguments)
     for name, choices in (bundles or {}).items():
         if name in values:
             values = {**choices[values[name]], **values}
-    return options(**values)
+    if not problems:
+        return options(**values)
+    try:
+        options(**values)
+    except FlagError as error:
+        # Without the flags that have no value now: what names one of those may follow from that.
+        wrong = set(_FLAG.findall(" ".join(problems)))
+        problems += [text for text in error.problems if wrong.isdisjoint(_FLAG.findall(text))]
+    raise FlagError([*problems, f"see {prog} --help"])
 
 
-def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:
+class FlagError(UserError):
+    """Flags that cannot be used.
+
+    Attributes:
+        problems: a phrase for each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems) + ".")
+        self.problems = problems
+
+
+def build_parser(options: type, prog: str, description: str) -> _Parser:
     """Return the parser behind ``--help``; its result holds the flags that were given only."""
     parser = _Parser(
         prog=prog,
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
+        exit_on_error=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     types = get_type_hints(options)
@@ -173,28 +195,44 @@ _DASHES = "-\u2013\u2014"
 """First characters of a flag; word processors replace two hyphens by one long dash."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises ``UserError`` for an invalid flag."""
+_FLAG = re.compile(r"--\w+")
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help.")
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that names all invalid flags, not the first one alone."""
+
+    def parse_all(
+        self, arguments: Sequence[str] | None
+    ) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+        """Return the values of valid flags, the unknown arguments, and what is wrong by flag."""
+        problems: dict[str, str] = {}
+        while True:
+            try:
+                namespace, unknown = self.parse_known_args(arguments)
+            except argparse.ArgumentError as error:
+                name = str(error.argument_name)
+                problems[name.lstrip("-")] = str(error)
+                # The next pass accepts any value of this flag, to get to the others.
+                action = self._option_string_actions[name]
+                action.type = action.choices = None
+                action.nargs = "*" if action.nargs == "+" else "?"
+            else:
+                valid = {k: v for k, v in vars(namespace).items() if k not in problems}
+                return valid, unknown, problems
 
 
 def _given(
-    parser: argparse.ArgumentParser, options: type, arguments: Sequence[str] | None
-) -> dict[str, Any]:
-    """Return the values of the flags that are given, by name.
-
-    Raises:
-        UserError: a flag is unknown, or a value has the wrong type.
-    """
-    namespace, unknown = parser.parse_known_args(arguments)
+    parser: _Parser, options: type, arguments: Sequence[str] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the valid values of the flags that are given, by name, and a phrase per problem."""
+    values, unknown, invalid = parser.parse_all(arguments)
+    problems = [*invalid.values()]
     if unknown:
         flags = [field.name for field in dataclasses.fields(options)]
         nearest = ", ".join(_nearest(unknown, flags))
         advice = f" (did you mean {nearest}?)" if nearest else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(namespace).items()}
+        problems.append(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}, problems
 
 
 def _nearest(unknown: Iterable[str], names: Iterable[str]) -> Iterator[str]:

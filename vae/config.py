@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vae.cli import flag, out_of_range, parse, without_effect
-from vae.errors import UserError
+from vae.cli import FlagError, flag, out_of_range, parse, without_effect
 
 MODES = "modes (one or several)"
 DATA = "data and files"
@@ -475,7 +474,7 @@ class Config:
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *without_effect(self), *self._contradictions()]
         if problems:
-            raise UserError("; ".join(problems) + ".")
+            raise FlagError(problems)
 
     def _contradictions(self) -> Iterator[str]:
         if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", self.inference_batch_sizes):

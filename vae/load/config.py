@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae.cli import flag, out_of_range, parse
-from vae.errors import UserError
+from vae.cli import FlagError, flag, out_of_range, parse
 from vae.load.values import parse_time
 
 DATASET = "data set"
@@ -216,7 +215,7 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *self._contradictions()]
         if problems:
-            raise UserError("; ".join(problems) + ".")
+            raise FlagError(problems)
 
     @property
     def synthetic(self) -> bool:
