@@ -184,6 +184,64 @@ def test_a_flag_without_effect_is_refused(without, flags, needed):
     assert str(caught.value) == sentence
 
 
+@pytest.mark.parametrize(
+    ("program", "flags", "useless"),
+    [
+        (
+            run_main,
+            "--train --save_every 5e --keep_checkpoints 3",
+            ["save_every without --checkpoint_dir", "keep_checkpoints without --checkpoint_dir"],
+        ),
+        (
+            run_main,
+            "--train --checkpoint_dir c --warm_start w --resume must",
+            ["warm_start with --resume must"],
+        ),
+        (
+            run_main,
+            "--train --preset small --model recvae --anneal_cap .3",
+            ["anneal_cap with --kl_per_item, which is not annealed"],
+        ),
+        (
+            run_prepare,
+            "--rating_col none --threshold 3 --decimal , --mirror http://x",
+            [
+                "mirror without --download",
+                "threshold with --rating_col none",
+                "decimal with --rating_col none",
+            ],
+        ),
+        (
+            run_prepare,
+            "--sep , --quoting none --decimal ,",
+            ["decimal with --sep , and --quoting none"],
+        ),
+        (run_prepare, "--sep :: --quoting none", ["quoting with --sep ::, where quotes are data"]),
+        *(
+            (
+                run_prepare,
+                f"{source} --sep ; --encoding latin-1 --drop_missing",
+                [
+                    f"{name} with {source.split()[0]}, whose files have one format"
+                    for name in ("sep", "encoding", "drop_missing")
+                ],
+            )
+            for source in ("--download", "--archive ml-20m.zip")
+        ),
+        (
+            run_prepare,
+            "--dataset synthetic --no_header --user_col 0 --item_col 1 --rating_col none",
+            ["no_header with --dataset synthetic, whose files have one format"],
+        ),
+    ],
+)
+def test_flags_without_effect_beside_others_are_all_named(program, flags, useless):
+    done = program(*flags.split())
+    assert done.returncode == 2
+    phrases = [f"--{each.replace(' ', ' has no effect ', 1)}" for each in useless]
+    assert done.stderr.partition("error: ")[2] == "; ".join(phrases) + ".\n"
+
+
 def test_every_flag_that_needs_another_one_needs_flags_that_exist():
     needs = {field.name: field.metadata["needs"] for field in dataclasses.fields(Config)}
     assert sum(bool(flags) for flags in needs.values()) == 19
@@ -198,6 +256,7 @@ def test_the_flags_of_a_training_run_can_be_repeated_without_train():
     )
     defaults = ["--early_stop", "0", "--keep_checkpoints", "2", "--export_dtype", "float32"]
     parse_flags([*TEST, *defaults])
+    parse_flags([*TEST, "--preset", "small", "--model", "recvae"])  # the annealing is the preset's
 
 
 @pytest.mark.parametrize("options", [Config, PrepareConfig])

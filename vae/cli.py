@@ -157,15 +157,22 @@ def without_effect(options: Any) -> Iterator[str]:
 
     A flag with its default value passes: it changes nothing.
     """
-    is_set = {
-        name
-        for name, default in defaults(type(options)).items()
-        if getattr(options, name) != default
-    }
     for field in dataclasses.fields(options):
         needs = field.metadata["needs"]
-        if needs and field.name in is_set and not is_set.intersection(needs):
+        if needs and is_set(options, field.name) and not any(is_set(options, n) for n in needs):
             yield f"--{field.name} has no effect without {_alternatives(needs)}"
+
+
+def useless(options: Any, names: Iterable[str], reason: str) -> Iterator[str]:
+    """Yield a phrase with the reason for each of the flags that is set, and has no effect."""
+    for name in names:
+        if is_set(options, name):
+            yield f"--{name} has no effect {reason}"
+
+
+def is_set(options: Any, name: str) -> bool:
+    """Return whether a flag has another value than its default."""
+    return bool(getattr(options, name) != defaults(type(options))[name])
 
 
 def defaults(options: type) -> dict[str, Any]:
