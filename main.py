@@ -10,11 +10,15 @@ machine, and on eight GPUs of one machine::
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
-from vae.cli import as_json, exit_code_of
-from vae.config import Config, parse_flags
-from vae.utils.console import open_console
+try:
+    from collections.abc import Sequence
+
+    from vae.cli import as_json, exit_code_of
+    from vae.config import Config, parse_flags
+    from vae.utils.console import open_console
+except KeyboardInterrupt:  # main() takes those that come later
+    sys.exit(130)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,15 +10,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
 
-from vae.cli import exit_code_of
-from vae.load.config import PrepareConfig, parse_flags
-from vae.utils.console import open_console
+try:
+    import os
+    import signal
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from vae.cli import exit_code_of
+    from vae.load.config import PrepareConfig, parse_flags
+    from vae.utils.console import open_console
+except KeyboardInterrupt:  # main() takes those that come later
+    sys.exit(130)
 
 _OUT_OF_MEMORY = (
     "out of memory; raise --threshold, pass fewer files, or use a machine with more memory."

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_main
+from helpers import ROOT, run_main, run_prepare
 
 from vae.config import PRESETS, Config, Interval, parse_flags
 from vae.errors import UserError
@@ -96,6 +97,56 @@ def test_a_bad_flag_is_one_sentence(flags, sentence):
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("program", "flags", "phrases"),
+    [
+        (
+            run_main,
+            "--test --epochs many --quux 3 --data-dir=D --lr nan --activation sin --dropout",
+            [
+                "argument --epochs: invalid int value: 'many'",
+                r"argument --activation: invalid choice: 'sin' \(choose from .*\)",
+                "argument --dropout: expected one argument",
+                r"unrecognized arguments: --quux 3 --data-dir=D \(did you mean --data_dir\?\)",
+                "--lr nan is out of range: at least 0",
+                "--test needs a trained model; pass --checkpoint_dir or --train",
+            ],
+        ),
+        (
+            run_main,
+            "--train=3 --epochs x --epochs y --test",
+            [
+                "argument --train: ignored explicit argument '3'",
+                "argument --epochs: invalid int value: 'x'",
+                # Not that --test needs --train, which is there.
+            ],
+        ),
+        (
+            run_main,
+            "--test --checkpoint-dir=c",
+            [r"unrecognized arguments: --checkpoint-dir=c \(did you mean --checkpoint_dir\?\)"],
+        ),
+        (
+            run_prepare,
+            "--threshold x --ratings --foo --heldout_users 0 --sep=é --time_col t",
+            [
+                "argument --threshold: invalid float value: 'x'",
+                "argument --ratings: expected at least one argument",
+                "unrecognized arguments: --foo",
+                "--heldout_users 0.0 is out of range: at least 1e-09",
+                "--time_col has no effect without --targets last or --split_time",
+                "--sep 'é' is not a valid column separator; .*",
+            ],
+        ),
+    ],
+)
+def test_wrong_flags_are_all_named_at_once(program, flags, phrases):
+    done = program(*flags.split())
+    assert done.returncode == 2
+    pattern = "; ".join([r"\w+\.py: error: " + phrases[0], *phrases[1:], r"see \w+\.py --help\.\n"])
+    assert re.fullmatch(pattern, done.stderr), done.stderr
+
+
 TEST = ("--test", "--checkpoint_dir", "c")
 
 
@@ -134,6 +185,64 @@ def test_a_flag_without_effect_is_refused(without, flags, needed):
     assert str(caught.value) == sentence
 
 
+@pytest.mark.parametrize(
+    ("program", "flags", "useless"),
+    [
+        (
+            run_main,
+            "--train --save_every 5e --keep_checkpoints 3",
+            ["save_every without --checkpoint_dir", "keep_checkpoints without --checkpoint_dir"],
+        ),
+        (
+            run_main,
+            "--train --checkpoint_dir c --warm_start w --resume must",
+            ["warm_start with --resume must"],
+        ),
+        (
+            run_main,
+            "--train --preset small --model recvae --anneal_cap .3",
+            ["anneal_cap with --kl_per_item, which is not annealed"],
+        ),
+        (
+            run_prepare,
+            "--rating_col none --threshold 3 --decimal , --mirror http://x",
+            [
+                "mirror without --download",
+                "threshold with --rating_col none",
+                "decimal with --rating_col none",
+            ],
+        ),
+        (
+            run_prepare,
+            "--sep , --quoting none --decimal ,",
+            ["decimal with --sep , and --quoting none"],
+        ),
+        (run_prepare, "--sep :: --quoting none", ["quoting with --sep ::, where quotes are data"]),
+        *(
+            (
+                run_prepare,
+                f"{source} --sep ; --encoding latin-1 --drop_missing",
+                [
+                    f"{name} with {source.split()[0]}, whose files have one format"
+                    for name in ("sep", "encoding", "drop_missing")
+                ],
+            )
+            for source in ("--download", "--archive ml-20m.zip")
+        ),
+        (
+            run_prepare,
+            "--dataset synthetic --no_header --user_col 0 --item_col 1 --rating_col none",
+            ["no_header with --dataset synthetic, whose files have one format"],
+        ),
+    ],
+)
+def test_flags_without_effect_beside_others_are_all_named(program, flags, useless):
+    done = program(*flags.split())
+    assert done.returncode == 2
+    phrases = [f"--{each.replace(' ', ' has no effect ', 1)}" for each in useless]
+    assert done.stderr.partition("error: ")[2] == "; ".join(phrases) + ".\n"
+
+
 def test_every_flag_that_needs_another_one_needs_flags_that_exist():
     needs = {field.name: field.metadata["needs"] for field in dataclasses.fields(Config)}
     assert sum(bool(flags) for flags in needs.values()) == 20
@@ -148,6 +257,7 @@ def test_the_flags_of_a_training_run_can_be_repeated_without_train():
     )
     defaults = ["--early_stop", "0", "--keep_checkpoints", "2", "--export_dtype", "float32"]
     parse_flags([*TEST, *defaults])
+    parse_flags([*TEST, "--preset", "small", "--model", "recvae"])  # the annealing is the preset's
 
 
 @pytest.mark.parametrize("options", [Config, PrepareConfig])

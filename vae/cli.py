@@ -11,12 +11,13 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from vae import __version__
 from vae.errors import UserError
@@ -87,20 +88,41 @@ def parse(
         UserError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
     """
     parser = build_parser(options, prog, description)
-    values = _given(parser, options, arguments)
+    values, problems = _given(parser, options, arguments)
     for name, choices in (bundles or {}).items():
         if name in values:
             values = {**choices[values[name]], **values}
-    return options(**values)
+    if not problems:
+        return options(**values)
+    try:
+        options(**values)
+    except FlagError as error:
+        # Without the flags that have no value now: what names one of those may follow from that.
+        wrong = set(_FLAG.findall(" ".join(problems)))
+        problems += [text for text in error.problems if wrong.isdisjoint(_FLAG.findall(text))]
+    raise FlagError([*problems, f"see {prog} --help"])
 
 
-def build_parser(options: type, prog: str, description: str) -> argparse.ArgumentParser:
+class FlagError(UserError):
+    """Flags that cannot be used.
+
+    Attributes:
+        problems: a phrase for each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems) + ".")
+        self.problems = problems
+
+
+def build_parser(options: type, prog: str, description: str) -> _Parser:
     """Return the parser behind ``--help``; its result holds the flags that were given only."""
     parser = _Parser(
         prog=prog,
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
+        exit_on_error=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     types = get_type_hints(options)
@@ -138,14 +160,9 @@ def without_effect(options: Any) -> Iterator[str]:
 
     A flag with its default value passes: it changes nothing.
     """
-    is_set = {
-        name
-        for name, default in defaults(type(options)).items()
-        if getattr(options, name) != default
-    }
     for field in dataclasses.fields(options):
         needs = field.metadata["needs"]
-        if needs and field.name in is_set and not is_set.intersection(needs):
+        if needs and is_set(options, field.name) and not any(is_set(options, n) for n in needs):
             yield f"--{field.name} has no effect without {_alternatives(needs)}"
 
 
@@ -196,6 +213,18 @@ def _are_links(one: Path, other: Path) -> bool:
     return _mode(one) is not None and _mode(other) is not None and one.samefile(other)
 
 
+def useless(options: Any, names: Iterable[str], reason: str) -> Iterator[str]:
+    """Yield a phrase with the reason for each of the flags that is set, and has no effect."""
+    for name in names:
+        if is_set(options, name):
+            yield f"--{name} has no effect {reason}"
+
+
+def is_set(options: Any, name: str) -> bool:
+    """Return whether a flag has another value than its default."""
+    return bool(getattr(options, name) != defaults(type(options))[name])
+
+
 def defaults(options: type) -> dict[str, Any]:
     """Return the default of each flag by its name."""
     return {field.name: field.default for field in dataclasses.fields(options)}
@@ -223,28 +252,44 @@ _DASHES = "-\u2013\u2014"
 """First characters of a flag; word processors replace two hyphens by one long dash."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises ``UserError`` for an invalid flag."""
+_FLAG = re.compile(r"--\w+")
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help.")
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that names all invalid flags, not the first one alone."""
+
+    def parse_all(
+        self, arguments: Sequence[str] | None
+    ) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+        """Return the values of valid flags, the unknown arguments, and what is wrong by flag."""
+        problems: dict[str, str] = {}
+        while True:
+            try:
+                namespace, unknown = self.parse_known_args(arguments)
+            except argparse.ArgumentError as error:
+                name = str(error.argument_name)
+                problems[name.lstrip("-")] = str(error)
+                # The next pass accepts any value of this flag, to get to the others.
+                action = self._option_string_actions[name]
+                action.type = action.choices = None
+                action.nargs = "*" if action.nargs == "+" else "?"
+            else:
+                valid = {k: v for k, v in vars(namespace).items() if k not in problems}
+                return valid, unknown, problems
 
 
 def _given(
-    parser: argparse.ArgumentParser, options: type, arguments: Sequence[str] | None
-) -> dict[str, Any]:
-    """Return the values of the flags that are given, by name.
-
-    Raises:
-        UserError: a flag is unknown, or a value has the wrong type.
-    """
-    namespace, unknown = parser.parse_known_args(arguments)
+    parser: _Parser, options: type, arguments: Sequence[str] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the valid values of the flags that are given, by name, and a phrase per problem."""
+    values, unknown, invalid = parser.parse_all(arguments)
+    problems = [*invalid.values()]
     if unknown:
         flags = [field.name for field in dataclasses.fields(options)]
         nearest = ", ".join(_nearest(unknown, flags))
         advice = f" (did you mean {nearest}?)" if nearest else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(namespace).items()}
+        problems.append(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}, problems
 
 
 def _nearest(unknown: Iterable[str], names: Iterable[str]) -> Iterator[str]:

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vae.cli import Paths, flag, out_of_range, overwritten, parse, without_effect
-from vae.errors import UserError
+from vae.cli import (
+    FlagError,
+    Paths,
+    flag,
+    out_of_range,
+    overwritten,
+    parse,
+    useless,
+    without_effect,
+)
 
 MODES = "modes (one or several)"
 DATA = "data and files"
@@ -31,6 +39,7 @@ _MAX_MINUTES = 525_600
 """A year."""
 _MODEL_MODES = ("test", "recommend", "similar_items", "export_items", "export")
 """Modes that need a trained model; the inference benchmark can use random weights."""
+_ANNEALING = ("total_anneal_steps", "anneal_cap")
 _TITLE_MODES = ("recommend", "similar_items", "export_items", "export")
 """Modes that show item titles."""
 
@@ -484,7 +493,7 @@ class Config:
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *without_effect(self), *self._contradictions()]
         if problems:
-            raise UserError("; ".join(problems) + ".")
+            raise FlagError(problems)
 
     def _contradictions(self) -> Iterator[str]:
         if not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", self.inference_batch_sizes):
@@ -512,6 +521,10 @@ class Config:
                 f"--activation {self.activation} has no effect with --encoder dense and --decoder "
                 "linear"
             )
+        if self.kl_per_item:
+            preset = PRESETS.get(self.preset or "", {})
+            names = (n for n in _ANNEALING if getattr(self, n) != preset.get(n))
+            yield from useless(self, names, "with --kl_per_item, which is not annealed")
         if self.blend is not None and not self.train and self.checkpoint_dir is None:
             yield "--blend needs a trained model; pass --checkpoint_dir or --train"
         if self.blend is not None and self.explain:
@@ -574,6 +587,11 @@ class Config:
             }
             for name in (name for name, is_given in given.items() if is_given):
                 yield f"{name} needs --checkpoint_dir"
+            if self.train:
+                names = ("save_every", "keep_checkpoints")
+                yield from useless(self, names, "without --checkpoint_dir")
+        if self.resume not in ("auto", "never"):
+            yield from useless(self, ("warm_start",), f"with --resume {self.resume}")
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> Config:

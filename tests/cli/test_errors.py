@@ -6,7 +6,7 @@ import sys
 from functools import partial
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_script
 
 from vae.cli import exit_code_of
 from vae.errors import UserError
@@ -54,6 +54,13 @@ def test_without_the_environment_a_sentence_says_how_to_create_it(script, flags,
     done = run([*bare, "--help"])
     assert done.returncode == 0
     assert flags[0] in done.stdout
+
+
+@pytest.mark.parametrize("script", ["main.py", "prepare_dataset.py"])
+def test_ctrl_c_in_the_first_moments_is_no_stack_trace(script, tmp_path):
+    (tmp_path / "argparse.py").write_text("raise KeyboardInterrupt")  # while modules are imported
+    done = run_script(script, "--help", env={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("name", ["vae.modles.train", "vae"])

@@ -113,10 +113,10 @@ class AnyModel(Adam):
     ],
 )
 def test_every_part_of_a_model_follows_the_float64_reference(encoder, decoder, prior, kl_per_item):
+    annealing = {} if kl_per_item else {"total_anneal_steps": 10, "anneal_cap": 0.6}
     config = Config(
-        train=True, total_anneal_steps=10, anneal_cap=0.6, lr=0.01, latent_dim=LATENT,
-        dropout=0.4, kl_per_item=kl_per_item,
-    )  # fmt: skip
+        train=True, lr=0.01, latent_dim=LATENT, dropout=0.4, kl_per_item=kl_per_item, **annealing
+    )
     batches = TrainingBatches(training_matrix(), BATCH, config.seed, config.dropout)
     architecture = Architecture(ITEMS, HIDDEN, LATENT, "tanh", encoder, decoder, prior)
     with tf.Graph().as_default(), tf.Session() as session:

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae.cli import flag, out_of_range, overwritten, parse
-from vae.errors import UserError
+from vae.cli import FlagError, flag, out_of_range, overwritten, parse, useless, without_effect
 from vae.load.values import parse_time
 
 DATASET = "data set"
@@ -32,6 +31,11 @@ MINIMAL, NONE = "minimal", "none"
 
 WHITESPACE = "whitespace"
 """Separator: one or more spaces and tabs."""
+
+_FORMAT = (
+    "sep", "no_header", "encoding", "decimal", "comment", "drop_missing", "keep_null_ids", "quoting"
+)  # fmt: skip
+"""Flags on the format of ratings files."""
 
 SEPARATOR = r'[\t\x20-\x7e](?<!")|[\x21-\x7e]{2,}(?<!")'
 """Pattern of a column separator: printable ASCII characters, or a tab; no quote."""
@@ -119,7 +123,9 @@ class PrepareConfig:
     archive: Path | None = flag(
         DATASET, None, "the same data sets from a zip archive that GroupLens published"
     )
-    mirror: str = flag(DATASET, GROUPLENS, "where --download finds DATASET.zip")
+    mirror: str = flag(
+        DATASET, GROUPLENS, "where --download finds DATASET.zip", needs=("download",)
+    )
     force: bool = flag(DATASET, False, "prepare again what is already prepared")
 
     ratings: tuple[Path, ...] | None = flag(
@@ -221,9 +227,9 @@ class PrepareConfig:
     )
 
     def __post_init__(self) -> None:
-        problems = [*out_of_range(self), *self._contradictions()]
+        problems = [*out_of_range(self), *without_effect(self), *self._contradictions()]
         if problems:
-            raise UserError("; ".join(problems) + ".")
+            raise FlagError(problems)
 
     @property
     def synthetic(self) -> bool:
@@ -331,6 +337,19 @@ class PrepareConfig:
 
     def _contradictions_of_text(self) -> Iterator[str]:
         columns = self.columns
+        fetched = {
+            "--dataset synthetic": self.synthetic,
+            "--download": self.download,
+            "--archive": self.archive is not None,
+        }
+        for source in (source for source, is_given in fetched.items() if is_given):
+            yield from useless(self, _FORMAT, f"with {source}, whose files have one format")
+        if columns.rating is None:
+            yield from useless(self, ("threshold", "decimal"), "with --rating_col none")
+        if columns.separator is not None and len(columns.separator) > 1:
+            yield from useless(self, ("quoting",), f"with --sep {self.sep}, where quotes are data")
+        if (columns.decimal, columns.quoting) == (columns.separator, NONE):
+            yield from useless(self, ("decimal",), f"with --sep {self.sep} and --quoting none")
         if self.no_header:
             for name in ("user_col", "item_col", "rating_col", "time_col"):
                 value = getattr(self, name)
