@@ -438,6 +438,8 @@ def test_ids_with_invisible_ends_are_counted_in_a_note(tmp_path):
 
 
 def test_utf_16_needs_a_byte_order_mark(problem):
+    sentence = problem(TEXT.encode("utf-16-le"))
+    assert sentence.endswith("; prepare the data with --encoding, e.g. utf-16-le.")
     sentence = problem(TEXT, replace(COLUMNS, encoding="utf-16"))
     assert sentence == (
         "begins without a byte-order mark, so it is not in utf-16; convert the file, or prepare "

@@ -391,6 +391,6 @@ def test_a_giant_id_is_reported(write):
 
 def test_a_nul_character_is_reported_with_its_row(write):
     assert problem(write("user,item,rating\nb,2,5\na\0,2,5\na,2,5\n")) == (
-        "row 3: contains a NUL character; prepare the data with --encoding, e.g. utf-16, or remove "
-        "the character."
+        "row 3: contains a NUL character; prepare the data with --encoding, e.g. utf-16-le, or "
+        "remove the character."
     )

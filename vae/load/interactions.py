@@ -176,19 +176,19 @@ def read_items(sources: Sequence[Source], columns: Columns, advice: str) -> Inte
     return Interactions(users.ids(), items.ids(), rows_read=rows, rows_missing=missing, notes=notes)
 
 
-def lists_in(found: Interactions, columns: Columns) -> str:
-    """Return a sentence on users or items that look like lists of ids; empty if there are none.
-
-    Lists are most of the ids of a column, and few of them occur twice.
+def lists_in(found: Interactions, columns: Columns, must_be_rare: bool) -> str:
+    """Return a sentence on a column most ids of which look like lists; empty if there is none.
 
     Args:
         found: the interactions.
         columns: their columns.
+        must_be_rare: whether ids that occur twice or more on average are no lists.
     """
     for name, ids in ((columns.user, found.users), (columns.item, found.items)):
         sample = ids.values[:_SAMPLED_IDS].tolist() if ids.values.dtype.kind == "U" else []
         lists = list(filter(_is_list, sample))
-        if 2 * len(lists) > len(sample) and 2 * len(ids.values) > len(ids.codes):
+        are_rare = 2 * len(ids.values) > len(ids.codes)
+        if 2 * len(lists) > len(sample) and (are_rare or not must_be_rare):
             return f"column {name!r} has lists, such as {one_line(lists[0])!r}; {ONE_ROW_EACH}."
     return ""
 
@@ -376,12 +376,9 @@ def _has_invisible_end(text: str) -> bool:
 
 
 def _is_list(text: str) -> bool:
-    """Return whether a text looks like several ids: separated ones, or words with digits."""
-    parts = re.split("[,;|]", text)
-    words = text.split()
-    return (len(parts) > 1 and all(map(str.strip, parts))) or (
-        len(words) > 1 and all(re.search("[0-9]", word) for word in words)
-    )
+    """Return whether a text looks like several ids: words with digits, or three and more texts."""
+    texts, words = ([part for part in re.split(p, text) if part] for p in ("[,;|]", r"[,;|\s]+"))
+    return len(texts) > 2 or (len(words) > 1 and all(re.search("[0-9]", word) for word in words))
 
 
 def _check_id(block: Block, name: str, text: str) -> None:

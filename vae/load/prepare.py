@@ -87,15 +87,14 @@ def _prepare(
     pipes = [
         FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
     ]
-    lists = lists_in(found, columns)
     try:
         split = split_interactions(found, config.split)
         _check_targets(split.counts, config)
     except UserError:
-        if lists:
+        if lists := lists_in(found, columns, must_be_rare=False):
             raise UserError(f"{sources[0].path}: {lists}") from None
         raise
-    if lists:
+    if lists := lists_in(found, columns, must_be_rare=True):
         log(f"Warning: {lists}")
     provenance = Provenance(
         [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)

@@ -320,6 +320,8 @@ def _check_names(
             if not all(map(is_encodable, found)):
                 raise not_utf8(path, "row 1")
             fix = _fix(found, name, columns, advice, time)
+            if any("\0" in other for other in found):
+                fix = "prepare the data with --encoding, e.g. utf-16-le"
             if more:
                 fix += (
                     "; if each column is an item, one row per interaction is needed, as pandas' "

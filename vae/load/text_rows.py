@@ -324,7 +324,7 @@ class _Splitter:
         if b"\0" in text:
             raise UserError(
                 f"{self._path}: row {self._row_of(text, text.index(0))}: contains a NUL character; "
-                "prepare the data with --encoding, e.g. utf-16, or remove the character."
+                "prepare the data with --encoding, e.g. utf-16-le, or remove the character."
             )
         if codecs.BOM_UTF8 in text and (mark := _MARK_BEFORE_ROW.search(text)):
             raise UserError(
