@@ -147,7 +147,11 @@ def test_python_and_the_command_line_recommend_the_same(recommender, on_model, h
     ("file", "text", "sentence"),
     [
         ("--deny", "item\n1\n", "--deny here/list.csv: has no column 'movieId' but 'item'"),
-        ("--allow", "movieId\n-5\n", "--allow here/list.csv: no id is an item of synthetic"),
+        (
+            "--allow",
+            "movieId\n-5\n",
+            "--allow here/list.csv: no id in its column 'movieId' is an item of synthetic",
+        ),
         ("--allow", None, "--allow here/list.csv: file not found"),
     ],
 )
