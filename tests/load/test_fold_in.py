@@ -141,11 +141,11 @@ def test_a_file_of_users_alone_holds_prepared_users(read, dataset, kind):
     [
         (
             "userId,movieId\n1,2.0\n1,x\n",
-            "no id in its column 'movieId' is an item of the data set; its ids",
+            "no id in its column 'movieId' is an item of synthetic; its ids",
         ),
         (
             "userId\nx\n",
-            "no id in its column 'userId' is a user of the data set; its ids are like 'x'",
+            "no id in its column 'userId' is a user of synthetic; its ids are like 'x'",
         ),
         ("userId,item\n1,2\n", "has no column 'movieId' but 'userId', 'item'; histories need"),
     ],

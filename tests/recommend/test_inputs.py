@@ -250,9 +250,7 @@ def test_titles_without_any_item_are_refused_with_an_id_of_each_file(tiny, ids):
     write_titles("titles.csv", "movieId", "title", ids)
     code, _, err = tiny("--train", "--export", "m", "--item_names", "titles.csv")
     assert code == 2
-    assert (
-        "--item_names titles.csv: no id in its column 'movieId' is an item of the data set" in err
-    )
+    assert "--item_names titles.csv: no id in its column 'movieId' is an item of tiny" in err
     assert f"'{ids[0]}'" in err
     assert "'0'" in err
 

@@ -154,7 +154,7 @@ def test_python_and_the_command_line_recommend_the_same(recommender, on_model, h
         (
             "--allow",
             "movieId\n-5\n",
-            "--allow here/list.csv: no id in its column 'movieId' is an item",
+            "--allow here/list.csv: no id in its column 'movieId' is an item of synthetic",
         ),
         ("--allow", None, "--allow here/list.csv: file not found"),
     ],

@@ -94,9 +94,8 @@ def read_histories(table: Path | pd.DataFrame, dataset: Dataset) -> UserHistorie
         return _histories_of(found.users.values, dataset, sources[0].path, notes)
     items = find_ids(found.items.values, dataset.item_ids)
     if len(items) and (items < 0).all():
-        raise unknown_ids(
-            str(sources[0].path), columns.item, "an item", found.items.values, dataset.item_ids
-        )
+        kind, path = f"an item of {dataset.name}", str(sources[0].path)
+        raise unknown_ids(path, columns.item, kind, found.items.values, dataset.item_ids)
     assert found.is_liked is not None
     return UserHistories(
         found.users.values,
@@ -119,7 +118,8 @@ def _histories_of(
     rows = find_ids(user_ids, known.user_ids)
     unknown = int((rows < 0).sum())
     if unknown == len(rows):
-        raise unknown_ids(str(path), dataset.columns.user, "a user", user_ids, known.user_ids)
+        kind = f"a user of {dataset.name}"
+        raise unknown_ids(str(path), dataset.columns.user, kind, user_ids, known.user_ids)
     if unknown:
         notes.append(f"{unknown:,} users unknown to {dataset.name} get the most popular items.")
     empty = csr_matrix((1, len(dataset.item_ids)), dtype=known.liked.dtype)
@@ -135,12 +135,12 @@ def unknown_ids(
     Args:
         where: file, after its flag.
         column: its column of ids.
-        kind: what the ids should be, with an article.
+        kind: what the ids should be, such as "an item of ml-20m".
         ids: (n,) ids of the file.
         known: (m,) ids of the data set.
     """
     return UserError(
-        f"{where}: no id in its column {column!r} is {kind} of the data set; its ids are like "
+        f"{where}: no id in its column {column!r} is {kind}; its ids are like "
         f"{str(ids[0])!r}, those of the data set like {str(known[0])!r}: write them in the same "
         "way."
     )

@@ -132,9 +132,8 @@ def read_item_list(
         where = f"{name} {sources[0].path}"
         if not unknown:
             raise UserError(f"{where}: has no rows.")
-        raise unknown_ids(
-            where, dataset.columns.item, "an item", found.items.values, dataset.item_ids
-        )
+        kind = f"an item of {dataset.name}"
+        raise unknown_ids(where, dataset.columns.item, kind, found.items.values, dataset.item_ids)
     items = indices[found.items.codes]
     by_user = len(found.users.codes) > 0
     users = found.users.codes if by_user else np.zeros(len(items), np.int32)

@@ -69,8 +69,8 @@ def read_titles(
     # Integer ids too are compared as they are written.
     items = pd.DataFrame({"id": dataset.item_ids.astype(np.str_)}, dtype=TEXT)
     if not items["id"].isin(table["id"]).any():
-        where = f"--item_names {path}"
-        raise unknown_ids(where, id_column, "an item", table["id"].array, dataset.item_ids)
+        where, kind = f"--item_names {path}", f"an item of {dataset.name}"
+        raise unknown_ids(where, id_column, kind, table["id"].array, dataset.item_ids)
     return items.merge(table.drop_duplicates("id", keep="last"), on="id", how="left")["title"]
 
 
