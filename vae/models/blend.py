@@ -55,7 +55,7 @@ def blend(
     """
     chosen = model.blend
     if config.blend == "none" or (config.blend is None and chosen is None):
-        return dataclasses.replace(model, blend=None)
+        return model
     if config.blend is None:
         raise_on_all(workers, lambda: _check_blend_of_checkpoint(config, model, workers))
     ease = Ease(dataset.train)
@@ -77,11 +77,9 @@ def blend(
             checkpoint.replace_state(model.checkpoint, state)
         return chosen
 
-    origin = ""
+    origin = ", as chosen when the model was trained" if chosen else ""
     if chosen is None:
         chosen = on_rank_0(workers, choose)
-    else:
-        origin = ", as chosen when the model was trained"
     weight = chosen["model_weight"]
     log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g}){origin}.")
     return _blended(model, item_weights, chosen)
