@@ -161,7 +161,8 @@ def test_a_test_without_flags_is_of_what_the_checkpoint_holds(mode, blended, dem
     shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
     done = run_main(*flags(demo_data, tmp_path)[:4], *flags(demo_data, tmp_path)[12:], *mode)
     assert done.returncode == 0, done.stderr
-    summaries = [line["data"] for line in log_lines(blended[0] / "run.log") if not line.get("step")]
+    lines = log_lines(blended[0] / "run.log")
+    summaries = [line["data"] for line in lines if line["type"] == "LOG"]
     expected = next(data["test_ndcg@100"] for data in summaries if "test_ndcg@100" in data)
     assert results(tmp_path)["test_ndcg@100"] == expected
     assert "Taken from the checkpoint: --hidden_dim 64 --latent_dim 16.\n" in done.stdout
