@@ -15,7 +15,7 @@ try:
     from collections.abc import Sequence
 
     from vae.cli import as_json, exit_code_of
-    from vae.config import Config, parse_flags
+    from vae.config import flags_text, parse_flags
     from vae.utils.console import open_console
 except KeyboardInterrupt:  # main() takes those that come later
     sys.exit(130)
@@ -23,19 +23,20 @@ except KeyboardInterrupt:  # main() takes those that come later
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of the process; return the exit code."""
-    return exit_code_of("main.py", lambda: run(parse_flags(argv)))
+    return exit_code_of("main.py", lambda: run(argv))
 
 
-def run(config: Config) -> None:
+def run(argv: Sequence[str] | None) -> None:
     """Run the modes that the flags name, one after another, on one model.
 
     Raises:
-        UserError: the data, a checkpoint or a file cannot be used.
+        UserError: a flag, the data, a checkpoint or a file cannot be used.
     """
+    given = parse_flags(argv)
     # TensorFlow takes seconds to import: --help and a wrong flag do not wait for it.
     from vae.load.store import open_dataset
     from vae.models.blend import blend
-    from vae.models.checkpoint_manager import find_start
+    from vae.models.checkpoint_manager import find_start, flags_of_checkpoint
     from vae.models.evaluate import test
     from vae.models.inference_benchmark import benchmark
     from vae.models.memory import check_host
@@ -50,13 +51,15 @@ def run(config: Config) -> None:
     from vae.recommend.similar_items import similar_items_text
     from vae.report.environment import program
     from vae.report.results import open_outputs
-    from vae.utils.distributed import check_agreement, init, raise_on_all
+    from vae.utils.distributed import check_agreement, init, on_rank_0, raise_on_all
 
-    workers = init(config.fp16_allreduce, 60 * config.stall_timeout)
+    workers = init(given.fp16_allreduce, 60 * given.stall_timeout)
     is_first = workers.rank == 0
     check_agreement(workers, program())
-    dataset = raise_on_all(workers, lambda: open_dataset(config.data_dir, config.dataset))
-    check_agreement(workers, as_json(config) | {"the dataset fingerprint": dataset.fingerprint})
+    dataset = raise_on_all(workers, lambda: open_dataset(given.data_dir, given.dataset))
+    check_agreement(workers, as_json(given) | {"the dataset fingerprint": dataset.fingerprint})
+    known = on_rank_0(workers, lambda: flags_of_checkpoint(given))
+    config = parse_flags(argv, known)
     architecture = Architecture(len(dataset.item_ids), **config.layers)
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
     # What can be wrong with the inputs and outputs is found before hours of training.
@@ -64,19 +67,25 @@ def run(config: Config) -> None:
     start = find_start(config, architecture, dataset, workers) if config.train else None
 
     trains = start is not None and start.finished is None
-    with open_outputs(config, workers, trains) as (log, results):
+    # A finished run whose end was cut off may still write the choice of its blend.
+    writes = trains or (config.train and config.blend == "ease")
+    completed = start.state.epoch if start is not None and writes else None
+    with open_outputs(config, workers, completed) as (log, results):
         log.begin(workers, config, inputs.descriptions)
+        taken = {n: v for n, v in known.items() if getattr(given, n) != v == getattr(config, n)}
+        if taken:
+            log.say(f"Taken from the checkpoint: {flags_text(taken)}.")
         model = TrainedModel(architecture)  # random weights, which the benchmark can do with
         summary: dict[str, float] = {}
         if start is not None:
             log.say(start.description)
+            summary |= start.state.results()
         if start is not None and trains:
             model, statistics = train(config, dataset, architecture, workers, log, start)
             summary |= statistics
         if config.loads_a_model:
             model = load_model(config, dataset, architecture, workers, log)
-        if config.blend is not None:
-            model = blend(config, dataset, workers, log, model, trains)
+        model = blend(config, dataset, workers, log, model, writes)
         if config.test:
             result = test(config, dataset, workers, model)
             log.say(result.table())

@@ -73,6 +73,7 @@ def parse(
     description: str,
     arguments: Sequence[str] | None,
     bundles: Mapping[str, Bundles] | None = None,
+    fallbacks: Mapping[str, Any] | None = None,
 ) -> Options:
     """Return the options of a command line.
 
@@ -83,6 +84,7 @@ def parse(
         arguments: command line; None for that of this process.
         bundles: by the name of a flag and its value, the values of flags that are not given. A
             bundle of the first flag may set the next one.
+        fallbacks: values of flags that are neither given nor in such a bundle.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
@@ -92,6 +94,7 @@ def parse(
     for name, choices in (bundles or {}).items():
         if name in values:
             values = {**choices[values[name]], **values}
+    values = {**(fallbacks or {}), **values}
     if not problems:
         return options(**values)
     try:

@@ -94,6 +94,11 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """Values of flags, by the name of the model; a flag that is given takes precedence."""
 
+MODEL_FLAGS = (
+    *("model", "encoder", "decoder", "prior", "activation"),
+    *("hidden_dim", "latent_dim", "kl_per_item"),
+)
+"""Flags that a checkpoint knows: what is not given is as it was when its model was trained."""
 
 _INTERVAL = re.compile(r"(?P<minutes>\d{1,9}(\.\d+)?)m|(?P<epochs>\d{1,9})e?", re.ASCII)
 
@@ -130,7 +135,7 @@ class Interval:
         return self.minutes is not None and seconds >= 60 * self.minutes
 
 
-def _flags_text(values: Mapping[str, Any]) -> str:
+def flags_text(values: Mapping[str, Any]) -> str:
     """Return flags as they are given on a command line."""
     return " ".join(f"--{option} {value}" for option, value in values.items())
 
@@ -275,8 +280,8 @@ class Config:
         MODEL,
         "multvae",
         "defaults for flags that are not given; "
-        f"multvae, the model of Liang et al.: {_flags_text(MODELS['multvae'])}; "
-        f"recvae, that of Shenbin et al.: {_flags_text(MODELS['recvae'])}",
+        f"multvae, the model of Liang et al.: {flags_text(MODELS['multvae'])}; "
+        f"recvae, that of Shenbin et al.: {flags_text(MODELS['recvae'])}",
         choices=tuple(MODELS),
     )
     encoder: str = flag(
@@ -335,9 +340,9 @@ class Config:
         OPTIMISATION,
         None,
         "defaults for flags that are not given; "
-        f"liang, the paper's settings for MovieLens-20M: {_flags_text(PRESETS['liang'])}; "
-        f"small, for fewer than 10,000 users: {_flags_text(PRESETS['small'])}; "
-        f"recvae, the model of Shenbin et al.: {_flags_text(PRESETS['recvae'])}",
+        f"liang, the paper's settings for MovieLens-20M: {flags_text(PRESETS['liang'])}; "
+        f"small, for fewer than 10,000 users: {flags_text(PRESETS['small'])}; "
+        f"recvae, the model of Shenbin et al.: {flags_text(PRESETS['recvae'])}",
         choices=tuple(PRESETS),
     )
     epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)
@@ -391,8 +396,8 @@ class Config:
         EVALUATION,
         None,
         "ease: mix the model's scores with those of EASE, with the weight that is best on the "
-        "validation users",
-        choices=("ease",),
+        "validation users; none: do not (by default the blend of the checkpoint, if it has one)",
+        choices=("ease", "none"),
     )
     top_results: int = flag(EVALUATION, 100, "items to recommend per user", ge=1)
     explain: int = flag(
@@ -451,7 +456,7 @@ class Config:
     @property
     def loads_a_model(self) -> bool:
         """Whether a checkpoint is loaded for testing or inference."""
-        used = bool(self.modes_of_a_model) or self.inference_benchmark or self.blend is not None
+        used = bool(self.modes_of_a_model) or self.inference_benchmark or self.blend == "ease"
         return self.checkpoint_dir is not None and used
 
     @property
@@ -527,7 +532,7 @@ class Config:
             yield from useless(self, names, "with --kl_per_item, which is not annealed")
         if self.blend is not None and not self.train and self.checkpoint_dir is None:
             yield "--blend needs a trained model; pass --checkpoint_dir or --train"
-        if self.blend is not None and self.explain:
+        if self.blend == "ease" and self.explain:
             yield "--explain and --blend are mutually exclusive: it explains the model alone"
         yield from self._contradictions_of_files()
         yield from self._contradictions_of_checkpoints()
@@ -594,8 +599,15 @@ class Config:
             yield from useless(self, ("warm_start",), f"with --resume {self.resume}")
 
 
-def parse_flags(arguments: Sequence[str] | None = None) -> Config:
+def parse_flags(
+    arguments: Sequence[str] | None = None, of_checkpoint: Mapping[str, Any] | None = None
+) -> Config:
     """Return the configuration of a command line, by default that of this process.
+
+    Args:
+        arguments: command line; None for that of this process.
+        of_checkpoint: values of flags that are not given, see
+            ``checkpoint_manager.flags_of_checkpoint``.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type or is out of range, or flags
@@ -607,4 +619,5 @@ def parse_flags(arguments: Sequence[str] | None = None) -> Config:
         "Train a variational autoencoder for collaborative filtering in TensorFlow",
         arguments,
         {"preset": PRESETS, "model": MODELS},
+        of_checkpoint,
     )

@@ -1,5 +1,6 @@
 """--blend ease: chosen once on the validation users, used by every mode."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from helpers import ONE_THREAD, SMALL, checkpoints, mpirun, run_main, run_script
+from helpers import ONE_THREAD, SMALL, checkpoints, log_lines, mpirun, run_main, run_script
 
 from vae import Recommender
-from vae.models.checkpoint import read_state
+from vae.errors import UserError
+from vae.models.checkpoint import read_state, replace_state
 
 BLEND = ("--blend", "ease")
 
@@ -92,6 +94,16 @@ def test_a_test_of_a_model_trained_without_it_chooses_and_writes_nothing(run, tm
     assert digests(folder / "ckpt") == before
 
 
+def test_a_run_that_was_cut_off_before_the_choice_writes_it_later(blended, demo_data, tmp_path):
+    shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
+    for path in checkpoints(tmp_path):
+        replace_state(path, dataclasses.replace(read_state(path), blend=None))
+    done = run_main(*flags(demo_data, tmp_path, "--train", "--epochs", 4, *BLEND))
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to do" in done.stdout
+    assert blend_of(tmp_path) == blend_of(blended[0])
+
+
 def test_training_on_forgets_the_choice(blended, demo_data, tmp_path):
     shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
     done = run_main(*flags(demo_data, tmp_path, "--train", "--epochs", 5))
@@ -110,8 +122,10 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(
         assert done.returncode == 0, done.stderr
         return pd.read_csv(tmp_path / name)
 
-    mixed = recommend("mixed.csv", *BLEND, "--export", tmp_path / "export")
-    assert not mixed.movieId.equals(recommend("alone.csv").movieId)
+    # What the state holds needs not be repeated.
+    mixed = recommend("mixed.csv", "--export", tmp_path / "export")
+    assert mixed.movieId.equals(recommend("given.csv", *BLEND).movieId)
+    assert not mixed.movieId.equals(recommend("alone.csv", "--blend", "none").movieId)
     assert "x EASE" in (tmp_path / "export/model_card.md").read_text()
     model = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
     users = np.load(demo_data / "synthetic/preprocessed/test_user_ids.npy")[:5]
@@ -123,17 +137,52 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(
         assert found.numpy()[: len(expected)].tolist() == expected.to_list()
 
 
-def test_a_recommender_can_be_blended(blended, demo_data, tmp_path):
+@pytest.mark.parametrize("blend", [None, "ease", "none"])
+def test_a_recommender_is_blended_like_the_command_line(blend, blended, demo_data, tmp_path):
     histories = pd.DataFrame({"userId": [1] * 3, "movieId": [10, 20, 30]})
     histories.to_csv(tmp_path / "histories.csv", index=False)
     done = run_main(
-        "--recommend", tmp_path / "histories.csv", "--output", tmp_path / "mixed.csv", *BLEND,
+        "--recommend", tmp_path / "histories.csv", "--output", tmp_path / "mixed.csv",
+        *(("--blend", blend) if blend else ()),
         "--top_results", 20, *flags(demo_data, blended[0]), "--log_path", os.devnull,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    recommender = Recommender.load(blended[0] / "ckpt", demo_data, "synthetic", blend="ease")
+    recommender = Recommender.load(blended[0] / "ckpt", demo_data, "synthetic", blend=blend)
+    assert recommender.model.is_blended == (blend != "none")
     found = recommender.recommend(histories, k=20)
     assert found.movieId.equals(pd.read_csv(tmp_path / "mixed.csv").movieId)
+    if recommender.model.is_blended:
+        with pytest.raises(UserError, match="explain explains the model alone"):
+            recommender.recommend(histories, explain=2)
+
+
+@pytest.mark.parametrize("mode", [("--test",), ("--train", "--test", "--epochs", 4)])
+def test_a_test_without_flags_is_of_what_the_checkpoint_holds(mode, blended, demo_data, tmp_path):
+    shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
+    done = run_main(*flags(demo_data, tmp_path)[:4], *flags(demo_data, tmp_path)[12:], *mode)
+    assert done.returncode == 0, done.stderr
+    lines = log_lines(blended[0] / "run.log")
+    summaries = [line["data"] for line in lines if line["type"] == "LOG"]
+    expected = next(data["test_ndcg@100"] for data in summaries if "test_ndcg@100" in data)
+    assert results(tmp_path)["test_ndcg@100"] == expected
+    assert "Taken from the checkpoint: --hidden_dim 64 --latent_dim 16.\n" in done.stdout
+    assert "as chosen when the model was trained.\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (("--recommend", "--output", "x.csv", "--explain", 2), "pass --blend none"),
+        (
+            ("--test", "--baselines", "ease", "--ease_lambda", 0.5),
+            "--ease_lambda 0.5: the checkpoint is blended with an EASE of lambda ",
+        ),
+    ],
+)
+def test_what_contradicts_the_blend_of_the_checkpoint_is_refused(more, problem, blended, demo_data):
+    done = run_main(*flags(demo_data, blended[0]), *more)
+    assert done.returncode == 2
+    assert problem in done.stderr
 
 
 @pytest.mark.parametrize(

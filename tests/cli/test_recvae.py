@@ -53,7 +53,7 @@ def on_model(whole, demo_data):
 
     def run(*more):
         done = run_main(
-            "--dataset", "synthetic", "--data_dir", demo_data, *MODEL, *more,
+            "--dataset", "synthetic", "--data_dir", demo_data, *more,
             "--checkpoint_dir", whole / "ckpt", "--log_path", os.devnull,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -125,12 +125,29 @@ def test_every_mode_takes_it(on_model, demo_data, tmp_path):
                     tmp_path / "lists.csv", "--export", tmp_path / "export",
                     "--similar_items", "1")  # fmt: skip
     assert "Nearest to item 1" in done.stdout
+    assert (
+        "Taken from the checkpoint: --model recvae --encoder dense --decoder linear --prior "
+        "composite --hidden_dim 32 --latent_dim 8 --kl_per_item 0.005.\n"
+    ) in done.stdout
     dataset = open_dataset(demo_data, "synthetic")
     lists = pd.read_csv(tmp_path / "lists.csv")
     assert lists.userId.nunique() == sum(
         part.fold_in.shape[0] for part in (dataset.validation, dataset.test)
     ) + len(dataset.train_user_ids)
     assert "RecVAE" in (tmp_path / "export/model_card.md").read_text()
+
+
+def test_training_goes_on_with_the_model_of_the_checkpoint(whole, demo_data, tmp_path):
+    shutil.copytree(whole / "ckpt", tmp_path / "ckpt")
+    for path in checkpoints(tmp_path)[2 * STEPS :]:
+        shutil.rmtree(path)
+    without = [flag for flag in flags(demo_data, tmp_path) if flag not in MODEL]
+    done = Forked(without).wait()
+    assert done.returncode == 0, done.stderr
+    assert "changed from" not in done.stdout
+    found, expected = (variables(checkpoints(run)[-1]) for run in (tmp_path, whole))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def test_another_model_is_refused_with_the_part_that_differs(whole, demo_data):

@@ -1,6 +1,7 @@
 """Whatever happens to a run, its last good checkpoint goes on: docs/reliability.md is the table."""
 
 import itertools
+import json
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import (
     ONE_THREAD,
@@ -30,6 +32,7 @@ from helpers import (
 
 from vae.config import parse_flags
 from vae.errors import UserError
+from vae.models import train
 from vae.models.checkpoint import verify
 from vae.utils.atomic import lock_folder, seal, unseal
 
@@ -198,6 +201,78 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
     assert done.returncode == 0, done.stderr
     assert f"(step {newest_step(tmp_path)}" not in done.stdout
     assert_same_run(tmp_path, reference)
+
+
+def table(folder):
+    """The rows of epochs.csv, without times."""
+    epochs = pd.read_csv(folder / "results/epochs.csv", float_precision="round_trip")
+    return epochs.drop(columns=["train_epoch_time", "train_throughput", "valid_time"])
+
+
+@pytest.fixture(scope="session")
+def validated(demo_data, build_once):
+    """The folder of a run of several validations, with its results, that nobody interrupted."""
+
+    def train(folder):
+        more = ("--epochs", 6, "--results_dir", folder / "results", "--test")
+        done = run_main(*flags(demo_data, folder, *more))
+        assert done.returncode == 0, done.stderr
+
+    return build_once("validated", train)[0]
+
+
+def test_signals_in_all_validations_cost_no_number_of_epochs_csv(
+    validated, demo_data, tmp_path, monkeypatch
+):
+    arguments = flags(demo_data, tmp_path, "--epochs", 6, "--results_dir", tmp_path / "results")
+    evaluate, calls = train.evaluate, itertools.count()
+
+    def interrupted_each_other_time(*args, **kwargs):
+        if next(calls) % 2 == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # until the thread that waits for signals has read it
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(train, "evaluate", interrupted_each_other_time)
+    for validation in (1, 2):
+        done = run_main(*arguments)
+        assert done.returncode == 143, done.stderr
+        assert newest_step(tmp_path) == 3 * STEPS * validation
+    done = run_main(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, validated)
+    pd.testing.assert_frame_equal(table(tmp_path), table(validated), check_exact=True)
+
+
+def test_a_run_with_nothing_left_to_train_reports_what_the_training_did(
+    validated, demo_data, tmp_path
+):
+    folder = copy(validated, tmp_path)
+    results = ("--epochs", 6, "--results_dir", tmp_path / "results", "--test")
+    done = run_main(*flags(demo_data, folder, *results))
+    assert done.returncode == 0, done.stderr
+    found, expected = (
+        json.loads((run / "results/results.json").read_text()) for run in (tmp_path, validated)
+    )
+    assert {"final_ndcg@100_se", "best_ndcg@100", "mean_inference_throughput"} <= set(expected)
+    assert found | {"test_time": 0} == expected | {"test_time": 0}
+
+
+@pytest.mark.parametrize("name", ["step-00000010", "the best"])
+def test_a_checkpoint_by_itself_can_be_read_and_not_trained_into(name, short, demo_data, tmp_path):
+    path = tmp_path / name
+    shutil.copytree(checkpoints(short)[-1], path)
+    before = sorted(path.iterdir())
+    arguments = flags(demo_data, tmp_path, "--checkpoint_dir", path)
+    for which in ("best", "latest"):
+        done = run_main("--test", *arguments[1:], "--checkpoint", which)
+        assert done.returncode == 0, done.stderr
+        assert f"Loaded checkpoint {path}: step 10" in done.stdout
+    for more in ((), ("--restart",)):
+        done = run_main(*arguments, *more)
+        assert done.returncode == 2
+        assert f"--checkpoint_dir {path}: is itself a checkpoint; pass the folder" in done.stderr
+    assert sorted(path.iterdir()) == before
 
 
 def test_gnu_timeout_which_sends_two_signals_at_once_does_not_cost_the_checkpoint(

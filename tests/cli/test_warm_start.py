@@ -20,6 +20,7 @@ from helpers import (
     variables,
 )
 
+from vae.models import checkpoint
 from vae.models.checkpoint import read_item_ids
 from vae.utils.atomic import seal, unseal
 
@@ -142,9 +143,37 @@ def test_a_warm_run_resumes_like_any_other(old, on_new, tmp_path):
     done = Forked(on_new(cut, source, "recvae", *save_all)).wait()
     assert done.returncode == 0, done.stderr
     assert "Resuming" in done.stdout
+    args, expected = (json.loads((run / "results/args.json").read_text()) for run in (cut, whole))
+    counts = {name: value for name, value in expected.items() if name.startswith("warm_start_")}
+    assert len(counts) == 3
+    assert counts.items() <= args.items()
     found, expected = (variables(checkpoints(run)[-1]) for run in (cut, whole))
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("reader", ["read_item_ids", "read_variables"])
+def test_a_checkpoint_that_its_training_removes_meanwhile_is_followed_by_the_next(
+    reader, old, on_new, catalogues, tmp_path, monkeypatch
+):
+    source, ended = tmp_path / "source", tmp_path / "ended"
+    more = ("--dataset", "old", "--save_every", "1e", "--validation_step", 9)
+    done = run_main(*flags(catalogues, ended, *more))
+    assert done.returncode == 0, done.stderr
+    first, second = checkpoints(ended)
+    shutil.copytree(first, source / first.name)
+    read = getattr(checkpoint, reader)
+
+    def read_too_late(path, *args):
+        if path.name == first.name:
+            shutil.rmtree(path)
+            shutil.copytree(second, source / second.name)
+        return read(path, *args)
+
+    monkeypatch.setattr(checkpoint, reader, read_too_late)
+    done = run_main(*on_new(tmp_path, source, "multvae"))
+    assert done.returncode == 0, done.stderr
+    assert f"Warm start from {source / second.name}: " in done.stdout
 
 
 @pytest.mark.xdist_group("mpi")

@@ -96,6 +96,7 @@ WRONG = {
     "validations_since_best": (GONE, *NOT_AN_INTEGER, 3),
     "step": (GONE, *NOT_AN_INTEGER, 2, 22),
     "validation_is_due": (GONE, None, 0, 1, "false", [], True),
+    "summary": (*NO_OBJECT, {"final_ndcg@100": "high"}, {"final_ndcg@100": math.nan}),
     "another": (None, 7),
 }
 

@@ -12,8 +12,6 @@ import pandas as pd
 import pytest
 from helpers import run_main
 
-from main import run
-from vae.config import parse_flags
 from vae.load.config import PrepareConfig
 from vae.load.prepare import prepare
 from vae.recommend import titles
@@ -139,11 +137,11 @@ def test_a_report_without_its_packages_is_refused_before_training(tiny, monkeypa
 def checkpoints(data, tmp_path_factory):
     """The checkpoints of a model of the tiny data set."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    config = parse_flags(
-        [*map(str, TINY), "--train", "--data_dir", str(data), "--dataset", "tiny",
-         "--checkpoint_dir", str(folder), "--log_path", str(folder / "log")]
+    done = run_main(
+        *TINY, "--train", "--data_dir", data, "--dataset", "tiny", "--checkpoint_dir", folder,
+        "--log_path", folder / "log",
     )  # fmt: skip
-    run(config)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -6,7 +6,6 @@ import os
 import pytest
 
 from vae.errors import UserError
-from vae.report import epoch_log
 from vae.report.epoch_log import EpochLog
 
 
@@ -17,7 +16,7 @@ def path(tmp_path):
 
 def train(path, epochs, loss):
     """Adds epochs with this loss, every second one with a validation."""
-    epoch_log = EpochLog(path)
+    epoch_log = EpochLog(path, completed=epochs[0] - 1)
     for epoch in epochs:
         epoch_log.add(epoch, {"loss": loss})
         if epoch % 2 == 0:
@@ -43,6 +42,13 @@ def test_a_resumed_run_keeps_earlier_epochs_and_replaces_those_trained_again(pat
     assert EpochLog(path).series("loss") == epoch_log.series("loss")
 
 
+def test_a_validation_that_is_repeated_leaves_the_row_of_its_epoch(path):
+    train(path, range(1, 6), 8.0)
+    EpochLog(path, completed=4).add(4, {"ndcg@100": 0.75})
+    assert EpochLog(path).series("loss") == ([1, 2, 3, 4], [8, 8, 8, 8])
+    assert EpochLog(path).series("ndcg@100") == ([2, 4], [0.5, 0.75])
+
+
 def test_a_restarted_run_discards_the_rows_of_the_one_before(path):
     train(path, range(1, 6), 8.0)
     assert train(path, [1], 4.0).series("loss") == ([1], [4.0])
@@ -53,29 +59,6 @@ def test_a_run_that_trains_nothing_reads_and_leaves_the_file(path):
     before = path.read_text()
     assert EpochLog(path).epochs() == [1, 2, 3]
     assert path.read_text() == before
-
-
-def test_an_epoch_writes_its_row_alone_and_not_the_table_again(path, monkeypatch):
-    tables = []
-    write = epoch_log.write_whole
-    monkeypatch.setattr(
-        epoch_log, "write_whole", lambda *args: (tables.append(len(args[1])), write(*args))
-    )
-    log = train(path, range(1, 2001), 8.0)
-    assert len(tables) == 2, "of the first epoch, and of the first validation"
-    assert sum(tables) < 100
-    assert EpochLog(path).series("ndcg@100") == log.series("ndcg@100")
-    assert len(path.read_text().splitlines()) == 2001
-
-
-def test_a_last_row_that_was_cut_is_left_out_and_written_again(path):
-    train(path, range(1, 5), 8.0)
-    path.write_bytes(path.read_bytes()[:-2])
-    assert EpochLog(path).epochs() == [1, 2, 3]
-    log = train(path, range(4, 7), 4.0)
-    assert (
-        EpochLog(path).series("loss") == log.series("loss") == ([*range(1, 7)], [8, 8, 8, 4, 4, 4])
-    )
 
 
 def test_a_table_that_somebody_changed_or_removed_is_written_again(path):

@@ -27,12 +27,20 @@ def test_each_metric_is_a_point_of_its_epoch(tmp_path):
 
 def test_a_resumed_run_adds_points_and_replaces_those_of_epochs_trained_again(tmp_path):
     for epochs, loss in ((range(1, 6), 8.0), (range(4, 7), 4.0)):
-        summaries = TensorBoardWriter(tmp_path)
+        summaries = TensorBoardWriter(tmp_path, completed=epochs[0] - 1)
         for epoch in epochs:
             summaries.add(epoch, {"loss": loss})
     epochs, losses = np.transpose(points(tmp_path, "train/loss"))
     assert epochs.tolist() == [1, 2, 3, 4, 5, 6]
     assert losses.tolist() == [8, 8, 8, 4, 4, 4]
+
+
+def test_a_validation_that_is_repeated_leaves_the_training_of_its_epoch(tmp_path):
+    for epoch in (1, 2):
+        TensorBoardWriter(tmp_path, completed=epoch - 1).add(epoch, {"loss": 8.0})
+    TensorBoardWriter(tmp_path, completed=2).add(2, {"ndcg@100": 0.5})
+    assert points(tmp_path, "train/loss") == [(1, 8.0), (2, 8.0)]
+    assert points(tmp_path, "validation/ndcg@100") == [(2, 0.5)]
 
 
 def test_a_restarted_run_replaces_the_points_of_the_one_before(tmp_path):

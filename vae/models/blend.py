@@ -1,4 +1,4 @@
-"""``--blend ease``: the weighted sum of the model's scores and those of EASE."""
+"""``--blend``: the weighted sum of the model's scores and those of EASE."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.baselines.ease import Ease, choose_lambda
+from vae.baselines.ease import Ease, check_ease, choose_lambda
 from vae.config import Config
+from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.metrics.ranking import SELECTION_METRIC
 from vae.models import checkpoint
 from vae.models.evaluate import evaluate, min_ranking_depth
+from vae.models.memory import available_bytes
 from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.models.vae import ITEM_WEIGHTS, MODEL_WEIGHT
-from vae.utils.distributed import SingleWorker, Workers, on_rank_0
+from vae.utils.distributed import SingleWorker, Workers, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 
 MODEL_WEIGHTS = tuple(tenths / 10 for tenths in range(11))
@@ -30,27 +32,33 @@ def blend(
     workers: Workers,
     log: RunLog,
     model: TrainedModel,
-    trained: bool = False,
+    writes: bool = False,
 ) -> TrainedModel:
-    """Return the blend of a model and EASE.
+    """Return the blend of a model and EASE, if ``--blend`` or the model's checkpoint asks for one.
 
     Lambda of EASE and the weight of the model are those with the best NDCG@100 on the validation
-    users. They are chosen once: a run that trains writes them into the checkpoint's state.
+    users. They are chosen once: a run that trains writes them into the checkpoint's state, and
+    without ``--blend`` a model that has such a choice is blended.
 
     Args:
         config: flags: ``ease_lambda``, and those that decide how the model is run.
         dataset: prepared data set that the model was trained on.
         workers: all of them must call this together; rank 0 chooses.
         log: log of the run.
-        model: loaded from a checkpoint.
-        trained: whether this run trained it, so that it may write into the checkpoint.
+        model: model, without a blend.
+        writes: whether this run may write into the checkpoint, as one that trains may.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        UserError: the checkpoint is damaged; or it asks for a blend, for which the host lacks the
+            memory or which contradicts other flags.
         OSError: the choice cannot be written.
     """
-    ease = Ease(dataset.train)
     chosen = model.blend
+    if config.blend == "none" or (config.blend is None and chosen is None):
+        return model
+    if config.blend is None:
+        raise_on_all(workers, lambda: _check_blend_of_checkpoint(config, model, workers))
+    ease = Ease(dataset.train)
     if chosen is not None and config.ease_lambda not in (None, chosen["ease_lambda"]):
         chosen = None
     if chosen is not None:
@@ -63,17 +71,41 @@ def blend(
 
     def choose() -> Mapping[str, float]:
         chosen = choose_blend(config, dataset, model, item_weights, lambda_)
-        if trained and model.checkpoint is not None:
+        if writes and model.checkpoint is not None:
             state = checkpoint.read_state(model.checkpoint)
             state = dataclasses.replace(state, blend=chosen)
             checkpoint.replace_state(model.checkpoint, state)
         return chosen
 
+    origin = ", as chosen when the model was trained" if chosen else ""
     if chosen is None:
         chosen = on_rank_0(workers, choose)
     weight = chosen["model_weight"]
-    log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g}).")
+    log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g}){origin}.")
     return _blended(model, item_weights, chosen)
+
+
+def _check_blend_of_checkpoint(config: Config, model: TrainedModel, workers: Workers) -> None:
+    """Check what ``Config`` and ``check_host`` check of ``--blend ease`` where it is not given.
+
+    Raises:
+        UserError: the flags contradict the blend of the checkpoint, or the memory does not hold it.
+    """
+    with_ease = "the checkpoint is blended with an EASE"
+    if config.explain:
+        raise UserError(
+            f"--explain {config.explain}: {with_ease}, and it explains the model alone; pass "
+            "--blend none."
+        )
+    assert model.blend is not None
+    lambda_ = model.blend["ease_lambda"]
+    if config.ease_lambda not in (None, lambda_):
+        raise UserError(
+            f"--ease_lambda {config.ease_lambda:g}: {with_ease} of lambda {lambda_:g}; pass "
+            "--blend ease to choose a blend with yours, or --blend none."
+        )
+    available = available_bytes(workers.local_size) // workers.local_size
+    check_ease(model.architecture.items, available, "--blend ease")
 
 
 def choose_blend(

@@ -38,6 +38,11 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a folder is itself a checkpoint, under any name."""
+    return (path / STATE_FILE).is_file()
+
+
 def steps_in(folder: Path) -> list[int]:
     """Return the steps of the complete checkpoints in a folder, oldest first."""
     names = (path.name for path in folder.glob("step-*") if path.is_dir())
@@ -183,7 +188,7 @@ def check_match(
     if differences:
         raise UserError(
             f"{checkpoint}: trained with another model or other data ({'; '.join(differences)}); "
-            "pass the flags and the data it was trained with, or another --checkpoint_dir."
+            "leave these flags out and pass its data, or pass another --checkpoint_dir."
         )
 
 

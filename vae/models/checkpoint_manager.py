@@ -8,14 +8,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.cli import as_json, defaults, flags_that_affect
-from vae.config import Config
+from vae.config import MODEL_FLAGS, Config
 from vae.errors import UserError
 from vae.load.batches import TrainingBatches
 from vae.load.dataset import Dataset
@@ -35,6 +35,9 @@ from vae.utils.distributed import Workers, on_rank_0
 
 Result = TypeVar("Result")
 
+_RESUME_MODES = ("auto", "never", "must")
+"""Values of ``--resume`` other than a path."""
+
 _REMOVED_PREFIX = ".removing-"
 _MAX_READS = 20
 """Attempts to read a checkpoint of a folder from which a training removes them."""
@@ -49,7 +52,7 @@ _TRAINING_FLAGS = (*_ORDER_FLAGS, *flags_that_affect(Config, "training"))
 
 
 class CheckpointManager:
-    """The folder of a run's checkpoints.
+    """The folder of a run's checkpoints, or a single checkpoint to read.
 
     Args:
         path: folder; it need not exist before :meth:`prepare`.
@@ -70,6 +73,8 @@ class CheckpointManager:
 
     def latest(self) -> Path | None:
         """Return the latest checkpoint, if there is any."""
+        if checkpoint.is_checkpoint(self.path):
+            return self.path
         steps = self.steps()
         return self.at(steps[-1]) if steps else None
 
@@ -83,7 +88,7 @@ class CheckpointManager:
         """
         latest = self.latest()
         best_step = checkpoint.read_state(latest).best_step if latest else None
-        if best_step is None:
+        if best_step is None or latest == self.path:
             return latest
         if best_step not in self.steps():
             raise UserError(
@@ -249,14 +254,38 @@ class Start:
         checkpoint: checkpoint with the variables of that state; None for a new run.
         description: human-readable.
         finished: why there is nothing left to train; None if there is.
-        warm_start: where a new run takes its initial weights from; None for random ones.
     """
 
     state: TrainState
     checkpoint: Path | None
     description: str
     finished: str | None = None
-    warm_start: WarmStart | None = None
+
+
+def flags_of_checkpoint(config: Config) -> dict[str, Any]:
+    """Return the flags of the model that a run goes on with, which need not be repeated.
+
+    A new run has the layers of the model of ``--warm_start``.
+
+    Raises:
+        UserError: the state of the checkpoint is damaged.
+    """
+    if config.train and config.resume not in _RESUME_MODES:
+        named = Path(config.resume)
+        return _model_flags(named) if checkpoint.is_checkpoint(named) else {}
+    for path in (None if config.restart else config.checkpoint_dir, config.warm_start):
+        if path is not None and (folder := CheckpointManager(path)).latest() is not None:
+            return folder.read_again_if_pruned(lambda: _model_flags(folder.latest()))
+    return {}
+
+
+def _model_flags(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    state = checkpoint.read_state(path)
+    known = state.config | state.architecture
+    # The flags of an earlier version did not have all of them.
+    return {name: known[name] for name in MODEL_FLAGS if name in known}
 
 
 def find_start(
@@ -276,6 +305,11 @@ def _find_start(config: Config, architecture: Architecture, dataset: Dataset) ->
     if config.checkpoint_dir is None:
         note = "No --checkpoint_dir: the trained model is discarded at the end."
         return _new_run(config, architecture, dataset, new, note)
+    if checkpoint.is_checkpoint(config.checkpoint_dir):
+        raise UserError(
+            f"--checkpoint_dir {config.checkpoint_dir}: is itself a checkpoint; pass the folder to "
+            f"save to, and --resume {config.checkpoint_dir} to resume from this one."
+        )
     folder = CheckpointManager(config.checkpoint_dir)
     which = None if config.restart else _checkpoint_to_resume(config.resume, folder)
     if which is None:
@@ -307,18 +341,37 @@ def _new_run(
     note: str = "Training a new model.",
 ) -> Start:
     """Return the start of a new run, from random weights or from those of ``--warm_start``."""
-    if config.warm_start is None:
-        return Start(state, None, note)
-    named = config.warm_start
-    is_checkpoint = (named / checkpoint.STATE_FILE).is_file()
-    path = named if is_checkpoint else CheckpointManager(named).best()
-    if path is None:
-        raise UserError(
-            f"--warm_start {named}: holds no checkpoint; pass the path of a folder step-... or of "
-            "a --checkpoint_dir."
+    if config.warm_start is not None:
+        counts = read_warm_start(
+            config.warm_start, architecture, dataset.item_ids, lambda warm_start: warm_start.counts
         )
-    warm_start = WarmStart.of(path, architecture, dataset.item_ids)
-    return Start(state, None, f"{note}\n{warm_start.description}", warm_start=warm_start)
+        state = dataclasses.replace(state, summary=dict(counts))
+    return Start(state, None, note)
+
+
+def read_warm_start(
+    source: Path,
+    architecture: Architecture,
+    item_ids: NDArray[np.generic],
+    read: Callable[[WarmStart], Result],
+) -> Result:
+    """Return what a function reads from the checkpoint that ``--warm_start`` names.
+
+    Raises:
+        UserError: there is none, or it cannot be a start for this model and these items.
+    """
+    folder = CheckpointManager(source)
+
+    def read_once() -> Result:
+        path = folder.best()
+        if path is None:
+            raise UserError(
+                f"--warm_start {source}: holds no checkpoint; pass the path of a folder step-... "
+                "or of a --checkpoint_dir."
+            )
+        return read(WarmStart.of(path, architecture, item_ids))
+
+    return folder.read_again_if_pruned(read_once)
 
 
 def nothing_left(config: Config, state: TrainState) -> str | None:
@@ -343,8 +396,8 @@ def _checkpoint_to_resume(
     Raises:
         UserError: ``--resume`` names a missing checkpoint, or contradicts what the folder holds.
     """
-    if resume not in ("auto", "never", "must"):
-        if not (Path(resume) / checkpoint.STATE_FILE).is_file():
+    if resume not in _RESUME_MODES:
+        if not checkpoint.is_checkpoint(Path(resume)):
             raise UserError(
                 f"--resume {resume}: checkpoint not found; pass the path of a folder step-..., "
                 "or auto, never or must."

@@ -47,8 +47,8 @@ def check_host(config: Config, architecture: Architecture, workers: Workers) -> 
         available,
         workers.local_size,
     )
-    if config.blend:  # on every worker
-        check_ease(architecture.items, available // workers.local_size, f"--blend {config.blend}")
+    if config.blend == "ease":  # on every worker
+        check_ease(architecture.items, available // workers.local_size, "--blend ease")
     elif config.fits_ease and workers.rank == 0:
         check_ease(architecture.items, available, f"--baselines {config.baselines}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,9 +18,14 @@ from vae.errors import UserError
 from vae.load.batches import Batch, TrainingBatches, prefetch
 from vae.load.dataset import Dataset
 from vae.models import checkpoint
-from vae.models.checkpoint_manager import CheckpointManager, Start, nothing_left
+from vae.models.checkpoint_manager import (
+    CheckpointManager,
+    Start,
+    nothing_left,
+    read_warm_start,
+)
 from vae.models.divergence import DivergenceCheck
-from vae.models.evaluate import Evaluation, EvaluationInterrupted, evaluate, min_ranking_depth
+from vae.models.evaluate import EvaluationInterrupted, evaluate, min_ranking_depth
 from vae.models.inference_graph import build_inference_graph
 from vae.models.precision import Precision, choose_precision
 from vae.models.replicas import check_replicas
@@ -143,7 +150,6 @@ class Trainer:
         self._save_interval = config.save_interval
         self._last_save = time.monotonic()
         self._throughput = Throughput(config.warm_up_epochs)
-        self._validation: Evaluation | None = None
         self._total_steps = config.epochs * self._batches.steps_per_epoch
         # The first step also allocates memory and selects kernels: the second is more typical.
         self._step_to_trace = min(start.state.step + 1, self._total_steps - 1)
@@ -164,7 +170,7 @@ class Trainer:
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
         metadata = {"trained": self._state.position()}
         model = TrainedModel(self._vae.architecture, weights, metadata, self._state.config)
-        return model, self._summary()
+        return model, self._state.results()
 
     def _prepare(self) -> None:
         """Initialise the variables, or restore those of the checkpoint to resume from.
@@ -178,8 +184,16 @@ class Trainer:
     def _prepare_on_rank_0(self) -> None:
         if self._workers.rank != 0:
             return
-        if self._start.warm_start is not None:
-            self._start.warm_start.load(self._session, tf.global_variables())
+        config = self._config
+        if self._start.checkpoint is None and config.warm_start is not None:
+            self._log.say(
+                read_warm_start(
+                    config.warm_start,
+                    self._vae.architecture,
+                    self._dataset.item_ids,
+                    lambda warm_start: warm_start.load(self._session, tf.global_variables()),
+                )
+            )
         if self._folder is None:
             return
         self._folder.prepare(sum(v.shape.num_elements() * 4 for v in tf.global_variables()))
@@ -287,8 +301,10 @@ class Trainer:
             self._save()
             self._stop_if_signalled()
             raise
-        self._validation = result
         self._state = self._state.after_validation(result.metrics["ndcg@100"].mean)
+        summary = self._throughput.summary() | {"mean_inference_throughput": result.throughput}
+        summary |= {f"final_{n}": v for n, v in result.values().items() if math.isfinite(v)}
+        self._state = dataclasses.replace(self._state, summary=self._state.summary | summary)
         self._log.log(
             (self._state.epoch,),
             result.values() | {"valid_time": result.seconds, "valid_users": result.scored_users},
@@ -347,18 +363,6 @@ class Trainer:
                 f"Stopped by {received[0].name} at {self._state.position()}; {fix}.",
                 exit_code(received[0]),
             )
-
-    def _summary(self) -> dict[str, float]:
-        """Return the statistics and metrics for the run's summary."""
-        summary = self._throughput.summary()
-        if self._start.warm_start is not None:
-            summary |= self._start.warm_start.counts
-        if self._validation:
-            summary["mean_inference_throughput"] = self._validation.throughput
-            summary |= {f"final_{name}": v for name, v in self._validation.values().items()}
-        if self._state.best_ndcg is not None:
-            summary["best_ndcg@100"] = self._state.best_ndcg
-        return summary
 
 
 class Throughput:

@@ -52,6 +52,7 @@ class TrainState:
         step: completed steps of the whole run.
         validation_is_due: whether a signal interrupted the validation of this state.
         blend: hyperparameters that were chosen for a blend of these weights; None if none were.
+        summary: statistics and metrics for the run's summary, as of the last validation.
     """
 
     architecture: dict[str, Any]
@@ -67,6 +68,7 @@ class TrainState:
     step: int = 0
     validation_is_due: bool = False
     blend: dict[str, float] | None = None
+    summary: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def new(
@@ -82,8 +84,8 @@ class TrainState:
         Raises:
             ValueError: names the value that is missing, unknown, of another type or impossible.
         """
-        # Checkpoints of earlier versions have no blend.
-        state = from_json(cls, {"blend": None} | document)
+        # Checkpoints of earlier versions have no blend and no summary.
+        state = from_json(cls, {"blend": None, "summary": {}} | document)
         state.architecture.update(_ADDED_TO_ARCHITECTURE | state.architecture)
         from_json(Architecture, state.architecture)
         for problem in state._problems():
@@ -148,6 +150,11 @@ class TrainState:
     def without_best(self) -> TrainState:
         """Return the state of a run whose best checkpoint is missing."""
         return dataclasses.replace(self, best_ndcg=None, best_step=None, validations_since_best=0)
+
+    def results(self) -> dict[str, float]:
+        """Return what the run's summary holds of its training."""
+        best = {} if self.best_ndcg is None else {"best_ndcg@100": self.best_ndcg}
+        return self.summary | best
 
     def position(self) -> str:
         """Return the step and the epochs, human-readable."""

@@ -103,23 +103,6 @@ def load_model(
     return on_rank_0(workers, read)
 
 
-def load_architecture(checkpoint_dir: Path) -> Architecture:
-    """Return the architecture of the model in a folder of checkpoints.
-
-    Raises:
-        UserError: there is none, or the latest checkpoint is damaged.
-    """
-    folder = CheckpointManager(checkpoint_dir)
-
-    def read_once() -> Architecture:
-        latest = folder.latest()
-        if latest is None:
-            raise _no_checkpoint(checkpoint_dir)
-        return Architecture(**checkpoint.read_state(latest).architecture)
-
-    return folder.read_again_if_pruned(read_once)
-
-
 def _no_checkpoint(checkpoint_dir: Path) -> UserError:
     return UserError(
         f"--checkpoint_dir {checkpoint_dir}: holds no checkpoint; train first, or name the "

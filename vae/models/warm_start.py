@@ -54,8 +54,8 @@ class WarmStart:
         differences = checkpoint.architecture_differences(state, architecture, ignore="items")
         if differences:
             raise UserError(
-                f"--warm_start {path}: has other layers ({'; '.join(differences)}); pass the flags "
-                "that it was trained with."
+                f"--warm_start {path}: has other layers ({'; '.join(differences)}); leave these "
+                "flags out."
             )
         their_ids = checkpoint.read_item_ids(path)
         if their_ids is None:
@@ -74,15 +74,6 @@ class WarmStart:
         return cls(path, theirs, found[theirs], new, gone)
 
     @property
-    def description(self) -> str:
-        """What is taken over, human-readable."""
-        return (
-            f"Warm start from {self.checkpoint}: takes over the weights of {len(self.ours):,} "
-            f"items; {self.new_items:,} new items start from random weights, and "
-            f"{self.gone_items:,} items of the checkpoint are no longer there."
-        )
-
-    @property
     def counts(self) -> dict[str, int]:
         """Numbers of items by their log keys."""
         return {
@@ -91,7 +82,7 @@ class WarmStart:
             "warm_start_gone_items": self.gone_items,
         }
 
-    def load(self, session: tf.Session, variables: Iterable[tf.Variable]) -> None:
+    def load(self, session: tf.Session, variables: Iterable[tf.Variable]) -> str:
         """Take over the variables of the checkpoint, with Adam's slots and the global step.
 
         A variable that the checkpoint does not have, such as the loss scale of ``--amp``, keeps its
@@ -100,6 +91,9 @@ class WarmStart:
         Args:
             session: holds initialised variables.
             variables: of the training graph.
+
+        Returns:
+            What is taken over, human-readable.
 
         Raises:
             UserError: the checkpoint cannot be read.
@@ -113,6 +107,11 @@ class WarmStart:
                 if axis is not None:
                     taken = self._merge(session.run(variable), taken, axis)
                 variable.load(taken, session)
+        return (
+            f"Warm start from {self.checkpoint}: takes over the weights of {len(self.ours):,} "
+            f"items; {self.new_items:,} new items start from random weights, and "
+            f"{self.gone_items:,} items of the checkpoint are no longer there."
+        )
 
     def _merge(self, ours: NDArray[Any], theirs: NDArray[Any], axis: int) -> NDArray[Any]:
         """Return the values of this model with those of the common items replaced."""

@@ -35,15 +35,12 @@ from vae.load.fold_in import UserHistories, read_histories
 from vae.load.rules import ItemList, Rules, read_item_list
 from vae.load.store import open_dataset
 from vae.models.blend import blend as blend_model
+from vae.models.checkpoint_manager import flags_of_checkpoint
 from vae.models.inference_graph import InferenceGraph
 from vae.models.precision import FLOAT32, Precision, choose_precision
 from vae.models.sparse_input import feed
-from vae.models.trained_model import (
-    TrainedModel,
-    load_architecture,
-    load_model,
-    open_inference_session,
-)
+from vae.models.trained_model import TrainedModel, load_model, open_inference_session
+from vae.models.vae import Architecture
 from vae.recommend.cold_start import popular_items
 from vae.recommend.explain import explain as explain_items
 from vae.recommend.similar_items import find_item, nearest_items
@@ -105,7 +102,7 @@ class Recommender:
         checkpoint: str = "best",
         item_names: PathLike | None = None,
         title_col: str = "title",
-        blend: Literal["ease"] | None = None,
+        blend: Literal["ease", "none"] | None = None,
         item_names_col: str | None = None,
     ) -> Recommender:
         """Load a trained model and the prepared data that it was trained on.
@@ -117,7 +114,8 @@ class Recommender:
             checkpoint: ``"best"`` by validation NDCG@100, or ``"latest"``.
             item_names: file of titles, ``--item_names``; None for none.
             title_col: its column of titles.
-            blend: ``"ease"`` to mix the scores with those of EASE, ``--blend``.
+            blend: ``"ease"`` to mix the scores with those of EASE, ``"none"`` not to; None for
+                the blend of the checkpoint, if it has one: ``--blend``.
             item_names_col: column of ids in the file of titles; None for that of the ratings.
 
         Raises:
@@ -133,6 +131,7 @@ class Recommender:
             checkpoint=checkpoint,
             blend=blend,
         )
+        config = replace(config, **flags_of_checkpoint(config))
         data = open_dataset(config.data_dir, dataset)
         titles = (
             None
@@ -141,10 +140,9 @@ class Recommender:
         )
         worker = SingleWorker("1 worker")
         silent = RunLog(Path(os.devnull), enabled=False)
-        architecture = load_architecture(Path(checkpoint_dir))
+        architecture = Architecture(len(data.item_ids), **config.layers)
         model = load_model(config, data, architecture, worker, silent)
-        if blend is not None:
-            model = blend_model(config, data, worker, silent, model)
+        model = blend_model(config, data, worker, silent, model)
         return cls(config, data, model, titles, worker)
 
     def table(self, explains: bool = False) -> RecommendationTable:
@@ -199,10 +197,7 @@ class Recommender:
         """
         k, explain = _integer("k", k, 1), _integer("explain", explain, 0)
         if explain and self.model.is_blended:
-            raise UserError(
-                f"explain is {explain}, but only a model alone can be explained; load it without "
-                "its blend."
-            )
+            raise UserError("explain explains the model alone; load it with blend='none'.")
         one_user = {self.table().user: 0}
         users = read_histories(self._rows(histories, "histories", one_user), self.dataset)
         rules = Rules(self._item_list(allow, "allow"), self._item_list(deny, "deny"))

@@ -27,6 +27,7 @@ class Results:
 
     Args:
         folder: folder, created if it does not exist.
+        completed: as for ``EpochLog``.
 
     Attributes:
         epoch_log: callback that records each epoch.
@@ -36,7 +37,7 @@ class Results:
             a package that the report needs is missing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, completed: int | None) -> None:
         for package in ("matplotlib", "jinja2"):
             if importlib.util.find_spec(package) is None:
                 raise UserError(
@@ -45,7 +46,7 @@ class Results:
                 )
         make_folder(folder, "--results_dir")
         self._folder = folder
-        self.epoch_log = EpochLog(folder / "epochs.csv")
+        self.epoch_log = EpochLog(folder / "epochs.csv", completed)
 
     def write(
         self, config: Config, dataset: Dataset, workers: Workers, summary: Mapping[str, float]
@@ -84,7 +85,7 @@ class Results:
 
 @contextmanager
 def open_outputs(
-    config: Config, workers: Workers, trains: bool
+    config: Config, workers: Workers, completed: int | None
 ) -> Iterator[tuple[RunLog, Results | None]]:
     """Lock the folders of a run, and open its log and the folder of its results.
 
@@ -94,7 +95,7 @@ def open_outputs(
     Args:
         config: flags, which name the folders.
         workers: workers of the run; all of them call this.
-        trains: whether checkpoints will be written.
+        completed: epochs that are completed already; None if no checkpoint will be written.
 
     Yields:
         The run log, and the results if ``--results_dir`` is used (rank 0 alone).
@@ -104,10 +105,10 @@ def open_outputs(
     """
     is_first = workers.rank == 0
     with ExitStack() as locks:
-        folders = _folders(config, trains) if is_first else {}
+        folders = _folders(config, completed is not None) if is_first else {}
         raise_on_all(workers, lambda: _lock(folders, locks))
         results, callbacks = raise_on_all(
-            workers, lambda: _open_results(config) if is_first else (None, [])
+            workers, lambda: _open_results(config, completed) if is_first else (None, [])
         )
         log = raise_on_all(workers, lambda: RunLog(config.log_path, is_first, callbacks))
         locks.callback(log.close)
@@ -142,12 +143,12 @@ def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
             ) from None
 
 
-def _open_results(config: Config) -> tuple[Results | None, list[Callback]]:
+def _open_results(config: Config, completed: int | None) -> tuple[Results | None, list[Callback]]:
     """Results, if ``--results_dir`` is used, and the callbacks of the log."""
     callbacks: list[Callback] = []
-    results = Results(config.results_dir) if config.results_dir else None
+    results = Results(config.results_dir, completed) if config.results_dir else None
     if results:
         callbacks.append(results.epoch_log)
     if config.tensorboard_dir:
-        callbacks.append(TensorBoardWriter(config.tensorboard_dir))
+        callbacks.append(TensorBoardWriter(config.tensorboard_dir, completed or 0))
     return results, callbacks

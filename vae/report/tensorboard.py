@@ -22,14 +22,16 @@ class TensorBoardWriter:
 
     Args:
         folder: folder of event files; a resumed run continues in the same folder.
+        completed: epochs that this run finds completed; points of later ones are replaced.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, completed: int = 0) -> None:
         make_folder(folder, "--tensorboard_dir")
         self._folder = folder
+        self._first_epoch = completed + 1
         self._writer: tf.io.TFRecordWriter | None = None
 
     def add(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -42,24 +44,24 @@ class TensorBoardWriter:
         with written("--tensorboard_dir", self._folder):
             try:
                 if self._writer is None:
-                    self._writer = self._open(epoch)
+                    self._writer = self._open()
                 self._write(self._writer, step=epoch, summary=tf.Summary(value=values))
             except tf.errors.OpError as error:
                 raise OSError(0, error.message.rpartition("; ")[2]) from None
 
-    def _open(self, epoch: int) -> tf.io.TFRecordWriter:
+    def _open(self) -> tf.io.TFRecordWriter:
         """Open an event file for this run alone.
 
-        Its START event makes TensorBoard discard the points of this and later epochs in earlier
+        Its START event makes TensorBoard discard the points of epochs to train in earlier
         files: those of a killed run after its last checkpoint, or all points when a run restarts.
         """
         # TensorBoard reads files in the order of their names. TensorFlow's own FileWriter writes in
         # a thread, which would report a full disk by a stack trace alone.
-        name = f"events.out.tfevents.{time.time():.6f}.{platform.node()}.epoch-{epoch}"
+        name = f"events.out.tfevents.{time.time():.6f}.{platform.node()}.epoch-{self._first_epoch}"
         writer = tf.io.TFRecordWriter(os.fsencode(self._folder / name))
         self._write(writer, file_version="brain.Event:2")
         start = tf.SessionLog(status=tf.SessionLog.START)
-        self._write(writer, step=epoch, session_log=start)
+        self._write(writer, step=self._first_epoch, session_log=start)
         return writer
 
     def _write(self, writer: tf.io.TFRecordWriter, **fields: Any) -> None:
