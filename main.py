@@ -61,7 +61,7 @@ def run(config: Config) -> None:
 
     trains = start is not None and start.finished is None
     with open_outputs(config, workers, trains) as (log, results):
-        log.begin(workers, config, inputs.descriptions)
+        log.begin(workers, config, dataset, inputs.descriptions)
         model = TrainedModel(architecture)  # random weights, which the benchmark can do with
         summary: dict[str, float] = {}
         if start is not None:
@@ -74,7 +74,7 @@ def run(config: Config) -> None:
         if config.blend is not None:
             model = blend(config, dataset, workers, log, model, trains)
         if config.test:
-            result = test(config, dataset, workers, model)
+            result = test(config, dataset, workers, log, model)
             log.say(result.table())
             summary |= result.summary()
         recommender = Recommender(config, dataset, model, inputs.titles, workers)
@@ -85,7 +85,9 @@ def run(config: Config) -> None:
         if config.export_items is not None and is_first:
             log.say(export_items(config.export_items, recommender))
         if config.export is not None and is_first:
-            log.say(f"Exported: {export(config, dataset, model, summary, inputs.titles)}.")
+            with log.progress("Exporting", 1, "models"):
+                folder = export(config, dataset, model, summary, inputs.titles)
+            log.say(f"Exported: {folder}.")
         if config.inference_benchmark and is_first:
             summary |= benchmark(config, workers, log, model)
         log.log((), summary)

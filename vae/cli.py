@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
 
@@ -30,7 +30,7 @@ def flag(
     ge: float = -math.inf,
     le: float = math.inf,
     lt: float = math.inf,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
     bare: bool | None = None,
     affects: str | None = None,
     needs: Sequence[str] = (),

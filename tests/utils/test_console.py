@@ -56,7 +56,7 @@ def test_a_training_under_nohup_outlives_its_terminal_and_its_reader_and_needs_n
 ):
     run, terminal = start_on_terminal(train, "trap '' HUP;")  # which is what nohup does
     with run:
-        assert run.stdout.readline().startswith(b"Workers: ")
+        assert run.stdout.readline().startswith(b"Data set synthetic: ")
         run.stdout.close()
         for descriptor in terminal:
             os.close(descriptor)

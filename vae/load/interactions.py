@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def read_interactions(
     rating_is_optional: bool = False,
     advice: str = "",
     time_column: str | None = None,
+    advance: Callable[[int], object] = lambda rows: None,
 ) -> Interactions:
     """Read the interactions of files.
 
@@ -100,6 +101,7 @@ def read_interactions(
         rating_is_optional: whether the column of ratings may be absent.
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
         time_column: column of times, see ``values.parse_time``; None to read none.
+        advance: takes the number of rows of each block that is read.
 
     Raises:
         UserError: a file cannot be read or holds no rows, or a row of it has no id, no finite
@@ -124,6 +126,7 @@ def read_interactions(
             times += _times(block, time_column, is_present)[keep_mask].data
         users.add(block, columns.user, is_present, keep_mask)
         items.add(block, columns.item, is_present, keep_mask)
+        advance(len(is_present))
     if not rows:
         raise UserError(f"{named([source.path for source in sources])}: no rows.")
     return Interactions(

@@ -26,6 +26,7 @@ from vae.load.store import (
 )
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
+from vae.utils.console import progress
 
 Log = Callable[[str], None]
 """Takes a line of output."""
@@ -76,12 +77,13 @@ def _prepare(
     pipes = [
         FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
     ]
-    split = split_interactions(found, config.split)
-    _check_targets(split.counts, config)
-    provenance = Provenance(
-        [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
-    )
-    write_split(folder, split, provenance)
+    with progress("Splitting and writing", 1, "data sets"):
+        split = split_interactions(found, config.split)
+        _check_targets(split.counts, config)
+        provenance = Provenance(
+            [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
+        )
+        write_split(folder, split, provenance)
     for line in _summary(split.counts, config):
         log(line)
     log(f"Prepared {folder}.")
@@ -114,9 +116,14 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
 
 def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interactions:
     """Return the interactions, at least one."""
-    found = read_interactions(
-        sources, config.columns, config.threshold, time_column=config.time_col
-    )
+    with progress("Reading the ratings", None, "rows") as bar:
+        found = read_interactions(
+            sources,
+            config.columns,
+            config.threshold,
+            time_column=config.time_col,
+            advance=bar.update,
+        )
     for note in found.notes:
         log(note)
     if not len(found.users.codes):

@@ -88,8 +88,7 @@ def score_users(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]
     """
     if ranking.shape[1] < min(MAX_CUTOFF, targets.shape[1]):
         raise ValueError(
-            f"NDCG@{MAX_CUTOFF} needs rankings of at least {MAX_CUTOFF} items, "
-            f"got {ranking.shape[1]}"
+            f"the metrics need rankings of at least {MAX_CUTOFF} items, got {ranking.shape[1]}"
         )
     return {name: metric(ranking, targets, k) for name, (metric, k) in METRICS.items()}
 

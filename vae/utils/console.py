@@ -1,4 +1,4 @@
-"""Standard streams that survive a closed descriptor, a closed pipe and a full disk."""
+"""Standard streams that survive a closed descriptor or pipe and a full disk, and progress bars."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import io
 import os
 import select
 import sys
-from typing import Any, TextIO
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vae.utils.atomic import discard
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 
 def open_console() -> None:
-    """Make the standard streams robust; call this before any file is opened.
+    """Make the standard streams robust, and TensorFlow's start silent.
+
+    Call this before any file is opened and TensorFlow is imported.
 
     - A closed descriptor is opened on ``/dev/null``: otherwise the next file would get it, and
       the output of libraries would be written to that file.
@@ -26,6 +33,44 @@ def open_console() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = _stream(1, sys.stdout)
     sys.stderr = _stream(2, sys.stderr)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone
+
+
+def progress(
+    description: str, total: int | None, unit: str = "users", done: int = 0, is_shown: bool = True
+) -> tqdm[None]:
+    """Return a progress bar on standard error, which leaves no line behind.
+
+    It is there at once, since what it waits for may be a single call. Where standard error is no
+    terminal, a sentence on standard output says what begins.
+
+    Args:
+        description: what takes long, ``Testing the model``.
+        total: number of units; None if it is not known.
+        unit: what is counted, in the plural.
+        done: units that are already done.
+        is_shown: whether to show anything.
+    """
+    from tqdm import tqdm  # not above: --help does without
+
+    if is_shown and not sys.stderr.isatty():
+        print(f"{description} ...", flush=True)
+    return tqdm(
+        desc=description,
+        total=total,
+        initial=done,
+        unit=f" {unit}",
+        unit_scale=True,
+        dynamic_ncols=True,
+        leave=False,
+        disable=None if is_shown else True,
+    )
+
+
+Progress = Callable[..., "tqdm[None]"]
+"""``progress`` or ``RunLog.progress``."""
+
+silent: Progress = partial(progress, is_shown=False)
 
 
 class _Console(io.FileIO):
