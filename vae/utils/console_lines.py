@@ -62,7 +62,7 @@ class ConsoleLines:
             note: what to show behind them.
         """
         shown = {name: values[name] for name in _FORMATS if name in values}
-        if isinstance(step, tuple) and "train_epoch_time" in values:
+        if isinstance(step, tuple) and step and "train_epoch_time" in values:
             note = self._time_left(step[0], values["train_epoch_time"])
             step = (*step, self.epochs)
         return step, shown | {"note": note} if shown and note else shown

@@ -127,11 +127,11 @@ class RunLog:
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
         if self._logger is None or not plain:
             return
-        for name in plain:
+        for name in plain if step != "PARAMETER" else ():
             if name not in self._described and (unit := unit_of(name)):
                 with self._line() as logger:
                     logger.metadata(name, {"unit": unit})
-        self._described |= set(plain)
+                self._described.add(name)
         with self._line() as logger:
             logger.log(step, plain, dllogger.Verbosity.VERBOSE)
         shown_step, shown = self._lines.select(step, plain, note)
