@@ -11,17 +11,16 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
-from tqdm.utils import disp_len, disp_trim
 
 from vae.load.dataset import Dataset
 from vae.recommend.explain import Explanations
 from vae.recommend.titles import TEXT
+from vae.utils.console import trimmed
 
 MODEL, POPULAR = "model", "popular"
 """Source of a recommendation; cold-start users, without a known item, get the most popular ones."""
 
 _EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 3
-_COLUMNS = 100
 
 
 @dataclass(frozen=True)
@@ -123,13 +122,13 @@ class RecommendationTable:
         lists = islice(best.groupby(self.user, sort=False), 1 if explains else _EXAMPLE_USERS)
         if not explains:
             texts = [f"  {self.user} {user}: {'; '.join(self._labels(one))}" for user, one in lists]
-            return "\n".join(["For example:", *map(_trimmed, texts)])
+            return "\n".join(["For example:", *map(trimmed, texts)])
         lines = ["For example, with the items that speak for each:"]
         for user, rows in lists:
             lines.append(f"  {self.user} {user}:")
             explained = zip(self._labels(rows), rows[self.added["explanation"]], strict=True)
             lines += [f"    {label}  <-  {reasons or 'nothing'}" for label, reasons in explained]
-        return "\n".join(map(_trimmed, lines))
+        return "\n".join(map(trimmed, lines))
 
     def _explain(self, reasons: NDArray[np.int32], changes: NDArray[np.float32]) -> ExtensionArray:
         """Return the text of each explanation: titles or raw ids, most important first.
@@ -158,11 +157,6 @@ class RecommendationTable:
         if self.titles is not None:
             labels = labels.str.cat(rows[self.added["title"]], sep=" ", na_rep="").str.rstrip()
         return labels
-
-
-def _trimmed(line: str) -> str:
-    """Return a line that fits into the console, where some characters take two columns."""
-    return line if disp_len(line) <= _COLUMNS else f"{disp_trim(line, _COLUMNS - 3)}..."
 
 
 def _id_array(ids: NDArray[np.generic]) -> ExtensionArray:

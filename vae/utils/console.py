@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+_COLUMNS = 100
+
+
 def open_console() -> None:
     """Make the standard streams robust, and TensorFlow's start silent.
 
@@ -60,11 +63,18 @@ def progress(
         total=total,
         initial=done,
         unit=f" {unit}",
-        unit_scale=True,
+        unit_scale=total is None or total > 1000,
         dynamic_ncols=True,
         leave=False,
         disable=None if is_shown else True,
     )
+
+
+def trimmed(line: str) -> str:
+    """Return a line that fits into 100 columns, of which some characters take two."""
+    from tqdm.utils import disp_len, disp_trim
+
+    return line if disp_len(line) <= _COLUMNS else f"{disp_trim(line, _COLUMNS - 3)}..."
 
 
 Progress = Callable[..., "tqdm[None]"]

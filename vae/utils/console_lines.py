@@ -16,7 +16,7 @@ _SHOWN_METRICS = 3
 """There is room for these."""
 
 
-def metric_title(name: str) -> str:
+def _title(name: str) -> str:
     """Return a metric's name as papers write it: NDCG@100, Recall@20."""
     return name.upper() if name.startswith("ndcg") else name.capitalize()
 
@@ -24,12 +24,12 @@ def metric_title(name: str) -> str:
 _FORMATS = {
     "loss": "loss {:#.4g}",
     "train_throughput": "{:,.0f} users/s",
-    SELECTION_METRIC: f"{metric_title(SELECTION_METRIC)} {{:.3f}}",
+    SELECTION_METRIC: f"{_title(SELECTION_METRIC)} {{:.3f}}",
     _ERROR: "± {:.3f}",
-    **{name: f"{metric_title(name)} {{:.3f}}" for name in islice(METRICS, _SHOWN_METRICS)},
+    **{name: f"{_title(name)} {{:.3f}}" for name in islice(METRICS, _SHOWN_METRICS)},
     "mean_training_throughput": "training {:,.0f} users/s",
     "mean_inference_throughput": "validation {:,.0f} users/s",
-    f"best_{SELECTION_METRIC}": f"best {metric_title(SELECTION_METRIC)} {{:.3f}}",
+    f"best_{SELECTION_METRIC}": f"best {_title(SELECTION_METRIC)} {{:.3f}}",
     "note": "{}",
 }
 """Text of each value that the console shows, in the order of a line."""
