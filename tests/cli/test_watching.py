@@ -122,11 +122,11 @@ def test_a_terminal_shows_a_line_for_each_epoch_and_validation_and_none_beyond_1
 def test_what_a_blend_and_the_baselines_take_is_shown_in_100_columns(watched, demo_data):
     arguments = (
         "--test", "--blend", "ease", "--baselines", "popularity,itemknn,ease", "--dataset",
-        "synthetic", "--data_dir", demo_data, *SMALL, "--checkpoint_dir", watched[0] / "ckpt",
-        "--recommend", "--output",
+        "synthetic", "--data_dir", demo_data, *SMALL, "--recommend", "--checkpoint_dir",
     )  # fmt: skip
     written = run_on_terminal(
-        watched[0], ROOT / "main.py", *arguments, "out.csv", "--log_path", "blend.log",
+        watched[0], ROOT / "main.py", *arguments, "ckpt", "--log_path", "blend.log",
+        "--output", "out.csv",
         "--item_names", demo_data / "synthetic/extracted/synthetic/movies.csv",
     )  # fmt: skip
     phases = (
@@ -138,7 +138,8 @@ def test_what_a_blend_and_the_baselines_take_is_shown_in_100_columns(watched, de
     lines = [*visible(written)]
     assert [line for line in lines if len(line) > 100 or "/s]" in line] == []
     assert len(next(line for line in lines if line.startswith("ndcg@100"))) == 100
-    done = run_main(*arguments, watched[0] / "out.csv", "--log_path", os.devnull)
+    files = ("--output", watched[0] / "out.csv", "--log_path", os.devnull)
+    done = run_main(*arguments, watched[0] / "ckpt", *files)
     assert done.returncode == 0, done.stderr
     assert [phase for phase in phases if f"{phase} ...\n" not in done.stdout] == []
 

@@ -6,8 +6,10 @@ import errno
 import io
 import os
 import select
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,12 +20,11 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = 100
+_START_UP_LINE = "^WARNING: All log messages before absl::InitializeLog\\|^[IW]0000 "
 
 
 def open_console() -> None:
-    """Make the standard streams robust, and TensorFlow's start silent.
-
-    Call this before any file is opened and TensorFlow is imported.
+    """Make the standard streams robust; call this before any file is opened.
 
     - A closed descriptor is opened on ``/dev/null``: otherwise the next file would get it, and
       the output of libraries would be written to that file.
@@ -36,7 +37,33 @@ def open_console() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = _stream(1, sys.stdout)
     sys.stderr = _stream(2, sys.stderr)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Leave out what TensorFlow says below an error, unless the user has set how much it says.
+
+    While its libraries are loaded no level counts yet, so a process filters standard error: one
+    that outlives an abort.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    try:
+        stderr = os.dup(2)
+        lines = subprocess.Popen(["grep", "-v", _START_UP_LINE], stdin=subprocess.PIPE, stdout=2)
+    except OSError:  # no standard error, no such program or no process left
+        yield
+        return
+    assert lines.stdin is not None
+    os.dup2(lines.stdin.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        lines.communicate()
 
 
 def progress(
