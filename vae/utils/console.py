@@ -41,15 +41,14 @@ def open_console() -> None:
 
 @contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Leave out what TensorFlow says below an error, unless the user has set how much it says.
+    """Leave out what TensorFlow says below an error, unless the user has set that it says more.
 
     While its libraries are loaded no level counts yet, so a process filters standard error: one
     that outlives an abort.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") < "2":
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     try:
         stderr = os.dup(2)
         lines = subprocess.Popen(["grep", "-v", _START_UP_LINE], stdin=subprocess.PIPE, stdout=2)
