@@ -71,7 +71,7 @@ def run(argv: Sequence[str] | None) -> None:
     writes = trains or (config.train and config.blend == "ease")
     completed = start.state.epoch if start is not None and writes else None
     with open_outputs(config, workers, completed) as (log, results):
-        log.begin(workers, config, inputs.descriptions)
+        log.begin(workers, config, dataset, inputs.descriptions)
         taken = {n: v for n, v in known.items() if getattr(given, n) != v == getattr(config, n)}
         if taken:
             log.say(f"Taken from the checkpoint: {flags_text(taken)}.")
@@ -87,7 +87,7 @@ def run(argv: Sequence[str] | None) -> None:
             model = load_model(config, dataset, architecture, workers, log)
         model = blend(config, dataset, workers, log, model, writes)
         if config.test:
-            result = test(config, dataset, workers, model)
+            result = test(config, dataset, workers, log, model)
             log.say(result.table())
             summary |= result.summary()
         recommender = Recommender(config, dataset, model, inputs.titles, workers)
@@ -98,7 +98,9 @@ def run(argv: Sequence[str] | None) -> None:
         if config.export_items is not None and is_first:
             log.say(export_items(config.export_items, recommender))
         if config.export is not None and is_first:
-            log.say(f"Exported: {export(config, dataset, model, summary, inputs.titles)}.")
+            with log.progress("Exporting", 1, "models"):
+                folder = export(config, dataset, model, summary, inputs.titles)
+            log.say(f"Exported: {folder}.")
         if config.inference_benchmark and is_first:
             summary |= benchmark(config, workers, log, model)
         log.log((), summary)

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -34,7 +34,7 @@ def flag(
     ge: float = -math.inf,
     le: float = math.inf,
     lt: float = math.inf,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
     bare: bool | None = None,
     affects: str | None = None,
     needs: Sequence[str] = (),

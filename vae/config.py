@@ -44,7 +44,11 @@ _TITLE_MODES = ("recommend", "similar_items", "export_items", "export")
 """Modes that show item titles."""
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
-ENCODERS = ("tanh", "dense")
+ENCODERS = {
+    "tanh": "Mult-VAE (Liang et al. 2018, arXiv:1802.05814)",
+    "dense": "RecVAE (Shenbin et al. 2020, arXiv:1912.11160)",
+}
+"""The papers that the encoders are from, by their names."""
 DECODERS = ("deep", "linear")
 PRIORS = ("normal", "composite")
 BASELINES = {"popularity": "most popular", "ease": "EASE", "itemknn": "item-kNN"}

@@ -1,10 +1,14 @@
 """main.py from the command line: train, test and benchmark on real files."""
 
 import json
+import re
 import shutil
 
 import pytest
 from helpers import METRICS, SMALL, log_lines, run_main, run_prepare
+
+from vae import config
+from vae.metrics import ranking
 
 # They read and write the results of one run.
 pytestmark = pytest.mark.xdist_group("main")
@@ -184,3 +188,20 @@ def test_a_model_larger_than_any_memory_is_refused_before_anything_is_written(de
     assert "lower --hidden_dim or --latent_dim." in err
     assert not out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_metric_and_an_encoder_are_added_with_a_line_each(demo_data, tmp_path, monkeypatch):
+    monkeypatch.setitem(ranking.METRICS, "recall@10", (ranking.recall, 10))
+    monkeypatch.setitem(config.ENCODERS, "wide", "Wide-VAE (A. Uthor 2026)")
+    done = run_main(
+        "--train", "--test", "--dataset", "synthetic", "--data_dir", demo_data, *SMALL,
+        "--epochs", 1, "--encoder", "wide", "--checkpoint_dir", tmp_path / "ckpt",
+        "--results_dir", tmp_path / "results", "--export", tmp_path / "served",
+        "--log_path", tmp_path / "log",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for prefix in ("final_", "test_", "popularity_", "test_minus_popularity_"):
+        assert {f"{prefix}recall@10", f"{prefix}recall@10_se"} <= set(results(tmp_path))
+    assert re.search(r"^recall@10 +0\.\d+ ± ", done.stdout, re.MULTILINE)
+    assert "<th>recall@10</th>" in (tmp_path / "results/report.html").read_text()
+    assert "Wide-VAE (A. Uthor 2026)" in (tmp_path / "served/model_card.md").read_text()

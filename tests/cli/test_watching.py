@@ -5,10 +5,12 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 from helpers import ROOT, SMALL, run_main
@@ -30,13 +32,13 @@ def flags(data, folder, *more):
     ]  # fmt: skip
 
 
-def run_on_terminal(arguments):
-    """Runs main.py on a terminal of 100 columns; returns all that it wrote there."""
+def run_on_terminal(folder, *arguments):
+    """Runs a script in a folder, on a terminal of 100 columns; returns all that it wrote there."""
     terminal, end_of_program = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     with subprocess.Popen(
-        [sys.executable, "main.py", *arguments],
-        cwd=ROOT, stdout=end_of_program, stderr=end_of_program,
+        [sys.executable, *map(str, arguments)],
+        cwd=folder, stdout=end_of_program, stderr=end_of_program,
     ) as run:  # fmt: skip
         os.close(end_of_program)
         written = b""
@@ -65,24 +67,93 @@ def watched(demo_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("watched")
     piped = run_main(*flags(demo_data, folder, "--epochs", 3))
     assert piped.returncode == 0, piped.stderr
-    return folder, piped, run_on_terminal(flags(demo_data, folder, "--epochs", 5, "--test"))
+    resumed = flags(demo_data, Path(), "--epochs", 5, "--test")
+    titles = demo_data / "synthetic/extracted/synthetic/movies.csv"
+    recommended = ("--recommend", "--output", "out.csv", "--explain", 2, "--item_names", titles)
+    written = run_on_terminal(
+        folder, ROOT / "main.py", *resumed, *recommended, "--top_results", 5,
+        "--inference_benchmark", "--inference_batch_sizes", "1,64", "--export", "served",
+    )  # fmt: skip
+    return folder, piped, written
 
 
 def test_a_pipe_gets_plain_lines_without_a_bar(watched):
     output = watched[1].stdout + watched[1].stderr
-    assert "step/s" not in output
+    assert "/s]" not in output
     assert "\r" not in output
 
 
 def test_a_terminal_shows_a_bar_that_tears_no_line_and_leaves_nothing(watched):
     written = watched[2]
     assert "Training:  60%|" in written  # where the run before it ended
-    assert "step/s]" in written
+    assert " steps/s]" in written
     shown = [*visible(written)]
-    assert not [line for line in shown if "step/s" in line]
-    numbers = [line.split(" - ")[1].split(" ")[0] for line in shown if line.startswith("DLL ")]
-    assert numbers == ["PARAMETER", "(4,)", "(4,)", "(5,)", "(5,)", "()"]
+    assert not [line for line in shown if "/s]" in line]
     assert "Training finished: 5 epochs completed." in shown
+    for bar in ("Testing the model", "Testing most popular", "Recommending and explaining"):
+        assert f"{bar}:   0%|" in written
+    assert "Exporting:   0%|" in written
+    assert " ...\r\n" not in written  # of the sentences that take the place of bars in a pipe
+
+
+def test_a_terminal_shows_a_line_for_each_epoch_and_validation_and_none_beyond_100_columns(watched):
+    shown = [*visible(watched[2])]
+    assert [line for line in shown if len(line) > 100] == []
+    assert not [line for line in shown if "DLL" in line or "absl" in line]
+    epochs = [line for line in shown if line.startswith("epoch ")]
+    number = r"\d+(\.\d+)?"
+    of_epoch = rf"   loss {number}   [\d,]+ users/s"
+    of_validation = (
+        rf"      NDCG@100 {number} ± {number}   Recall@20 {number}   Recall@50 {number}"
+        r"(   best so far)?"
+    )
+    forms = (
+        rf"epoch 4/5{of_epoch}   \d+ s left", rf"epoch 4{of_validation}",
+        rf"epoch 5/5{of_epoch}", rf"epoch 5{of_validation}",
+    )  # fmt: skip
+    for line, form in zip(epochs, forms, strict=True):
+        assert re.fullmatch(form, line), line
+    assert len([line for line in shown if line.startswith("batch ")]) == 2
+    assert len([line for line in shown if "  <-  " in line]) == 3
+    table = shown.index("Test on 500 held-out users, 500 of them with targets:")
+    assert len(shown) - table < 40  # the end of the run fits into a window
+
+
+def test_what_a_blend_and_the_baselines_take_is_shown_in_100_columns(watched, demo_data):
+    arguments = (
+        "--test", "--blend", "ease", "--baselines", "popularity,itemknn,ease", "--dataset",
+        "synthetic", "--data_dir", demo_data, *SMALL, "--recommend", "--checkpoint_dir",
+    )  # fmt: skip
+    written = run_on_terminal(
+        watched[0], ROOT / "main.py", *arguments, "ckpt", "--log_path", "blend.log",
+        "--output", "out.csv",
+        "--item_names", demo_data / "synthetic/extracted/synthetic/movies.csv",
+    )  # fmt: skip
+    phases = (
+        "Counting users that items have in common", "Fitting EASE with lambda 500",
+        "Validating EASE with lambda 500", "Choosing the weight of the blend", "Testing the model",
+        "Fitting item-kNN", "Testing item-kNN", "Testing EASE", "Recommending",
+    )  # fmt: skip
+    assert [phase for phase in phases if f"{phase}:   0%|" not in written] == []
+    lines = [*visible(written)]
+    assert [line for line in lines if len(line) > 100 or "/s]" in line] == []
+    assert len(next(line for line in lines if line.startswith("ndcg@100"))) == 100
+    files = ("--output", watched[0] / "out.csv", "--log_path", os.devnull)
+    done = run_main(*arguments, watched[0] / "ckpt", *files)
+    assert done.returncode == 0, done.stderr
+    assert [phase for phase in phases if f"{phase} ...\n" not in done.stdout] == []
+
+
+def test_preparing_shows_its_rows_on_a_terminal(demo_data, tmp_path):
+    ratings = demo_data / "synthetic/extracted/synthetic/ratings.csv"
+    written = run_on_terminal(
+        tmp_path, ROOT / "prepare_dataset.py", "--data_dir", tmp_path, "--dataset", "mine",
+        "--ratings", ratings, "--heldout_users", 0.1,
+    )  # fmt: skip
+    assert "Reading the ratings: " in written
+    assert "Splitting and writing: " in written
+    shown = [*visible(written)]
+    assert [line for line in shown if len(line) > 100 or "/s]" in line] == []
 
 
 def test_the_table_of_epochs_covers_the_run_before_the_interruption(watched):
@@ -123,4 +194,4 @@ def test_a_folder_of_results_that_cannot_be_written_ends_the_run_before_training
     done = run_main(*flags(demo_data, tmp_path, "--results_dir", folder))
     assert done.returncode == 2
     assert f"--results_dir {folder}: cannot be written" in done.stderr
-    assert "train_epoch_time" not in done.stdout
+    assert "\nepoch " not in done.stdout

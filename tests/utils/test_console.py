@@ -12,6 +12,7 @@ import pytest
 from helpers import ROOT, SMALL, log_lines
 
 from vae.models.checkpoint import verify
+from vae.utils.console import trimmed
 from vae.utils.signals import exit_code
 
 PREPARE = ("prepare_dataset.py", "--dataset", "synthetic", "--data_dir")
@@ -56,7 +57,7 @@ def test_a_training_under_nohup_outlives_its_terminal_and_its_reader_and_needs_n
 ):
     run, terminal = start_on_terminal(train, "trap '' HUP;")  # which is what nohup does
     with run:
-        assert run.stdout.readline().startswith(b"Workers: ")
+        assert run.stdout.readline().startswith(b"Data set synthetic: ")
         run.stdout.close()
         for descriptor in terminal:
             os.close(descriptor)
@@ -131,3 +132,12 @@ def test_no_file_gets_a_descriptor_of_the_console():
     with os.fdopen(reader) as read:
         assert json.load(read) == [True] * 4
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [("x" * 100, "x" * 100), ("x" * 101, "x" * 97 + "..."), ("\u754c" * 51, "\u754c" * 48 + "...")],
+    ids=["fits", "long", "wide characters"],
+)
+def test_a_line_with_titles_is_cut_where_100_columns_end(line, shown):
+    assert trimmed(line) == shown

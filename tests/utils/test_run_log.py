@@ -7,13 +7,16 @@ import socket
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from vae.config import Config
 from vae.errors import UserError
-from vae.utils import dllogger_fallback, run_log
-from vae.utils.run_log import UNITS, RunLog
+from vae.utils import console_lines, dllogger_fallback, run_log
+from vae.utils.distributed import SingleWorker
+from vae.utils.run_log import RunLog
 
 LOGGERS = {"fallback": dllogger_fallback}
 if find_spec("dllogger"):  # `make dllogger` installs NVIDIA's
@@ -41,9 +44,7 @@ def test_numpy_numbers_become_json_and_what_is_not_finite_is_left_out(tmp_path):
 
 
 def test_a_line_has_dlloggers_keys(tmp_path):
-    log = RunLog(tmp_path / "log")
-    log.units({"train_epoch_time": "s"})
-    log.log((), {"train_epoch_time": 1.0})
+    RunLog(tmp_path / "log").log((), {"train_epoch_time": 1.0})
     unit, line = lines(tmp_path / "log")
     assert set(line) == {"timestamp", "datetime", "elapsedtime", "type", "step", "data"}
     assert set(unit) == {"timestamp", "datetime", "elapsedtime", "type", "metric", "metadata"}
@@ -52,27 +53,64 @@ def test_a_line_has_dlloggers_keys(tmp_path):
     float(line["elapsedtime"])
 
 
-def test_the_console_shows_names_rounded_values_and_units(tmp_path, capsys):
+def test_a_value_with_a_unit_gets_it_before_its_first_line_once_per_run(tmp_path):
+    for _ in range(2):
+        log = RunLog(tmp_path / "log")
+        log.log((1,), {"loss": 1.0, "ndcg@100": 0.5})
+        log.log((2,), {"loss": 1.0, "valid_users": 3, "batch_1_p90_latency": 0.1})
+    found = [line.get("step") or {line["metric"]: line["metadata"]} for line in lines(log._path)]
+    loss, users, latency = (
+        {name: {"unit": unit}}
+        for name, unit in (
+            ("loss", "nats/user"), ("valid_users", "users"), ("batch_1_p90_latency", "s"),
+        )
+    )  # fmt: skip
+    assert found == [loss, [1], users, latency, [2]] * 2
+
+
+def test_the_console_shows_what_people_watch_and_the_log_holds_everything(
+    tmp_path, capsys, monkeypatch
+):
     log = RunLog(tmp_path / "log")
-    log.units(UNITS)
-    log.log((1,), {"train_throughput": 1234.56789, "kl_weight": 0.1, "other": "text"})
-    shown = capsys.readouterr().out
-    assert shown.startswith("DLL ")
-    assert "(1,) train_throughput : 1234.6 users/s kl_weight : 0.1  other : text" in shown
+    monkeypatch.setattr(console_lines, "monotonic", iter([1000.0, 1190.0, 1200.0]).__next__)
+    dataset = SimpleNamespace(name="mine", train=np.zeros((4953, 1200)))
+    log.begin(SingleWorker("1 worker"), Config(train=True, epochs=60), dataset, ["More."])
+    epoch = {"train_epoch_time": 90.0, "train_throughput": 14068.2, "loss": 102.71, "kl_weight": 1}
+    metrics = {"ndcg@100": 0.3823, "recall@20": 0.461, "recall@50": 0.651}
+    errors = {"ndcg@100_se": 0.0101, "recall@20_se": 0.01, "valid_time": 2.0}
+    log.log((12,), epoch)
+    log.log((12,), metrics | errors, "best so far")
+    log.log((13,), epoch)
+    log.log((13,), metrics)
+    log.log((60,), epoch)
+    log.log((), {"mean_training_throughput": 14000.0, "best_ndcg@100": 0.3823, "x": 1.0})
+    log.log((), {"x": 1.0})
+    assert capsys.readouterr().out.splitlines() == [
+        "Data set mine: 4,953 training users, 1,200 items; 1 worker.",
+        "More.",
+        "epoch 12/60   loss 102.7   14,068 users/s   1 h 12 min left",
+        "epoch 12      NDCG@100 0.382 ± 0.010   Recall@20 0.461   Recall@50 0.651   best so far",
+        "epoch 13/60   loss 102.7   14,068 users/s   1 h 50 min left",
+        "epoch 13      NDCG@100 0.382   Recall@20 0.461   Recall@50 0.651",
+        "epoch 60/60   loss 102.7   14,068 users/s",
+        "summary       training 14,000 users/s   best NDCG@100 0.382",
+    ]
+    logged = [line["data"] for line in lines(tmp_path / "log") if line["type"] == "LOG"]
+    assert logged[1:4] == [epoch, metrics | errors, epoch]
+    assert logged[0]["epochs"] == 60
 
 
 def test_runs_that_share_a_log_at_the_same_time_keep_each_others_lines_whole(tmp_path):
     logs = [RunLog(tmp_path / "log") for _ in range(2)]
     for log in logs:
         log.log("PARAMETER", {"path": "x" * 20_000})  # more than a buffer holds
-        log.units(UNITS)
     for epoch in range(100):
         for log in logs:
             log.log((epoch,), {"loss": 1.0})
     written = lines(tmp_path / "log")
-    of_a_run = ["PARAMETER", *[None] * len(UNITS)]
     epochs = [[epoch] for epoch in range(100) for _ in logs]
-    assert [line.get("step") for line in written] == [*of_a_run, *of_a_run, *epochs]
+    steps = [line["step"] for line in written if line["type"] == "LOG"]
+    assert steps == ["PARAMETER", "PARAMETER", *epochs]
 
 
 def test_a_closed_log_leaves_no_file_open(tmp_path):

@@ -5,6 +5,8 @@ Shapes: U training users, B users, I items.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
@@ -14,6 +16,7 @@ from vae.baselines.rank import rank_by
 from vae.errors import UserError
 from vae.load.dataset import HeldOut
 from vae.metrics.ranking import SELECTION_METRIC, score
+from vae.utils.console import Progress, silent
 
 LAMBDAS = (100, 200, 500, 1000, 2000, 5000)
 """Values of lambda to choose from: those of the paper's data sets are 200 to 1,000."""
@@ -29,10 +32,13 @@ class Ease:
 
     Args:
         train: (U, I) training matrix.
+        progress: shows how far a computation is.
     """
 
-    def __init__(self, train: csr_matrix) -> None:
-        self._gram = _gram(train)
+    def __init__(self, train: csr_matrix, progress: Progress = silent) -> None:
+        self.progress = progress
+        with progress("Counting users that items have in common", train.shape[1], "items") as bar:
+            self._gram = _gram(train, bar.update)
 
     def item_weights(self, lambda_: float) -> NDArray[np.float32]:
         """Return the (I, I) float32 weights: scores of items are ``histories @ weights``.
@@ -43,6 +49,10 @@ class Ease:
         Args:
             lambda_: L2 penalty of the weights, positive.
         """
+        with self.progress(f"Fitting EASE with lambda {lambda_:g}", 1, "fits"):
+            return self._item_weights(lambda_)
+
+    def _item_weights(self, lambda_: float) -> NDArray[np.float32]:
         inverse = self._gram.astype(np.float64)
         diagonal = np.einsum("ii->i", inverse)
         diagonal += lambda_
@@ -74,7 +84,12 @@ def choose_lambda(ease: Ease, users: HeldOut) -> float:
     ndcg = {}
     for lambda_ in LAMBDAS:
         weights = ease.item_weights(lambda_)
-        ranking = rank_by(lambda part: part @ weights, users.fold_in)  # noqa: B023, called at once
+        with ease.progress(f"Validating EASE with lambda {lambda_}", len(users.user_ids)) as bar:
+            ranking = rank_by(
+                lambda part: part @ weights,  # noqa: B023, called at once
+                users.fold_in,
+                advance=bar.update,
+            )
         ndcg[lambda_] = score(ranking, users.targets)[SELECTION_METRIC].mean
     return max(ndcg, key=lambda value: np.nan_to_num(ndcg[value]))
 
@@ -99,7 +114,7 @@ def check_ease(items: int, available: int, flag: str) -> None:
         )
 
 
-def _gram(train: csr_matrix) -> NDArray[np.float32]:
+def _gram(train: csr_matrix, advance: Callable[[int], object]) -> NDArray[np.float32]:
     """Return the (I, I) numbers of users who have both items, exact below 2^24 users."""
     matrix = csr_matrix(train, dtype=np.float32)
     columns = matrix.tocsc()
@@ -109,4 +124,5 @@ def _gram(train: csr_matrix) -> NDArray[np.float32]:
     for first in range(0, items, _BLOCK):  # a sparse matrix of them all may take more memory
         block = slice(first, first + _BLOCK)
         gram[:, block] = (transposed @ columns[:, block]).toarray()
+        advance(len(gram[0, block]))
     return gram

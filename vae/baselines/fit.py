@@ -15,9 +15,11 @@ from vae.baselines.popularity import recommend_popular
 from vae.baselines.rank import rank_by
 from vae.load.dataset import Dataset
 from vae.metrics.ranking import MAX_CUTOFF
+from vae.utils.console import Progress, silent
 
-Ranker = Callable[[csr_matrix], NDArray[np.int64]]
-"""Returns the (B, K) ranking of (B, I) histories, -1 where nothing is left to recommend."""
+Ranker = Callable[[csr_matrix, Callable[[int], object]], NDArray[np.int64]]
+"""Returns the (B, K) ranking of (B, I) histories, -1 where nothing is left to recommend; the second
+argument takes the number of users of each batch that is done."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ class Baseline:
 
 
 def fit_baselines(
-    names: Sequence[str], dataset: Dataset, ease_lambda: float | None
+    names: Sequence[str],
+    dataset: Dataset,
+    ease_lambda: float | None,
+    progress: Progress = silent,
 ) -> dict[str, Baseline]:
     """Fit baselines to the training users.
 
@@ -42,19 +47,20 @@ def fit_baselines(
         names: of ``config.BASELINES``.
         dataset: prepared data set.
         ease_lambda: lambda of EASE; None to choose it on the validation users.
+        progress: shows how far the fits are.
     """
     fit: dict[str, Callable[[], Baseline]] = {
         "popularity": lambda: Baseline(
-            lambda histories: recommend_popular(dataset.train, histories, MAX_CUTOFF)
+            lambda histories, _: recommend_popular(dataset.train, histories, MAX_CUTOFF)
         ),
-        "itemknn": lambda: _linear(item_similarities(dataset.train)),
-        "ease": lambda: _ease(dataset, ease_lambda),
+        "itemknn": lambda: _linear(item_similarities(dataset.train, progress=progress)),
+        "ease": lambda: _ease(dataset, ease_lambda, progress),
     }
     return {name: fit[name]() for name in names}
 
 
-def _ease(dataset: Dataset, ease_lambda: float | None) -> Baseline:
-    ease = Ease(dataset.train)
+def _ease(dataset: Dataset, ease_lambda: float | None, progress: Progress) -> Baseline:
+    ease = Ease(dataset.train, progress)
     lambda_ = choose_lambda(ease, dataset.validation) if ease_lambda is None else ease_lambda
     return _linear(ease.item_weights(lambda_), {"ease_lambda": lambda_})
 
@@ -64,5 +70,6 @@ def _linear(
 ) -> Baseline:
     """Return the baseline whose scores are ``histories @ weights``."""
     return Baseline(
-        lambda histories: rank_by(lambda part: part @ weights, histories), settings or {}
+        lambda histories, advance: rank_by(lambda part: part @ weights, histories, advance=advance),
+        settings or {},
     )

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from vae.utils.console import Progress, silent
+
 NEIGHBOURS = 100
 SHRINKAGE = 10
 """Number of neighbours of an item, and the shrinkage of its similarities: of 50 to 400 and 0 to 100
@@ -18,7 +20,10 @@ _BLOCK = 1024
 
 
 def item_similarities(
-    train: csr_matrix, neighbours: int = NEIGHBOURS, shrinkage: float = SHRINKAGE
+    train: csr_matrix,
+    neighbours: int = NEIGHBOURS,
+    shrinkage: float = SHRINKAGE,
+    progress: Progress = silent,
 ) -> csr_matrix:
     """Return the similarities of each item to its nearest neighbours.
 
@@ -30,6 +35,7 @@ def item_similarities(
         train: (U, I) training matrix.
         neighbours: number of neighbours per item (ties: lower index first).
         shrinkage: added to the denominator.
+        progress: shows how far the computation is.
 
     Returns:
         (I, I) float32; column j holds the similarities of item j to its neighbours, so the scores
@@ -39,12 +45,14 @@ def item_similarities(
     transposed = matrix.T.tocsr()
     lengths = np.sqrt(np.diff(transposed.indptr)).astype(np.float32)
     blocks = []
-    for first in range(0, matrix.shape[1], _BLOCK):
-        rows = slice(first, first + _BLOCK)
-        common = (transposed[rows] @ matrix).toarray()
-        common[np.arange(len(common)), first + np.arange(len(common))] = 0  # the item itself
-        similarities = common / (np.outer(lengths[rows], lengths) + max(shrinkage, 1e-9))
-        blocks.append(_largest_of_rows(similarities, neighbours))
+    with progress("Fitting item-kNN", matrix.shape[1], "items") as bar:
+        for first in range(0, matrix.shape[1], _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            common = (transposed[rows] @ matrix).toarray()
+            common[np.arange(len(common)), first + np.arange(len(common))] = 0  # the item itself
+            similarities = common / (np.outer(lengths[rows], lengths) + max(shrinkage, 1e-9))
+            blocks.append(_largest_of_rows(similarities, neighbours))
+            bar.update(len(common))
     return vstack(blocks).T.tocsr() if blocks else csr_matrix((0, 0), dtype=np.float32)
 
 

@@ -15,7 +15,10 @@ _USERS = 1024
 
 
 def rank_by(
-    scores: Callable[[csr_matrix], Any], histories: csr_matrix, k: int = MAX_CUTOFF
+    scores: Callable[[csr_matrix], Any],
+    histories: csr_matrix,
+    k: int = MAX_CUTOFF,
+    advance: Callable[[int], object] = lambda users: None,
 ) -> NDArray[np.int64]:
     """Rank each user's k best unseen items.
 
@@ -23,14 +26,18 @@ def rank_by(
         scores: returns the (B, I) scores of (B, I) histories, dense or sparse.
         histories: (B, I) items that the users have; any stored entry counts as one.
         k: recommendations per user.
+        advance: takes the number of users of each batch that is done.
 
     Returns:
         (B, min(k, I)) item indices, best first (ties: lower index first), -1 where nothing is left
         to recommend.
     """
     users, items = histories.shape
-    chunks = (histories[first : first + _USERS] for first in range(0, users, _USERS))
-    rankings = [_best_unseen(scores(chunk.astype(np.float32)), chunk, k) for chunk in chunks]
+    rankings = []
+    for first in range(0, users, _USERS):
+        chunk = histories[first : first + _USERS]
+        rankings.append(_best_unseen(scores(chunk.astype(np.float32)), chunk, k))
+        advance(chunk.shape[0])
     return np.concatenate(rankings) if rankings else np.empty((0, min(k, items)), np.int64)
 
 

@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def read_interactions(
     rating_is_optional: bool = False,
     advice: str = "",
     time_column: str | None = None,
+    advance: Callable[[int], object] = lambda rows: None,
 ) -> Interactions:
     """Read the interactions of files.
 
@@ -101,6 +102,7 @@ def read_interactions(
         rating_is_optional: whether the column of ratings may be absent, and all but that of users.
         advice: how to fix a file that lacks a column; empty: by the flags that name columns.
         time_column: column of times, see ``values.parse_time``; None to read none.
+        advance: takes the number of rows of each block that is read.
 
     Returns:
         The interactions; those of files of users alone have no items.
@@ -130,6 +132,7 @@ def read_interactions(
         users.add(block, columns.user, is_present, keep_mask)
         if columns.item in block.values:
             items.add(block, columns.item, is_present, keep_mask)
+        advance(len(is_present))
     if not rows:
         raise UserError(f"{named([source.path for source in sources])}: no rows.")
     return Interactions(

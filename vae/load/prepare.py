@@ -29,6 +29,7 @@ from vae.load.store import (
 )
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
+from vae.utils.console import progress
 
 _MIN_ITEMS_TO_WARN = 20
 _MAX_NAMED_USERS = 3
@@ -88,7 +89,8 @@ def _prepare(
         FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
     ]
     try:
-        split = split_interactions(found, config.split)
+        with progress("Splitting", 1, "data sets"):
+            split = split_interactions(found, config.split)
         _check_targets(split.counts, config)
     except UserError:
         if lists := lists_in(found, columns, must_be_rare=False):
@@ -102,7 +104,8 @@ def _prepare(
     for path, version in _versions(sources).items():
         if version != versions[path]:
             raise UserError(f"{path}: changed while it was read; run the same command again.")
-    write_split(folder, split, provenance)
+    with progress("Writing", 1, "data sets"):
+        write_split(folder, split, provenance)
     for line in (*_summary(split.counts, config), *_users_of_most_items(split)):
         log(line)
     log(f"Prepared {folder}.")
@@ -135,9 +138,14 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
 
 def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interactions:
     """Return the interactions, at least one."""
-    found = read_interactions(
-        sources, config.columns, config.threshold, time_column=config.time_col
-    )
+    with progress("Reading the ratings", None, "rows") as bar:
+        found = read_interactions(
+            sources,
+            config.columns,
+            config.threshold,
+            time_column=config.time_col,
+            advance=bar.update,
+        )
     for note in found.notes:
         log(note)
     if not len(found.users.codes):

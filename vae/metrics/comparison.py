@@ -124,13 +124,13 @@ class Comparison:
         lines = [
             f"Test on {len(self.lengths)} held-out users, {self.scored_users} of them with "
             "targets:",
-            *_lines(columns, METRICS, lambda results: _cells(results.metrics)),
+            *_lines(columns, METRICS, lambda results: self._cells(results.metrics)),
         ]
         if self.others:
             others = {f"- {title}": results for title, results in list(columns.items())[1:]}
             lines += [
                 "The model's score minus that of the baseline, user by user:",
-                *_lines(others, METRICS, lambda other: _cells(self.model.differences(other), "+")),
+                *_lines(others, METRICS, self._difference_cells),
             ]
         return "\n".join(
             [
@@ -141,6 +141,17 @@ class Comparison:
                 *_lines(columns, self._ranges(), self._quartile_cells),
             ]
         )
+
+    def _cells(self, metrics: Mapping[str, Moments], sign: str = "") -> list[str]:
+        """Mean and standard error of each metric, with or without the sign ``+``."""
+        digits = 5 if len(self.others) < 4 else 4  # in 100 columns
+        return [
+            f"{one.mean:{sign}.{digits}f} ± {one.standard_error:.{digits}f}"
+            for one in metrics.values()
+        ]
+
+    def _difference_cells(self, other: UserResults) -> list[str]:
+        return self._cells(self.model.differences(other), "+")
 
     def _exposure(self, results: UserResults) -> dict[str, float]:
         """Coverage, Gini index and mean popularity percentile by their log keys."""
@@ -163,7 +174,7 @@ class Comparison:
     def _quartile_cells(self, results: UserResults) -> list[str]:
         """Cells of the quartiles that ``_ranges`` names."""
         quartiles = self._quartiles(results)
-        return _cells({name: one for name, one in quartiles.items() if one.users})
+        return self._cells({name: one for name, one in quartiles.items() if one.users})
 
     def _ranges(self) -> list[str]:
         """Shortest and longest history of each quartile that has users with targets."""
@@ -179,18 +190,14 @@ def _with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
-def _cells(metrics: Mapping[str, Moments], sign: str = "") -> list[str]:
-    """Mean and standard error of each metric, with or without the sign ``+``."""
-    return [f"{one.mean:{sign}.5f} ± {one.standard_error:.5f}" for one in metrics.values()]
-
-
 def _lines(
     columns: Mapping[str, UserResults],
     names: Sequence[str] | Mapping[str, Any],
     cells: Callable[[UserResults], list[str]],
 ) -> Iterator[str]:
     """Yield the lines of a table: the titles of the columns, and a row for each name."""
-    yield f"{'':20}" + "".join(f"{title:>20}" for title in columns)
+    width = min(20, 80 // len(columns))
+    yield f"{'':20}" + "".join(f"{title:>{width}}" for title in columns)
     rows = zip(*(cells(results) for results in columns.values()), strict=True)
     for name, row in zip(names, rows, strict=True):
-        yield f"{name:20}" + "".join(f"{cell:>20}" for cell in row)
+        yield f"{name:20}" + "".join(f"{cell:>{width}}" for cell in row)

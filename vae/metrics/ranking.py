@@ -87,8 +87,9 @@ def score_users(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]
         ValueError: the ranking is too short for the metrics' cutoffs.
     """
     if ranking.shape[1] < min(MAX_CUTOFF, targets.shape[1]):
+        longest = max(METRICS, key=lambda name: METRICS[name][1])
         raise ValueError(
-            f"NDCG@{MAX_CUTOFF} needs rankings of at least {MAX_CUTOFF} items, "
+            f"{longest.upper()} needs rankings of at least {MAX_CUTOFF} items, "
             f"got {ranking.shape[1]}"
         )
     return {name: metric(ranking, targets, k) for name, (metric, k) in METRICS.items()}

@@ -6,12 +6,10 @@ Notation of tensor shapes, in all modules of this package: B users of a batch, I
 hidden units, Z latent dimensions, N interactions of a batch, K recommendations per user.
 """
 
-import os
+from vae.utils.console import quiet_tensorflow
 
-# Read when TensorFlow is first imported: errors only.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import tensorflow.compat.v1 as tf
+with quiet_tensorflow():
+    import tensorflow.compat.v1 as tf
 
 # Control flow of TF1: loops are part of the graph itself, so Grappler's passes see into them.
 tf.disable_control_flow_v2()

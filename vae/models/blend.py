@@ -19,6 +19,7 @@ from vae.models.evaluate import evaluate, min_ranking_depth
 from vae.models.memory import available_bytes
 from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.models.vae import ITEM_WEIGHTS, MODEL_WEIGHT
+from vae.utils.console import Progress
 from vae.utils.distributed import SingleWorker, Workers, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 
@@ -58,7 +59,7 @@ def blend(
         return model
     if config.blend is None:
         raise_on_all(workers, lambda: _check_blend_of_checkpoint(config, model, workers))
-    ease = Ease(dataset.train)
+    ease = Ease(dataset.train, log.progress)
     if chosen is not None and config.ease_lambda not in (None, chosen["ease_lambda"]):
         chosen = None
     if chosen is not None:
@@ -70,7 +71,7 @@ def blend(
     item_weights = ease.item_weights(lambda_)
 
     def choose() -> Mapping[str, float]:
-        chosen = choose_blend(config, dataset, model, item_weights, lambda_)
+        chosen = choose_blend(config, dataset, model, item_weights, lambda_, log.progress)
         if writes and model.checkpoint is not None:
             state = checkpoint.read_state(model.checkpoint)
             state = dataclasses.replace(state, blend=chosen)
@@ -114,6 +115,7 @@ def choose_blend(
     model: TrainedModel,
     item_weights: NDArray[np.float32],
     ease_lambda: float,
+    progress: Progress,
 ) -> dict[str, float]:
     """Return the hyperparameters of the blend with the best NDCG@100 on the validation users.
 
@@ -123,6 +125,7 @@ def choose_blend(
         model: the model.
         item_weights: (I, I) of EASE.
         ease_lambda: lambda of EASE.
+        progress: shows how many users are ranked.
     """
     users, batch = dataset.validation, config.batch_size_validation
     worker = SingleWorker("1 worker")
@@ -130,11 +133,15 @@ def choose_blend(
     start = {"ease_lambda": float(ease_lambda), "model_weight": 1.0}
     blended = _blended(model, item_weights, start)
     ndcg = {}
-    with open_inference_session(config, worker, blended, depth, batch) as (session, graph):
+    total = len(MODEL_WEIGHTS) * len(users.user_ids)
+    with (
+        progress("Choosing the weight of the blend", total) as bar,
+        open_inference_session(config, worker, blended, depth, batch) as (session, graph),
+    ):
         (variable,) = tf.global_variables(MODEL_WEIGHT)
         for weight in MODEL_WEIGHTS:
             variable.load(weight, session)
-            result = evaluate(session, graph, users, worker, batch)
+            result = evaluate(session, graph, users, worker, batch, advance=bar.update)
             ndcg[weight] = result.metrics[SELECTION_METRIC].mean
     best = max(MODEL_WEIGHTS, key=lambda weight: (np.nan_to_num(ndcg[weight]), weight))
     return start | {"model_weight": best}

@@ -23,6 +23,7 @@ from vae.models.inference_graph import InferenceGraph
 from vae.models.sparse_input import feed
 from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import Workers, on_rank_0, shard
+from vae.utils.run_log import RunLog
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,33 @@ def min_ranking_depth(items: int) -> int:
     return min(MAX_CUTOFF, items)
 
 
-def test(config: Config, dataset: Dataset, workers: Workers, model: TrainedModel) -> Comparison:
+def test(
+    config: Config, dataset: Dataset, workers: Workers, log: RunLog, model: TrainedModel
+) -> Comparison:
     """Evaluate a model and the baselines on the test users; all ranks get the result.
 
     Rank 0 alone fits the baselines, each of which may take as much memory as the model.
     """
     users = dataset.test
-    result = _evaluate_on_all(config, users, workers, model)
+    result = _evaluate_on_all(config, users, workers, log, model)
     others: dict[str, UserResults] = {}
     settings: dict[str, float] = {}
     ease_lambda = config.ease_lambda
     if model.is_blended and model.blend:
         settings = {f"blend_{name}": value for name, value in model.blend.items()}
         ease_lambda = model.blend["ease_lambda"]
-        alone = _evaluate_on_all(config, users, workers, model.unblended())
+        alone = _evaluate_on_all(config, users, workers, log, model.unblended())
         others["unblended"] = alone.results
 
     def test_baselines() -> tuple[dict[str, UserResults], dict[str, float]]:
-        fitted = fit_baselines(config.baseline_names, dataset, ease_lambda)
-        return (
-            {
-                name: UserResults.of(baseline.rank(users.fold_in), users.targets)
-                for name, baseline in fitted.items()
-            },
-            {name: value for one in fitted.values() for name, value in one.settings.items()},
-        )
+        fitted = fit_baselines(config.baseline_names, dataset, ease_lambda, log.progress)
+        results = {}
+        for name, baseline in fitted.items():
+            with log.progress(f"Testing {COMPARISONS[name]}", len(users.user_ids)) as bar:
+                ranking = baseline.rank(users.fold_in, bar.update)
+                results[name] = UserResults.of(ranking, users.targets)
+        chosen = {name: value for one in fitted.values() for name, value in one.settings.items()}
+        return results, chosen
 
     baselines, chosen = on_rank_0(workers, test_baselines)
     return Comparison(
@@ -100,13 +103,17 @@ def test(config: Config, dataset: Dataset, workers: Workers, model: TrainedModel
 
 
 def _evaluate_on_all(
-    config: Config, users: HeldOut, workers: Workers, model: TrainedModel
+    config: Config, users: HeldOut, workers: Workers, log: RunLog, model: TrainedModel
 ) -> Evaluation:
     """Evaluate a model; on all ranks the results are those of all users."""
     items, batch = model.architecture.items, config.batch_size_validation
     depth = min_ranking_depth(items)
-    with open_inference_session(config, workers, model, depth, batch) as (session, graph):
-        result = evaluate(session, graph, users, workers, batch)
+    mine = shard(len(users.user_ids), workers.rank, workers.size)
+    with (
+        log.progress("Testing the model", mine.stop - mine.start) as bar,
+        open_inference_session(config, workers, model, depth, batch) as (session, graph),
+    ):
+        result = evaluate(session, graph, users, workers, batch, advance=bar.update)
     shards = workers.allgather_object(result.results)
     return replace(result, results=UserResults.concatenate(shards, items))
 
@@ -122,6 +129,7 @@ def evaluate(
     workers: Workers,
     batch_size: int,
     should_stop: Callable[[], bool] = lambda: False,
+    advance: Callable[[int], object] = lambda users: None,
 ) -> Evaluation:
     """Rank and score this worker's shard of the users; all workers return the whole result.
 
@@ -132,6 +140,7 @@ def evaluate(
         workers: they share the users; all of them must call this together.
         batch_size: users per batch, over all workers.
         should_stop: whether this worker has to interrupt; called before each batch.
+        advance: takes the number of users of each batch that is done.
 
     Raises:
         EvaluationInterrupted: ``should_stop`` returned true on a worker.
@@ -149,6 +158,7 @@ def evaluate(
         batches.append(UserResults.of(items, held_out.targets[rows]))
         for name, moments in batches[-1].metrics.items():
             totals[name] += moments
+        advance(rows.stop - rows.start)
     if workers.allreduce([should_stop()]).any():
         raise EvaluationInterrupted
     return Evaluation(

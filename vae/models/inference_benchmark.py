@@ -25,6 +25,7 @@ HISTORY_ITEMS = 70
 _QUERIES = 1000
 _WARM_UP_QUERIES = 50
 _MIN_QUERIES = 30
+_LATENCIES = ("mean", "p90", "p95", "p99")
 
 
 def benchmark(
@@ -54,7 +55,13 @@ def benchmark(
         rng = np.random.default_rng(config.seed)
         statistics: dict[str, float] = {}
         for size in sizes:
-            statistics |= _statistics(_time_queries(session, graph, rng, size), size)
+            with log.progress(f"Timing batches of {size}", 1, "sizes"):
+                seconds = _time_queries(session, graph, rng, size)
+            measured = _statistics(seconds, size)
+            throughput, *latencies = measured.values()
+            texts = (f"{1000 * s:.3g} ms {n}" for n, s in zip(_LATENCIES, latencies, strict=True))
+            log.say(f"batch {size}: {throughput:,.0f} users/s   latency {'   '.join(texts)}")
+            statistics |= measured
         if config.trace:
             _trace(config, session, graph, rng)
     return statistics
@@ -89,13 +96,10 @@ def _time_queries(
 
 def _statistics(seconds: NDArray[np.float64], users: int) -> Mapping[str, float]:
     """Return throughput and latencies of queries of ``users`` users each by their log keys."""
-    p90, p95, p99 = np.percentile(seconds, [90, 95, 99]).tolist()
-    return {
-        f"batch_{users}_mean_throughput": users * len(seconds) / float(seconds.sum()),
-        f"batch_{users}_mean_latency": float(seconds.mean()),
-        f"batch_{users}_p90_latency": p90,
-        f"batch_{users}_p95_latency": p95,
-        f"batch_{users}_p99_latency": p99,
+    latencies = (seconds.mean(), *np.percentile(seconds, [90, 95, 99]))
+    return {f"batch_{users}_mean_throughput": users * len(seconds) / float(seconds.sum())} | {
+        f"batch_{users}_{name}_latency": float(latency)
+        for name, latency in zip(_LATENCIES, latencies, strict=True)
     }
 
 

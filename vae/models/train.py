@@ -158,7 +158,9 @@ class Trainer:
         """Train to the last epoch, to an early stop, or until a signal stops the run."""
         self._log.say(f"Precision of training: {self._step.precision.description}.")
         self._prepare()
-        with self._log.progress(self._total_steps, self._state.step) as progress:
+        with self._log.progress(
+            "Training", self._total_steps, "steps", self._state.step
+        ) as progress:
             while (finished := nothing_left(self._config, self._state)) is None:
                 requests = NEITHER if self._state.validation_is_due else self._train_epoch(progress)
                 self._check_replicas_if_due()
@@ -305,11 +307,13 @@ class Trainer:
         summary = self._throughput.summary() | {"mean_inference_throughput": result.throughput}
         summary |= {f"final_{n}": v for n, v in result.values().items() if math.isfinite(v)}
         self._state = dataclasses.replace(self._state, summary=self._state.summary | summary)
+        improved = self._state.best_step == self._state.step
         self._log.log(
             (self._state.epoch,),
             result.values() | {"valid_time": result.seconds, "valid_users": result.scored_users},
+            "best so far" if improved else "",
         )
-        return self._state.best_step == self._state.step
+        return improved
 
     def _should_stop_validation(self) -> bool:
         """Return whether to stop before the next batch of users, and report that it begins."""

@@ -34,7 +34,12 @@ class Explanations(NamedTuple):
 
 
 def explain(
-    score: Score, histories: csr_matrix, items: NDArray[np.int32], n: int, max_users: int
+    score: Score,
+    histories: csr_matrix,
+    items: NDArray[np.int32],
+    n: int,
+    max_users: int,
+    advance: Callable[[int], object] = lambda users: None,
 ) -> Explanations:
     """Explain recommendations.
 
@@ -44,6 +49,7 @@ def explain(
         items: (B, K) recommended item indices; any is accepted where there is none, -1.
         n: N, items to name.
         max_users: maximum number of histories of a call of ``score``.
+        advance: takes the number of users of each group that is done.
     """
     users, k = items.shape
     reasons = np.full((users, k, n), -1, np.int32)
@@ -61,6 +67,7 @@ def explain(
             reason = np.where(fall > 0, group.indices[start:end][most].T, -1)
             reasons[first + user, :, : len(most)] = reason
             changes[first + user, :, : len(most)] = np.maximum(fall, 0)
+        advance(last - first)
     reasons[items < 0] = -1
     changes[items < 0] = 0
     return Explanations(reasons, changes)

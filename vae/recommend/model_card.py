@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from vae.config import Config
+from vae.config import ENCODERS, Config
 from vae.load.dataset import Dataset
 from vae.models.trained_model import TrainedModel
 from vae.report.environment import dataset_metadata, software_versions
@@ -40,12 +40,6 @@ row of `allow` that holds nothing but padding values allows everything.
 {flags}
 """
 
-_PAPERS = {
-    "tanh": "Mult-VAE (Liang et al. 2018, arXiv:1802.05814)",
-    "dense": "RecVAE (Shenbin et al. 2020, arXiv:1912.11160)",
-}
-"""The paper that an encoder is from."""
-
 
 def model_card(
     config: Config,
@@ -78,7 +72,7 @@ def model_card(
     }
     return _TEXT.format(
         dataset=dataset.name,
-        paper=_PAPERS[architecture.encoder],
+        paper=ENCODERS[architecture.encoder],
         metadata=_table(rows),
         id_type="int64" if isinstance(padding_value, int) else "string",
         padding_value=f"`{padding_value}`" if isinstance(padding_value, int) else '`""`',

@@ -48,8 +48,12 @@ def recommend(
     log.say(f"Precision of inference: {precision.description}.")
     cold_start_users = empty_users = 0
     k = min(config.top_results, recommender.items)
-    with table_writer(config.output, table.schema(users.user_ids)) as write:
-        batches = recommender.batches(users, k, rules, config.explain)
+    what = "Recommending and explaining" if config.explain else "Recommending"
+    with (
+        table_writer(config.output, table.schema(users.user_ids)) as write,
+        log.progress(what, users.users) as bar,
+    ):
+        batches = recommender.batches(users, k, rules, config.explain, bar.update)
         for number, batch in enumerate(batches):
             cold_start_users += batch.cold_start_users
             empty_users += batch.empty_users

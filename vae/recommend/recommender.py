@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -245,7 +245,12 @@ class Recommender:
         return kernel[:, : self.items]  # without the padded items
 
     def batches(
-        self, users: UserHistories, k: int, rules: Rules, explain: int = 0
+        self,
+        users: UserHistories,
+        k: int,
+        rules: Rules,
+        explain: int = 0,
+        advance: Callable[[int], object] = lambda users: None,
     ) -> Iterator[Batch]:
         """Recommend to users batch by batch.
 
@@ -254,6 +259,7 @@ class Recommender:
             k: items per user, at most I.
             rules: what may be recommended.
             explain: number of items to name that speak for each.
+            advance: takes the number of users of each part of a batch that is done.
         """
         table = self.table(explain > 0)
         batch_size = self._config.batch_size_validation
@@ -281,10 +287,12 @@ class Recommender:
                 part = users[first : first + batch_size]
                 items, scores, is_cold_start = self._rank(session, graph, part, k, rules)
                 reasons = (
-                    explain_items(score, part.liked, items, explain, batch_size)
+                    explain_items(score, part.liked, items, explain, batch_size, advance)
                     if explain
                     else None
                 )
+                if not explain:
+                    advance(part.users)
                 rows = table.frame(part.user_ids, items, scores, is_cold_start, reasons)
                 yield Batch(rows, int(is_cold_start.sum()), int((items[:, 0] < 0).sum()))
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.load.fold_in import find_ids
+from vae.utils.console import trimmed
 
 if TYPE_CHECKING:
     from vae.recommend.recommender import Recommender
@@ -46,7 +47,7 @@ def similar_items_text(recommender: Recommender, raw_id: str) -> str:
     neighbours = recommender.similar_items(raw_id).fillna("")
     for item, cosine, *title in neighbours.itertuples(index=False):
         lines.append(f"{cosine:7.3f}  {item}  {''.join(title)}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(map(trimmed, lines))
 
 
 def nearest_items(

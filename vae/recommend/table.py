@@ -15,11 +15,12 @@ from pandas.api.extensions import ExtensionArray
 from vae.load.dataset import Dataset
 from vae.recommend.explain import Explanations
 from vae.recommend.titles import TEXT
+from vae.utils.console import trimmed
 
 MODEL, POPULAR = "model", "popular"
 """Source of a recommendation; cold-start users, without a known item, get the most popular ones."""
 
-_EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 5
+_EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 3
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,20 @@ class RecommendationTable:
         )
 
     def examples(self, frame: pd.DataFrame) -> str:
-        """The first recommendations of the first users, human-readable."""
+        """The first recommendations of the first users, human-readable, in 100 columns."""
+        explains = "explanation" in self.added
         best = frame[frame[self.added["rank"]] <= _EXAMPLE_ITEMS]
-        lists = islice(best.groupby(self.user, sort=False), _EXAMPLE_USERS)
-        if "explanation" not in self.added:
-            lines = [
-                f"  {self.user} {user}: {'; '.join(self._labels(rows))}" for user, rows in lists
-            ]
-            return "\n".join(["For example:", *lines])
+        # An explained recommendation takes a line.
+        lists = islice(best.groupby(self.user, sort=False), 1 if explains else _EXAMPLE_USERS)
+        if not explains:
+            texts = [f"  {self.user} {user}: {'; '.join(self._labels(one))}" for user, one in lists]
+            return "\n".join(["For example:", *map(trimmed, texts)])
         lines = ["For example, with the items that speak for each:"]
         for user, rows in lists:
             lines.append(f"  {self.user} {user}:")
             explained = zip(self._labels(rows), rows[self.added["explanation"]], strict=True)
             lines += [f"    {label}  <-  {reasons or 'nothing'}" for label, reasons in explained]
-        return "\n".join(lines)
+        return "\n".join(map(trimmed, lines))
 
     def _explain(self, reasons: NDArray[np.int32], changes: NDArray[np.float32]) -> ExtensionArray:
         """Return the text of each explanation: titles or raw ids, most important first.

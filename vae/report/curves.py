@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +14,8 @@ from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.report.epoch_log import EpochLog
 
 _WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 144  # inches, inches, dots per inch
-_COLOURS = ("#0072b2", "#d55e00", "#009e73")
-"""Blue, vermilion and green of Okabe and Ito: distinct for colour-blind readers too."""
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+"""Colours of Okabe and Ito: distinct for colour-blind readers too. More curves repeat them."""
 _FEW_POINTS = 40
 """Curves of at most this many points get a marker at each."""
 
@@ -62,7 +63,7 @@ def _kl(epoch_log: EpochLog) -> Figure:
 def _validation(epoch_log: EpochLog) -> Figure:
     """Metrics with bands of one standard error; the best validation is marked."""
     figure, (axes,) = _panels(1, "Validation (bands: ± one standard error)")
-    for name, colour in zip(METRICS, _COLOURS, strict=True):
+    for name, colour in zip(METRICS, cycle(_COLOURS), strict=False):
         _line(axes, epoch_log, name, colour)
         epochs, means = epoch_log.series(name)
         errors = dict(zip(*epoch_log.series(f"{name}_se"), strict=True))

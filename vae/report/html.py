@@ -16,7 +16,7 @@ from vae.config import COMPARISONS, Config
 from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.report.environment import Metadata
-from vae.utils.run_log import UNITS
+from vae.utils.run_log import unit_of
 
 _CAPTIONS = {
     "loss": "The objective and its negative log-likelihood; means over the epoch's users.",
@@ -109,7 +109,7 @@ def _statistics(summary: Mapping[str, float]) -> Metadata:
     names = (*METRICS, *QUARTILE_METRICS, *EXPOSURE_METRICS)
     tested = tuple(f"{kind}_{name}" for kind in kinds for name in names)
     return {
-        name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {UNITS.get(name) or ''}"
+        name: f"{value:{',.0f' if value >= 1000 else '.5g'}} {unit_of(name) or ''}"
         for name, value in summary.items()
         if not name.startswith(tested)
     }

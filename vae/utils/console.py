@@ -1,4 +1,4 @@
-"""Standard streams that survive a closed descriptor, a closed pipe and a full disk."""
+"""Standard streams that survive a closed descriptor or pipe and a full disk, and progress bars."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ import errno
 import io
 import os
 import select
+import subprocess
 import sys
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vae.utils.atomic import discard
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+_COLUMNS = 100
+_START_UP_LINE = "^WARNING: All log messages before absl::InitializeLog\\|^[IW]0000 "
 
 
 def open_console() -> None:
@@ -26,6 +37,76 @@ def open_console() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = _stream(1, sys.stdout)
     sys.stderr = _stream(2, sys.stderr)
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Leave out what TensorFlow says below an error, unless the user has set that it says more.
+
+    While its libraries are loaded no level counts yet, so a process filters standard error: one
+    that outlives an abort.
+    """
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") < "2":
+        yield
+        return
+    try:
+        stderr = os.dup(2)
+        lines = subprocess.Popen(["grep", "-v", _START_UP_LINE], stdin=subprocess.PIPE, stdout=2)
+    except OSError:  # no standard error, no such program or no process left
+        yield
+        return
+    assert lines.stdin is not None
+    os.dup2(lines.stdin.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        lines.communicate()
+
+
+def progress(
+    description: str, total: int | None, unit: str = "users", done: int = 0, is_shown: bool = True
+) -> tqdm[None]:
+    """Return a progress bar on standard error, which leaves no line behind.
+
+    It is there at once, since what it waits for may be a single call. Where standard error is no
+    terminal, a sentence on standard output says what begins.
+
+    Args:
+        description: what takes long, ``Testing the model``.
+        total: number of units; None if it is not known.
+        unit: what is counted, in the plural.
+        done: units that are already done.
+        is_shown: whether to show anything.
+    """
+    from tqdm import tqdm  # not above: --help does without
+
+    if is_shown and not sys.stderr.isatty():
+        print(f"{description} ...", flush=True)
+    return tqdm(
+        desc=description,
+        total=total,
+        initial=done,
+        unit=f" {unit}",
+        unit_scale=total is None or total > 1000,
+        dynamic_ncols=True,
+        leave=False,
+        disable=None if is_shown else True,
+    )
+
+
+def trimmed(line: str) -> str:
+    """Return a line that fits into 100 columns, of which some characters take two."""
+    from tqdm.utils import disp_len, disp_trim
+
+    return line if disp_len(line) <= _COLUMNS else f"{disp_trim(line, _COLUMNS - 3)}..."
+
+
+Progress = Callable[..., "tqdm[None]"]
+"""``progress`` or ``RunLog.progress``."""
+
+silent: Progress = partial(progress, is_shown=False)
 
 
 class _Console(io.FileIO):

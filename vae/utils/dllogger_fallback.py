@@ -7,7 +7,7 @@ keys; ``vae.utils.run_log`` prefers dllogger if it is installed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,29 +42,41 @@ class Backend(Protocol):
 
 
 class StdOutBackend:
-    """Human-readable lines: ``DLL <time> - <step> name : value unit ...``."""
+    """Human-readable lines on standard output.
 
-    def __init__(self, verbosity: int) -> None:
+    Args:
+        verbosity: level of the backend.
+        step_format: takes the step, and returns its text.
+        metric_format: takes a metric, its metadata and its value, and returns their text.
+        prefix_format: takes the time, and returns the beginning of the line.
+    """
+
+    def __init__(
+        self,
+        verbosity: int,
+        step_format: Callable[[Step], str],
+        metric_format: Callable[[str, Mapping[str, Any], Any], str],
+        prefix_format: Callable[[datetime], str],
+    ) -> None:
         self.verbosity = verbosity
+        self._step_format = step_format
+        self._metric_format = metric_format
+        self._prefix_format = prefix_format
         self._metadata: dict[str, Mapping[str, Any]] = {}
 
     def metadata(
         self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
     ) -> None:
-        """Store the unit and format of a metric for the following lines."""
+        """Store the metadata of a metric for the following lines."""
         self._metadata[metric] = metadata
 
     def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
         """Print one line."""
-        print(f"DLL {now} - {step} {' '.join(self._text(*item) for item in data.items())}")
+        texts = (self._metric_format(n, self._metadata.get(n, {}), v) for n, v in data.items())
+        print(f"{self._prefix_format(now)}{self._step_format(step)} {' '.join(texts)}")
 
     def flush(self) -> None:
         """Do nothing: standard output is line-buffered."""
-
-    def _text(self, name: str, value: Any) -> str:
-        metadata = self._metadata.get(name, {})
-        text = f"{{{metadata.get('format', '')}}}".format(value)
-        return f"{name} : {text} {metadata.get('unit', '')}"
 
 
 class JSONStreamBackend:

@@ -1,7 +1,9 @@
-"""The run's log: dllogger lines on standard output and in a JSON file, on rank 0 only.
+"""The run's log, on rank 0 only: everything in a JSON file, what people watch on standard output.
 
-The file is opened for appending, and each line is one write: runs can share a log, one after
-another or at the same time. Callbacks receive the logged values of each epoch.
+Both are dllogger's, each with a logger of its own: a line for people in the logger of the file
+would be a second record of the same epoch there. The file is opened for appending, and each line is
+one write: runs can share a log, one after another or at the same time. Callbacks receive the logged
+values of each epoch.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from vae.cli import as_json
-from vae.config import COMPARISONS, Config
+from vae.config import Config
 from vae.errors import UserError
-from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
-from vae.metrics.ranking import METRICS
+from vae.load.dataset import Dataset
 from vae.utils.atomic import discard, unwritable, written
+from vae.utils.console import progress
+from vae.utils.console_lines import ConsoleLines
 from vae.utils.distributed import Workers
 from vae.utils.dllogger_fallback import Step
 
@@ -30,42 +33,23 @@ try:
 except ImportError:
     from vae.utils import dllogger_fallback as dllogger
 
-UNITS: dict[str, str | None] = {
-    "train_epoch_time": "s",
-    "train_throughput": "users/s",
+_UNITS = {
+    "_time": "s",
+    "_latency": "s",
+    "_throughput": "users/s",
+    "_users": "users",
+    "_items": "items",
     "loss": "nats/user",
-    "neg_log_likelihood": "nats/user",
-    "kl_divergence": "nats/user",
-    "l2_penalty": "nats/user",
-    "kl_weight": None,
-    "learning_rate": None,
-    "loss_scale": None,
-    "valid_time": "s",
-    "valid_users": "users",
-    "mean_training_throughput": "users/s",
-    "mean_inference_throughput": "users/s",
-    "test_users": "users",
-    "test_time": "s",
-    "warm_start_items": "items",
-    "warm_start_new_items": "items",
-    "warm_start_gone_items": "items",
-    "ease_lambda": None,
-    "blend_ease_lambda": None,
-    "blend_model_weight": None,
-    "recommend_users": "users",
-    "recommend_popular_users": "users",
-    "recommend_throughput": "users/s",
-    "recommend_empty_users": "users",
-} | {
-    f"{prefix}{metric}{suffix}": None
-    for prefix in (
-        *("", "final_", "best_", "test_"),
-        *(f"{before}{name}_" for name in COMPARISONS for before in ("", "test_minus_")),
-    )
-    for metric in (*METRICS, *EXPOSURE_METRICS, *QUARTILE_METRICS)
-    for suffix in ("", "_se")
+    "likelihood": "nats/user",
+    "divergence": "nats/user",
+    "penalty": "nats/user",
 }
-"""Unit of each logged value; metrics and their standard errors have none."""
+"""Units by how the names of the values end."""
+
+
+def unit_of(name: str) -> str | None:
+    """Return the unit of a logged value; metrics and their standard errors have none."""
+    return next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
 
 
 class Callback(Protocol):
@@ -92,6 +76,8 @@ class RunLog:
     ) -> None:
         self._path = path
         self._logger: Any = None
+        self._lines = ConsoleLines()
+        self._described: set[str] = set()
         self._callbacks = callbacks
         if not enabled:
             return
@@ -99,62 +85,70 @@ class RunLog:
         self._stream = dllogger.JSONStreamBackend(
             dllogger.Verbosity.VERBOSE, self._descriptor, append=True
         )
-        console = dllogger.StdOutBackend(dllogger.Verbosity.VERBOSE)
-        self._logger = dllogger.Logger([self._stream, console])
+        console = dllogger.StdOutBackend(dllogger.Verbosity.DEFAULT, **self._lines.formats())
+        self._logger = dllogger.Logger([self._stream])
+        self._console = dllogger.Logger([console])
 
     def close(self) -> None:
         """Close the file; from now on nothing is logged."""
         if self._logger is not None:
-            self._logger.backends.clear()  # dllogger flushes them at the end of the process
+            for logger in (self._logger, self._console):
+                logger.backends.clear()  # dllogger flushes them at the end of the process
             self._stream.file.close()
             self._logger = None
 
-    def begin(self, workers: Workers, config: Config, descriptions: Iterable[str]) -> None:
-        """Log the number of workers, the parameters and the units.
+    def begin(
+        self, workers: Workers, config: Config, dataset: Dataset, descriptions: Iterable[str]
+    ) -> None:
+        """Say what the run works on, and log its parameters.
 
         Args:
             workers: workers of the run.
             config: flags, logged as parameters.
+            dataset: prepared data set.
             descriptions: further sentences, such as on the inputs.
 
         Raises:
             UserError: the file cannot be written.
         """
-        self.say(f"Workers: {workers.description}.")
+        users, items = dataset.train.shape
+        self._lines.epochs = config.epochs
+        self.say(
+            f"Data set {dataset.name}: {users:,} training users, {items:,} items; "
+            f"{workers.description}."
+        )
         self.log("PARAMETER", as_json(config))
-        self.units(UNITS)
         for sentence in descriptions:
             self.say(sentence)
 
-    def units(self, units: Mapping[str, str | None]) -> None:
-        """Log the unit of each value; the console shows five digits, the file all.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
-        if self._logger is not None:
-            for metric, unit in units.items():
-                described = {"unit": unit} if unit else {}
-                with self._line() as logger:
-                    logger.metadata(metric, described | {"format": ":.5g"})
-
-    def log(self, step: Step, data: Mapping[str, Any]) -> None:
-        """Log the values of one step, if there are any.
+    def log(self, step: Step, data: Mapping[str, Any], note: str = "") -> None:
+        """Log the values of one step, if there are any, each with a unit before its first line.
 
         Args:
             step: ``"PARAMETER"``, ``(epoch,)``, or ``()`` for the run's summary.
             data: values by name; NumPy scalars are converted to Python numbers.
+            note: what the console shows behind the values.
 
         Raises:
             UserError: the file cannot be written.
         """
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
-        if self._logger is not None and plain:
-            with self._line() as logger, tqdm.external_write_mode():
-                logger.log(step, plain)
-            if isinstance(step, tuple) and step:
-                for callback in self._callbacks:
-                    callback.add(step[0], plain)
+        if self._logger is None or not plain:
+            return
+        for name in plain if step != "PARAMETER" else ():
+            if name not in self._described and (unit := unit_of(name)):
+                with self._line() as logger:
+                    logger.metadata(name, {"unit": unit})
+                self._described.add(name)
+        with self._line() as logger:
+            logger.log(step, plain, dllogger.Verbosity.VERBOSE)
+        shown_step, shown = self._lines.select(step, plain, note)
+        if shown:
+            with tqdm.external_write_mode():
+                self._console.log(shown_step, shown, dllogger.Verbosity.DEFAULT)
+        if isinstance(step, tuple) and step:
+            for callback in self._callbacks:
+                callback.add(step[0], plain)
 
     @contextmanager
     def _line(self) -> Iterator[Any]:
@@ -174,22 +168,11 @@ class RunLog:
             with tqdm.external_write_mode():
                 print(sentence, flush=True)
 
-    def progress(self, steps: int, done: int) -> tqdm[None]:
-        """Return a progress bar of training, shown if standard error is a terminal.
-
-        Args:
-            steps: total optimizer steps.
-            done: steps of earlier runs.
-        """
-        return tqdm(
-            desc="Training",
-            total=steps,
-            initial=done,
-            unit="step",
-            dynamic_ncols=True,
-            leave=False,
-            disable=None if self._logger is not None else True,
-        )
+    def progress(
+        self, description: str, total: int, unit: str = "users", done: int = 0
+    ) -> tqdm[None]:
+        """Show the progress of what may take long, see ``console.progress``."""
+        return progress(description, total, unit, done, is_shown=self._logger is not None)
 
 
 def _open_to_append(path: Path) -> int:
