@@ -6,13 +6,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_matrix
 
-from vae.baselines.popularity import recommend_popular
+from vae.baselines.popularity import popularity_scores, recommend_popular
 
 
 def test_the_most_popular_unseen_items_come_first():
     train = csr_matrix([[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0]])
     fold_in = csr_matrix([[0, 0, 0, 0], [0, 0, 1, 0], [1, 1, 1, 0]])
     assert recommend_popular(train, fold_in, 2).tolist() == [[2, 1], [1, 0], [3, -1]]
+
+
+def test_scores_are_the_logarithms_of_the_fraction_of_users_who_have_the_item():
+    scores = popularity_scores(csr_matrix([[1, 1, 0], [0, 1, 0]]))
+    np.testing.assert_allclose(scores, [np.log(0.5), 0, -np.inf])
 
 
 @given(

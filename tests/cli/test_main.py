@@ -1,11 +1,21 @@
 """main.py from the command line: train, test and benchmark on real files."""
 
 import json
+import os
 import re
 import shutil
 
+import numpy as np
 import pytest
-from helpers import METRICS, SMALL, log_lines, run_main, run_prepare
+from helpers import (
+    METRICS,
+    SMALL,
+    assert_close_weights,
+    checkpoints,
+    log_lines,
+    run_main,
+    run_prepare,
+)
 
 from vae import config
 from vae.metrics import ranking
@@ -148,15 +158,18 @@ def test_unprepared_data_are_an_error_that_says_what_to_run(tmp_path, monkeypatc
     assert "prepare_dataset.py" in done.stderr
 
 
-def test_relu_xla_and_l2_train_on_a_batch_larger_than_the_data(demo_data, tmp_path):
-    flags = ("--train", "--dataset", "synthetic", "--data_dir", demo_data, "--epochs", 1)
-    log = tmp_path / "x.log"
-    done = run_main(
-        *flags, *SMALL, "--batch_size_train", 24576, "--xla", "--lam", 0.001,
-        "--activation", "relu", "--log_path", log,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert log_lines(log)[-1]["data"]["final_ndcg@100"] > 0
+def test_a_batch_larger_than_the_data_is_one_step_of_all_users(demo_data, tmp_path):
+    """With or without XLA, whatever the activation, under L2."""
+    users = len(np.load(demo_data / "synthetic/preprocessed/train_user_ids.npy"))
+    for name, *more in (("larger", 24576, "--xla"), ("exact", users)):
+        done = run_main(
+            "--train", "--dataset", "synthetic", "--data_dir", demo_data, "--epochs", 3, *SMALL,
+            "--lam", 0.001, "--activation", "relu", "--batch_size_train", *more,
+            "--checkpoint_dir", tmp_path / name / "ckpt", "--log_path", os.devnull,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in checkpoints(tmp_path / name)][-1] == "step-00000003"
+    assert_close_weights(tmp_path / "larger", tmp_path / "exact")
 
 
 def test_movielens_is_learnt_better_than_popularity(ratings_of_movielens, tmp_path):

@@ -197,9 +197,10 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
     assert done.returncode == code
     assert f"Stopped by {number.name} at step {newest_step(tmp_path)}" in done.stderr
     assert "Traceback" not in done.stderr
+    stopped = checkpoints(tmp_path)[-1]
     done = Forked([*arguments, "--resume", "must"]).wait()
     assert done.returncode == 0, done.stderr
-    assert f"(step {newest_step(tmp_path)}" not in done.stdout
+    assert f"Resuming {stopped} at step {int(stopped.name[5:])} (" in done.stdout
     assert_same_run(tmp_path, reference)
 
 

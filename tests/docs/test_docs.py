@@ -37,3 +37,24 @@ def test_every_flag_that_the_code_names_exists():
     for path in [*(ROOT / "vae").rglob("*.py"), ROOT / "main.py", ROOT / "prepare_dataset.py"]:
         named = set(re.findall(r"(?<![\w-])--[a-z]\w+", path.read_text(encoding="utf-8")))
         assert named <= known, f"{path}: {named - known}"
+
+
+def test_the_architecture_names_every_module_in_the_row_of_its_folder():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(vae/\w*/?)`.*?\| (.*) \|$", text, re.MULTILINE))
+    for folder in (ROOT / "vae").rglob("__init__.py"):
+        modules = {path.name for path in folder.parent.glob("*.py")} - {"__init__.py"}
+        name = f"{folder.parent.relative_to(ROOT)}/"
+        assert set(re.findall(r"`(\w+\.py)`", rows[name])) == modules, name
+
+
+def test_every_path_that_a_document_names_exists():
+    documents = [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]
+    for document in documents:
+        if document.name == "CHANGELOG.md":
+            continue
+        for path in re.findall(
+            r"`([\w./-]+/[\w.-]+\.(?:py|sh|md|yml))`", document.read_text("utf-8")
+        ):
+            places = (ROOT, ROOT / "vae", ROOT / "tests")
+            assert any((place / path).is_file() for place in places), f"{document.name}: {path}"

@@ -34,11 +34,11 @@ def lists(matrix):
 
 
 def test_items_rated_below_the_threshold_are_seen_and_not_liked(read, dataset):
-    a, b, c = dataset.item_ids[[4, 7, 9]]
+    a, b, c = dataset.item_ids[[0, 7, 9]]
     users = read(f"userId,movieId,rating\nu,{a},5\nu,{b},2\nv,{c},1\nv,{a},3.5\n")
     assert users.user_ids.tolist() == ["u", "v"]
-    assert lists(users.seen) == [[4, 7], [4, 9]]
-    assert lists(users.liked) == [[4], []]
+    assert lists(users.seen) == [[0, 7], [0, 9]]
+    assert lists(users.liked) == [[0], []]
     assert users.unknown_items == 0
 
 

@@ -78,6 +78,22 @@ def test_a_user_without_targets_is_left_out_and_not_counted():
     assert Moments.of(scores).users == 1
 
 
+@pytest.mark.parametrize(
+    ("rank", "counted"),
+    [
+        (20, {"ndcg@100", "recall@20", "recall@50"}),
+        (21, {"ndcg@100", "recall@50"}),
+        (50, {"ndcg@100", "recall@50"}),
+        (51, {"ndcg@100"}),
+        (100, {"ndcg@100"}),
+        (101, set()),
+    ],
+)
+def test_a_target_counts_up_to_the_cutoff_in_the_name_of_the_metric(rank, counted):
+    scores = score(np.arange(120)[np.newaxis], matrix([{rank - 1}], 120))
+    assert {name for name, moments in scores.items() if moments.mean > 0} == counted
+
+
 def test_a_ranking_shorter_than_the_cutoffs_is_refused():
     with pytest.raises(ValueError, match="NDCG@100 needs rankings of at least 100 items, got 50"):
         score(np.zeros((1, 50), int), matrix([{0}], 200))

@@ -184,6 +184,25 @@ def test_later_checkpoints_are_set_aside_whole(tmp_path, model):
     assert folder.set_aside(after=-1) == tmp_path / "replaced-2"
 
 
+def test_a_pickle_among_the_ids_is_not_loaded(tmp_path, model):
+    folder = CheckpointManager(tmp_path, np.arange(9))
+    save(folder, model, 1)
+    np.testing.assert_array_equal(checkpoint.read_item_ids(folder.at(1)), np.arange(9))
+    np.save(folder.at(1) / "item_ids.npy", np.array([Path()]), allow_pickle=True)
+    with pytest.raises(UserError, match=r"item_ids\.npy: the checkpoint is damaged"):
+        checkpoint.read_item_ids(folder.at(1))
+
+
+def test_saving_and_loading_leave_no_file_open(tmp_path, model):
+    folder = CheckpointManager(tmp_path)
+    save(folder, model, 1)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    save(folder, model, 2, 3)
+    checkpoint.restore(*model, folder.at(3))
+    checkpoint.read_weights(folder.at(3))
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
 def test_a_change_of_any_byte_is_noticed(tmp_path, model):
     folder = CheckpointManager(tmp_path)
     save(folder, model, 1)

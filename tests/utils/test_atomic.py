@@ -22,7 +22,9 @@ from vae.utils.signals import SIGNALS
 def test_a_file_is_written_as_a_whole_with_the_mode_of_the_umask(tmp_path):
     path = tmp_path / "results.json"
     path.write_text("old")
-    write_whole(path, "new", durable=True)
+    with path.open() as reader:  # who opened the file before has the whole of it
+        write_whole(path, "new", durable=True)
+        assert reader.read() == "old"
     assert path.read_text() == "new"
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,1 +1,1 @@
-"""Logging and workers."""
+"""What any program of several workers needs: log, console, files, signals, workers, watchdog."""
