@@ -27,14 +27,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.trial import FrozenTrial, TrialState
+try:
+    import optuna
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+    from optuna.trial import FrozenTrial, TrialState
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"sweep.py: error: the module {error.name!r} is not installed in this Python "
+        f"({sys.executable}); install requirements-test-all.txt."
+    )
 
 from vae.config import parse_flags
 from vae.errors import UserError

@@ -248,6 +248,9 @@ def as_json(options: Any) -> dict[str, Any]:
 _OWN_MODULES = ("vae", "main", "prepare_dataset")
 """If one of these is missing, the program is at fault, not its environment."""
 
+_NO_THREAD = "can't start new thread"
+"""What Python says when a limit on processes, of the user or the container, is reached."""
+
 _SEVERAL = (tuple[Path, ...] | None,)
 """Types of flags with several values."""
 
@@ -377,7 +380,7 @@ def exit_code_of(
 
     Returns:
         0 for success, ``UserError.exit_code``, 2 for a missing package, 1 for a failed system call
-        or a lack of memory, 130 for Ctrl-C.
+        or a lack of memory or threads, 130 for Ctrl-C.
     """
     try:
         run()
@@ -391,6 +394,10 @@ def exit_code_of(
         return _report(program, f"{error}.", 1)
     except MemoryError:
         return _report(program, out_of_memory, 1)
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        return _report(program, f"{_NO_THREAD}; raise the limit on processes (ulimit -u).", 1)
     except KeyboardInterrupt:
         return 130
     return 0

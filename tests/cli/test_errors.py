@@ -19,9 +19,14 @@ from vae.errors import UserError
         (UserError("the loss is not finite.", exit_code=1), "the loss is not finite.", 1),
         (OSError(28, "No space left on device", "x"), "No space left on device: 'x'.", 1),
         (MemoryError(), "out of memory.", 1),
+        (
+            RuntimeError("can't start new thread"),
+            "can't start new thread; raise the limit on processes (ulimit -u).",
+            1,
+        ),
         (KeyboardInterrupt(), "", 130),
     ],
-    ids=["input", "run", "disk", "memory", "ctrl-c"],
+    ids=["input", "run", "disk", "memory", "threads", "ctrl-c"],
 )
 def test_what_no_programmer_did_is_no_stack_trace(problem, sentence, code, capsys):
     def run():
@@ -63,6 +68,17 @@ def test_ctrl_c_in_the_first_moments_is_no_stack_trace(script, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_a_search_without_optuna_says_how_to_install_it():
+    command = [sys.executable, "-S", str(ROOT / "scripts/sweep.py"), "--trials", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"sweep.py: error: the module 'optuna' is not installed in this Python \(.*\); install "
+        r"requirements-test-all\.txt\.\n",
+        done.stderr,
+    )
+
+
 @pytest.mark.parametrize("name", ["vae.modles.train", "vae"])
 def test_a_missing_module_of_the_program_itself_is_not_hidden(name):
     def run():
@@ -72,9 +88,10 @@ def test_a_missing_module_of_the_program_itself_is_not_hidden(name):
         exit_code_of("main.py", run)
 
 
-def test_a_mistake_of_the_program_itself_is_not_hidden():
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError])
+def test_a_mistake_of_the_program_itself_is_not_hidden(error):
     def run():
-        raise AssertionError
+        raise error
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(error):
         exit_code_of("main.py", run)

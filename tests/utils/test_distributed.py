@@ -1,6 +1,7 @@
 """Who works together: what the launchers' variables say, and what Horovod makes of it."""
 
 import importlib.util
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -85,4 +86,18 @@ def test_a_horovod_that_cannot_be_loaded_is_a_sentence(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
     with pytest.raises(UserError, match=r"Horovod cannot be started \(.*make horovod"):
+        init()
+
+
+def test_a_host_whose_name_has_no_address_is_named_before_gloo_crashes(monkeypatch):
+    def resolve(name, port):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "gethostname", lambda: "nowhere")
+    for name, value in (("HOROVOD_SIZE", "2"), ("HOROVOD_CONTROLLER", "gloo")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        UserError, match=r"^the name of this host, 'nowhere', has no address \(Name"
+    ):
         init()

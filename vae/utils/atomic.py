@@ -332,8 +332,9 @@ def _locked(path: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Before it was locked, another process may have removed it as a leftover.
-        if temporary.exists() and temporary.samefile(f"/proc/self/fd/{descriptor}"):
-            return temporary, descriptor
+        with suppress(FileNotFoundError):
+            if os.path.samestat(temporary.stat(), os.fstat(descriptor)):
+                return temporary, descriptor
         os.close(descriptor)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -233,6 +234,7 @@ def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
             f"{launched} workers were started but Horovod is not installed, so they could not work "
             "together; run 'make horovod', or start a single process."
         )
+    _check_host_name()
     try:
         workers = HorovodWorkers(fp16_allreduce, stall_timeout)
     except (ImportError, ValueError) as error:
@@ -249,6 +251,24 @@ def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
             f"or unset {variable} for a single process."
         )
     return workers
+
+
+def _check_host_name() -> None:
+    """Check what Gloo needs: it crashes on a host that has no address.
+
+    Raises:
+        UserError: the name of this host does not resolve.
+    """
+    name = socket.gethostname()
+    if os.environ.get("HOROVOD_CONTROLLER") != "gloo":
+        return
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError as error:
+        raise UserError(
+            f"the name of this host, {name!r}, has no address ({error.strerror}); Gloo needs one: "
+            f"add the line '127.0.0.1 {name}' to /etc/hosts, or start the workers with mpirun."
+        ) from None
 
 
 def _launched() -> tuple[str, int]:
