@@ -155,6 +155,11 @@ def test_histories_of_which_nothing_is_known_are_refused(read, text, sentence):
         read(text)
 
 
+def test_a_frame_of_a_visitor_without_a_known_item_is_that_of_a_cold_start_user(dataset):
+    users = read_histories(pd.DataFrame({"userId": ["ann"], "movieId": ["no-such-film"]}), dataset)
+    assert (lists(users.liked), users.unknown_items) == ([[]], 1)
+
+
 @pytest.mark.parametrize("columns", [NAMED, NUMBERED, Columns("1", "0", header=False)])
 def test_a_frame_of_users_alone_holds_prepared_users_and_one_of_items_is_refused(dataset, columns):
     dataset = dataclasses.replace(dataset, columns=columns)

@@ -1,6 +1,7 @@
 """Parquet: the same rows as from text, and a sentence for what cannot be used."""
 
 import decimal
+import struct
 from contextlib import suppress
 
 import numpy as np
@@ -194,6 +195,15 @@ def test_a_group_of_rows_whose_length_is_damaged_is_told(tmp_path, whole):
     assert problem(tmp_path / "damaged.parquet") == (
         "is not a readable Parquet file (only 296 of 300 rows are present)."
     )
+
+
+def test_a_changed_rating_is_told(tmp_path, whole):
+    content = bytearray(whole)
+    content[whole.index(struct.pack("<d", 4.5)) + 7] ^= (
+        64  # of a whole group of rows
+    )
+    (tmp_path / "damaged.parquet").write_bytes(content)
+    assert "CRC" in problem(tmp_path / "damaged.parquet")
 
 
 @settings(max_examples=150, deadline=None)

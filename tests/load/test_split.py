@@ -239,7 +239,7 @@ def test_too_few_users_are_reported_with_a_number_that_works(rows, least, reques
 @pytest.mark.parametrize("users", [0, 1, 2])
 def test_when_no_number_works_the_filters_are_to_blame(users):
     rows = [(user, item) for user in range(users) for item in range(6)] + [(99, 0)]
-    with pytest.raises(UserError, match=f"^{users} users are left.*lower --threshold"):
+    with pytest.raises(UserError, match=f"^{users} users are left.*lower .*--threshold"):
         split_interactions(interactions(rows), SplitOptions(heldout_users=1))
 
 

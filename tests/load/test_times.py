@@ -42,6 +42,7 @@ def seconds(*fields):
         ("2009-12-01 07:45", seconds(2009, 12, 1, 7, 45)),
         ("2020-02-29T00:00:00.25+01:30", seconds(2020, 2, 28, 22, 30) + 0.25),
         ("2020-02-28 00:00:00 -0800", seconds(2020, 2, 28, 8)),
+        ("2010-03-27 22:40:56+02", seconds(2010, 3, 27, 20, 40, 56)),
         ("2009-05-04 23:08:57 UTC", seconds(2009, 5, 4, 23, 8, 57)),
     ],
 )
@@ -251,7 +252,9 @@ def test_ties_are_broken_by_the_seed():
 
 def test_a_split_time_before_everything_is_refused_with_the_times_there_are():
     rows = [(user, item, 5 + item) for user in range(9) for item in range(6)]
-    with pytest.raises(UserError, match=r"^--split_time 4: no .* the times go from 5 to 10\.$"):
+    with pytest.raises(
+        UserError, match=r"^--split_time 4: no .* the times go from 5 to 10; pass a "
+    ):
         split_interactions(interactions(rows), SplitOptions(heldout_users=1, split_time=4.0))
 
 

@@ -93,7 +93,8 @@ def read_histories(table: Path | pd.DataFrame, dataset: Dataset) -> UserHistorie
     if len(found.items.codes) < len(found.users.codes):
         return _histories_of(found.users.values, dataset, sources[0].path, notes)
     items = find_ids(found.items.values, dataset.item_ids)
-    if len(items) and (items < 0).all():
+    # A frame may be that of a single visitor; a file whose ids are all unknown is a mistake.
+    if isinstance(table, Path) and len(items) and (items < 0).all():
         kind, path = f"an item of {dataset.name}", str(sources[0].path)
         raise unknown_ids(path, columns.item, kind, found.items.values, dataset.item_ids)
     assert found.is_liked is not None

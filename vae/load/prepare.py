@@ -116,11 +116,18 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     for name in ("validation", "test"):
         if counts[f"{name}_target_interactions"] == 0:
             min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / config.test_proportion))
-            after = f", and targets after {config.split_time}" if config.split_time else ""
+            after = lower = ""
+            if config.split_time:
+                after = (
+                    f", and targets after {config.split_time}, in the unit of the times (a date is "
+                    "in seconds since 1970)"
+                )
+            if config.columns.rating:
+                lower = ", or lower --threshold"
             raise UserError(
                 f"no {name} user has a held-out target; a user needs at least {min_items} items "
                 f"seen in training{after}; raise --heldout_users, --min_items_per_user or "
-                "--test_proportion, or lower --threshold."
+                f"--test_proportion{lower}."
             )
 
 

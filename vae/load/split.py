@@ -141,7 +141,8 @@ def _train_until(
     if not is_early.any():
         raise UserError(
             f"--split_time {time:.16g}: no interaction of a training user is at or before it; the "
-            f"times go from {train.data.min():.16g} to {train.data.max():.16g}."
+            f"times go from {train.data.min():.16g} to {train.data.max():.16g}; pass a number of "
+            "their unit (a date is in seconds since 1970)."
         )
     # Not by eliminating zeros: zero is a time.
     starts = np.append(0, np.cumsum(is_early))[train.indptr]
@@ -184,7 +185,7 @@ def _held_out_count(users: int, requested: float) -> int:
         fix = (
             f"pass --heldout_users {max(1, users // 10)}"
             if users >= 3
-            else "lower --threshold, --min_items_per_user or --min_users_per_item"
+            else "lower --min_items_per_user, --min_users_per_item or, if there is one, --threshold"
         )
         raise UserError(
             f"{users} users are left after filtering, too few to hold out 2 x {max(1, count)} of "

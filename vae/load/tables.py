@@ -446,7 +446,10 @@ def _read_parquet(
     """Yield the rows of a Parquet file, which are numbered from 1."""
     rows = 0
     try:
-        with path.open("rb") as raw, pq.ParquetFile(raw) as file:  # any name, not UTF-8 alone
+        with (
+            path.open("rb") as raw,  # any name, not UTF-8 alone
+            pq.ParquetFile(raw, page_checksum_verification=True) as file,
+        ):
             names = select(file.schema_arrow.names)
             if file.metadata.num_rows == 0:  # an empty file may have columns without a type
                 return
