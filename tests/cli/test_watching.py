@@ -104,7 +104,7 @@ def test_a_terminal_shows_a_line_for_each_epoch_and_validation_and_none_beyond_1
     number = r"\d+(\.\d+)?"
     of_epoch = rf"   loss {number}   [\d,]+ users/s"
     of_validation = (
-        rf"      NDCG@100 {number} ± {number}   Recall@20 {number}   Recall@50 {number}"
+        rf"     NDCG@100 {number} ± {number}   Recall@20 {number}   Recall@50 {number}"
         r"(   best so far)?"
     )
     forms = (
