@@ -67,8 +67,8 @@ def test_the_choice_is_said_logged_and_in_the_state_of_the_best_checkpoint(blend
 def test_the_best_weight_on_the_validation_users_is_chosen(run, demo_data, on_model, monkeypatch):
     ndcg = []
 
-    def recorded(*arguments):
-        result = evaluate(*arguments)
+    def recorded(*arguments, **more):
+        result = evaluate(*arguments, **more)
         ndcg.append(result.metrics["ndcg@100"].mean)
         return result
 
@@ -165,7 +165,8 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(
 
 @pytest.mark.parametrize("blend", [None, "ease", "none"])
 def test_a_recommender_is_blended_like_the_command_line(blend, blended, demo_data, tmp_path):
-    histories = pd.DataFrame({"userId": [1] * 3, "movieId": [10, 20, 30]})
+    ids = open_dataset(demo_data, "synthetic").item_ids[[10, 20, 30]]
+    histories = pd.DataFrame({"userId": [1] * 3, "movieId": ids.tolist()})
     histories.to_csv(tmp_path / "histories.csv", index=False)
     done = run_main(
         "--recommend", tmp_path / "histories.csv", "--output", tmp_path / "mixed.csv",

@@ -151,7 +151,7 @@ def test_preparing_shows_its_rows_on_a_terminal(demo_data, tmp_path):
         "--ratings", ratings, "--heldout_users", 0.1,
     )  # fmt: skip
     assert "Reading the ratings: " in written
-    assert "Splitting and writing: " in written
+    assert "Splitting: " in written
     shown = [*visible(written)]
     assert [line for line in shown if len(line) > 100 or "/s]" in line] == []
 

@@ -199,9 +199,7 @@ def test_a_group_of_rows_whose_length_is_damaged_is_told(tmp_path, whole):
 
 def test_a_changed_rating_is_told(tmp_path, whole):
     content = bytearray(whole)
-    content[whole.index(struct.pack("<d", 4.5)) + 7] ^= (
-        64  # of a whole group of rows
-    )
+    content[whole.index(struct.pack("<d", 4.5)) + 7] ^= 64  # of a whole group of rows
     (tmp_path / "damaged.parquet").write_bytes(content)
     assert "CRC" in problem(tmp_path / "damaged.parquet")
 

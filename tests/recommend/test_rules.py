@@ -376,7 +376,7 @@ def test_a_blend_explains_nothing(recommender, dataset):
     blended = vae.Recommender(
         recommender._config, dataset, replace(recommender.model, weights=weights)
     )
-    with pytest.raises(UserError, match="explain is 1, but only a model alone can be explained"):
+    with pytest.raises(UserError, match="explain explains the model alone"):
         blended.recommend([1], 3, explain=1)
 
 
