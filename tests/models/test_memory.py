@@ -7,9 +7,12 @@ import resource
 import pytest
 import tensorflow.compat.v1 as tf
 
+from vae.config import Config
 from vae.errors import UserError
-from vae.models.memory import available_bytes, check_memory, needed_bytes
+from vae.models import memory
+from vae.models.memory import available_bytes, check_host, check_memory, needed_bytes
 from vae.models.vae import VAE, Architecture
+from vae.utils.distributed import SingleWorker
 
 SMALL = Architecture(items=9, hidden_dim=3, latent_dim=2)
 HUGE = Architecture(items=1200, hidden_dim=2**20)
@@ -111,3 +114,21 @@ def test_each_worker_has_an_address_space_of_its_own(monkeypatch, tmp_path):
 
 def test_a_host_without_control_groups_has_its_memory(tmp_path):
     assert available_bytes(root=tmp_path) == PHYSICAL
+
+
+def test_a_host_without_proc_or_threads_is_refused_where_tensorflow_would_abort(
+    monkeypatch, tmp_path
+):
+    config, worker = Config(train=True), SingleWorker("1 worker")
+    check_host(config, SMALL, worker)
+    monkeypatch.setattr(memory, "_PROCESS", tmp_path / "exe")
+    with pytest.raises(UserError, match="exe: file not found, and TensorFlow needs it; mount /pro"):
+        check_host(config, SMALL, worker)
+    monkeypatch.undo()
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    with pytest.raises(UserError, match=r"cannot start \d+ threads; raise the limit on processes"):
+        check_host(config, SMALL, worker)

@@ -216,21 +216,10 @@ def _variables_in(checkpoint: Path) -> Iterator[str]:
 
     TensorFlow interprets a path as a pattern when it reads: a checkpoint in the folder ``run[1]``
     would be written there and never be found again.
-
-    Raises:
-        UserError: there is no ``/proc``, and the path would be taken for a pattern.
     """
     folder = os.open(checkpoint, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        path = Path(f"/proc/self/fd/{folder}")
-        if not path.exists():
-            path = checkpoint.absolute()
-            if re.search(r"[][*?\\]", str(path)):
-                raise UserError(
-                    f"{checkpoint}: without /proc, TensorFlow reads '[', '*', '?' and '\\' in "
-                    "a path as a pattern; mount /proc or name another --checkpoint_dir."
-                )
-        yield str(path / _PREFIX)
+        yield f"/proc/self/fd/{folder}/{_PREFIX}"
     finally:
         os.close(folder)
 

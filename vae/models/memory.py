@@ -1,17 +1,18 @@
-"""Check that a model fits into memory, from its architecture and before it is built.
+"""Check that a host can run a model, before it is built: above all that it fits into memory.
 
 TensorFlow does not always report that it is out of memory: if the zeros of Adam's slots cannot be
-allocated, it ends in a segmentation fault.
+allocated, it ends in a segmentation fault. Without ``/proc``, or without threads, it aborts.
 
-This counts the minimum: weights, Adam's two slots and the largest gradient. Activations, which
-depend on the batch size, the data, TensorFlow itself, other programs and a GPU's memory are not
-counted, so a model that passes may still run out of memory; one that does not pass cannot run.
+What is counted is the minimum: weights, Adam's two slots and the largest gradient. Activations,
+which depend on the batch size, the data, TensorFlow itself, other programs and a GPU's memory are
+not counted, so a model that passes may still run out of memory; one that does not cannot run.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +33,19 @@ _MAX_ELEMENTS = 2**31
 offsets in 32 bits and ends in a segmentation fault beyond (seen on 2.18.1)."""
 
 
+_PROCESS = Path("/proc/self/exe")
+"""TensorFlow looks it up when it saves, and aborts where it is missing."""
+
+
 def check_host(config: Config, architecture: Architecture, workers: Workers) -> None:
-    """Check that this host has the memory for its workers' models, and for the baselines.
+    """Check that this host has what its workers' models need, and the memory for the baselines.
 
     Raises:
         UserError: it does not.
     """
+    if not os.path.lexists(_PROCESS):
+        raise UserError(f"{_PROCESS}: file not found, and TensorFlow needs it; mount /proc.")
+    _check_threads(2 * (os.cpu_count() or 1) + 16)
     available = available_bytes(workers.local_size)
     check_memory(
         architecture,
@@ -51,6 +59,26 @@ def check_host(config: Config, architecture: Architecture, workers: Workers) -> 
         check_ease(architecture.items, available // workers.local_size, "--blend ease")
     elif config.fits_ease and workers.rank == 0:
         check_ease(architecture.items, available, f"--baselines {config.baselines}")
+
+
+def _check_threads(count: int) -> None:
+    """Check that this process can start about as many threads as TensorFlow.
+
+    Raises:
+        UserError: it cannot.
+    """
+    is_over = threading.Event()
+    threads = [threading.Thread(target=is_over.wait) for _ in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        raise UserError(
+            f"this process cannot start {count} threads; raise the limit on processes (ulimit -u).",
+            exit_code=1,
+        ) from None
+    finally:
+        is_over.set()
 
 
 def check_memory(
