@@ -43,11 +43,17 @@ def test_a_failed_write_leaves_nothing(tmp_path, temporary):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [number for number in SIGNALS if number != signal.SIGINT])
+@pytest.fixture(params=[number for number in SIGNALS if number != signal.SIGINT])
+def number(request):
+    """A signal that ends the process; a training that one ended in this process would heed it."""
+    wakeup, handler = signal.set_wakeup_fd(-1), signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, handler)
+    signal.set_wakeup_fd(wakeup)
+
+
 @pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
 def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, number):
-    assert signal.getsignal(number) == signal.SIG_DFL
-    signal.set_wakeup_fd(-1)  # a training that a signal ended in this process would end it now
     with pytest.raises(SystemExit) as caught, temporary(tmp_path / "x"):
         os.kill(os.getpid(), number)
     assert caught.value.code == 128 + number
