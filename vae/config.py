@@ -21,6 +21,7 @@ from vae.cli import (
     useless,
     without_effect,
 )
+from vae.errors import UserError
 
 MODES = "modes (one or several)"
 DATA = "data and files"
@@ -35,6 +36,7 @@ _RESULTS = re.compile(r"(args|results)\.json|epochs\.csv|report\.html|\w+\.png")
 """Names of the files in ``--results_dir``."""
 _MAX_UNITS = 2**20
 """More units would overflow TensorFlow's 32-bit shapes."""
+MAX_EXPLAINED = 100
 _MAX_MINUTES = 525_600
 """A year."""
 _MODEL_MODES = ("test", "recommend", "similar_items", "export_items", "export")
@@ -410,7 +412,7 @@ class Config:
         "items of the history to name beside each recommendation that speak most for it (0: none); "
         "each item of a history takes as long as recommending to one more user",
         ge=0,
-        le=100,
+        le=MAX_EXPLAINED,
         needs=("recommend",),
     )
     export_dtype: str = flag(
@@ -462,6 +464,12 @@ class Config:
         """Whether a checkpoint is loaded for testing or inference."""
         used = bool(self.modes_of_a_model) or self.inference_benchmark or self.blend == "ease"
         return self.checkpoint_dir is not None and used
+
+    @property
+    def uses_blend(self) -> bool:
+        """Whether a blend in a checkpoint matters: one is neither chosen nor refused by a flag."""
+        modes = (self.train, self.test, self.recommend, self.export, self.inference_benchmark)
+        return self.blend is None and any(modes)
 
     @property
     def benchmark_batch_sizes(self) -> tuple[int, ...]:
@@ -537,7 +545,10 @@ class Config:
         if self.blend is not None and not self.train and self.checkpoint_dir is None:
             yield "--blend needs a trained model; pass --checkpoint_dir or --train"
         if self.blend == "ease" and self.explain:
-            yield "--explain and --blend are mutually exclusive: it explains the model alone"
+            yield (
+                "--explain and --blend ease are mutually exclusive: it explains the model alone; "
+                "pass --blend none"
+            )
         yield from self._contradictions_of_files()
         yield from self._contradictions_of_checkpoints()
 
@@ -617,11 +628,18 @@ def parse_flags(
         UserError: a flag is unknown, a value has the wrong type or is out of range, or flags
             contradict each other.
     """
-    return parse(
-        Config,
-        "main.py",
-        "Train a variational autoencoder for collaborative filtering in TensorFlow",
-        arguments,
-        {"preset": PRESETS, "model": MODELS},
-        of_checkpoint,
-    )
+    try:
+        return parse(
+            Config,
+            "main.py",
+            "Train a variational autoencoder for collaborative filtering in TensorFlow",
+            arguments,
+            {"preset": PRESETS, "model": MODELS},
+            of_checkpoint,
+        )
+    except UserError as error:
+        if not of_checkpoint:
+            raise
+        # The flags that were given are right by themselves.
+        taken = flags_text(of_checkpoint)
+        raise UserError(f"{str(error)[:-1]}; the checkpoint has {taken}.") from None

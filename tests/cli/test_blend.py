@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -130,11 +131,18 @@ def test_a_run_that_was_cut_off_before_the_choice_writes_it_later(blended, demo_
     assert blend_of(tmp_path) == blend_of(blended[0])
 
 
-def test_training_on_forgets_the_choice(blended, demo_data, tmp_path):
+def test_training_on_chooses_the_blend_again(blended, demo_data, tmp_path):
     shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
     done = run_main(*flags(demo_data, tmp_path, "--train", "--epochs", 5))
     assert done.returncode == 0, done.stderr
-    assert blend_of(tmp_path)[-1] is None
+    assert "--blend ease.\n" in done.stdout
+    assert re.search(r"\nBlend: .* \(lambda \d+\)\.\n", done.stdout)
+    chosen = blend_of(tmp_path)[-1]
+    assert chosen is not None
+    # The item vectors are those of the model alone: nothing is fitted for them.
+    done = run_main("--similar_items", 17, *flags(demo_data, tmp_path))
+    assert "EASE" not in done.stdout
+    assert blend_of(tmp_path)[-1] == chosen
 
 
 def test_recommendations_and_the_exported_model_are_those_of_the_blend(
@@ -192,7 +200,9 @@ def test_a_test_without_flags_is_of_what_the_checkpoint_holds(mode, blended, dem
     summaries = [line["data"] for line in lines if line["type"] == "LOG"]
     expected = next(data["test_ndcg@100"] for data in summaries if "test_ndcg@100" in data)
     assert results(tmp_path)["test_ndcg@100"] == expected
-    assert "Taken from the checkpoint: --hidden_dim 64 --latent_dim 16.\n" in done.stdout
+    assert (
+        "Taken from the checkpoint: --hidden_dim 64 --latent_dim 16 --blend ease.\n" in done.stdout
+    )
     assert "as chosen when the model was trained.\n" in done.stdout
 
 
@@ -200,10 +210,7 @@ def test_a_test_without_flags_is_of_what_the_checkpoint_holds(mode, blended, dem
     ("more", "problem"),
     [
         (("--recommend", "--output", "x.csv", "--explain", 2), "pass --blend none"),
-        (
-            ("--test", "--baselines", "ease", "--ease_lambda", 0.5),
-            "--ease_lambda 0.5: the checkpoint is blended with an EASE of lambda ",
-        ),
+        (("--test", "--activation", "relu", "--encoder", "dense"), "; the checkpoint has --model"),
     ],
 )
 def test_what_contradicts_the_blend_of_the_checkpoint_is_refused(more, problem, blended, demo_data):
@@ -218,7 +225,7 @@ def test_what_contradicts_the_blend_of_the_checkpoint_is_refused(more, problem, 
         (("--inference_benchmark", *BLEND), "--blend needs a trained model"),
         (
             ("--train", "--recommend", "--output", "x.csv", "--explain", 2, *BLEND),
-            "--explain and --blend are mutually exclusive",
+            "--explain and --blend ease are mutually exclusive",
         ),
         (("--test", "--train", "--blend", "svd"), "invalid choice: 'svd'"),
     ],

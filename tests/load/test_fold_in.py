@@ -76,9 +76,7 @@ NUMBERED = Columns("0", "1", "2", separator="::", header=False)
         (NAMED, "userId,movieId\n7,{a}\n7,{b}\n", "assuming ',' between columns"),
         (NAMED, "userId\tmovieId\n7\t{a}\n7\t{b}\n", None),
         (NAMED, "7\t{a}\n7\t{b}\n", "no header row; its columns are taken as userId, movieId"),
-        (NAMED, "7;{a};5\n7;{b};4\n", "no header row; its columns are taken as userId, movieId, r"),
-        (NUMBERED, "userId::movieId\n7::{a}\n7::{b}\n", "row 1 is taken as a header"),
-        (NUMBERED, "user;item;rating\n7;{a};5\n7;{b};5\n", "row 1 is taken as a header"),
+        (NAMED, "7;{a}\n7;{b}\n", "no header row; its columns are taken as userId, movieId"),
         (NUMBERED, "7::{a}::5\n7::{b}::5\n", None),
         (NUMBERED, "7,{a}\n7,{b}\n", "assuming ',' between columns"),
     ],
@@ -95,10 +93,24 @@ def test_separator_and_header_of_histories_need_not_be_those_of_the_ratings(
     assert note in notes if note else notes == ""
 
 
-def test_a_file_with_other_columns_is_told_which_ones_are_needed(read):
-    sentence = r"has no column 'userId' but 'a', 'b'; histories need the columns and the format of"
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("a,b\n1,2\n", "'a', 'b'"),
+        ("9,1,978300760\n9,2,978300761\n", "'9', '1', '978300760'"),  # times are no ratings
+        ("3\n7\n", "'3'"),  # users or items
+    ],
+)
+def test_a_file_with_other_columns_is_told_which_ones_are_needed(read, text, columns):
+    sentence = f"has no column 'userId' but {columns}; histories need the columns and the format of"
     with pytest.raises(UserError, match=sentence):
-        read("a,b\n1,2\n")
+        read(text)
+
+
+def test_a_first_row_of_text_is_no_header_where_the_ratings_have_none(read, dataset):
+    item = dataset.item_ids[3]
+    users = read(f"ann::x\n5::5\n6::{item}\n", columns=NUMBERED)
+    assert users.user_ids.tolist() == ["5", "6", "ann"]
 
 
 def test_ids_match_whether_they_were_read_as_numbers_or_as_text(read, dataset):
@@ -119,7 +131,6 @@ def test_ids_are_found_in_any_order_and_unknown_ones_are_told_apart():
 
 USERS_ALONE = {
     "with a header": ("userId\n{}\n{}\n-1\n", {}),
-    "without one": ("{}\n{}\n-1\n", {}),
     "where the ratings have none": ("{}\n{}\n-1\n", {"columns": NUMBERED}),
     "JSON lines": ('{{"userId": {}}}\n{{"userId": {}}}\n{{"userId": -1}}\n', {}),
 }

@@ -291,18 +291,18 @@ LISTS = "user,item\n" + "".join(f'{b[0]},"{{}}"\n' for b in BASKETS)
         (
             LISTS.format(*(",".join(map(str, b)) for b in BASKETS)),
             [],
-            "column 'item' has lists, such",
+            "column 'item' seems to have lists, such",
         ),
         (
             LISTS.format(*BASKETS),
             [],
-            "column 'item' has lists, such as '[0, 0, 1, 2, 3]'; one row p",
+            "column 'item' seems to have lists, such as '[0, 0, 1, 2, 3]'; one row p",
         ),
-        (LISTS.format(*(" ".join(f"N{i}" for i in b) for b in BASKETS)), [], "column 'item' has l"),
+        (LISTS.format(*(" ".join(f"N{i}" for i in b) for b in BASKETS)), [], "column 'item' seems"),
         (
             LISTS.format(*("|".join(f"b{i}" for i in b) for b in BASKETS)),
             [],
-            "column 'item' ha",
+            "column 'item' seems",
         ),
         (
             LISTS.format(*(list(range(99)) for _ in BASKETS)),
@@ -346,7 +346,7 @@ def test_ids_that_look_like_lists_are_warned_of_where_they_suffice(tmp_path):
     (tmp_path / "r.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u, i in rows))
     done = run_prepare(*flags(tmp_path, "--ratings", tmp_path / "r.csv", "--rating_col", "none"))
     assert done.returncode == 0
-    assert "Warning: column 'item' has lists, such as '0|0'; one row per" in done.stdout
+    assert "Warning: column 'item' seems to have lists, such as '0|0'; one row per" in done.stdout
 
 
 HISTORIES = [
@@ -593,6 +593,14 @@ def test_a_part_with_other_columns_is_refused(tmp_path, text, sentence):
     parts(tmp_path, p1_csv="user,item,rating\na,1,5\n", p2_csv=text)
     with pytest.raises(UserError, match=rf"p2\.csv: {sentence}"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("header", ["thing,who", "User,Item", "item_1,user_1", "movie,title"])
+def test_a_second_file_with_a_header_of_other_names_is_refused(tmp_path, header):
+    folder = parts(tmp_path, p1_csv="user,item\na,i1\n", p2_csv=f"{header}\ni5,u9\n")
+    columns = Columns("user", "item", None)
+    with pytest.raises(UserError, match=r"p2\.csv: has no column 'user' but"):
+        read_interactions(find_sources(sorted(folder.iterdir()))[0], columns, 0.0)
 
 
 def test_the_folders_of_a_partitioned_table_give_its_column(tmp_path):

@@ -50,7 +50,6 @@ def lists(items):
         ("30\r\n10", dataclasses.replace(HEADERLESS, separator=None)),
         ("30\n10\n", Columns("1", "0", None, header=False)),
         ("30\n10\n", COLUMNS),
-        ("film\n30\n10\n", HEADERLESS),
         ("film,note\n30,x\n10,y\n", dataclasses.replace(COLUMNS, separator="\t")),
     ],
 )

@@ -49,7 +49,7 @@ _FOREIGN = {
     rb"\x93NUMPY": ("a NumPy array", "save it with numpy.savetxt(..., delimiter=',')"),
     rb"\x89HDF": ("an HDF5 file", "convert it with pandas.read_hdf(...).to_parquet(...)"),
     rb"SQLite format 3": ("an SQLite database", "export the table as CSV"),
-    rb"RD[AX][23]\n|X\n\0\0\0|A\n[23]\n\d": ("a file of R data", "save it as CSV in R"),
+    rb"RD[AX][23]\n|X\n\0\0\0": ("a file of R data", "save it as CSV in R"),
     rb"%PDF": ("a PDF document", "pass the ratings file itself"),
     rb"(\xef\xbb\xbf)?\s*<(?i:!doctype|html)": (
         "an HTML page",

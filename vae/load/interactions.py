@@ -192,7 +192,8 @@ def lists_in(found: Interactions, columns: Columns, must_be_rare: bool) -> str:
         lists = list(filter(_is_list, sample))
         are_rare = 2 * len(ids.values) > len(ids.codes)
         if 2 * len(lists) > len(sample) and (are_rare or not must_be_rare):
-            return f"column {name!r} has lists, such as {one_line(lists[0])!r}; {ONE_ROW_EACH}."
+            example = one_line(lists[0])
+            return f"column {name!r} seems to have lists, such as {example!r}; {ONE_ROW_EACH}."
     return ""
 
 

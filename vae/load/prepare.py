@@ -92,9 +92,9 @@ def _prepare(
         with progress("Splitting", 1, "data sets"):
             split = split_interactions(found, config.split)
         _check_targets(split.counts, config)
-    except UserError:
+    except UserError as error:
         if lists := lists_in(found, columns, must_be_rare=False):
-            raise UserError(f"{sources[0].path}: {lists}") from None
+            raise UserError(f"{sources[0].path}: {lists} If it has not, {error}") from None
         raise
     if lists := lists_in(found, columns, must_be_rare=True):
         log(f"Warning: {lists}")

@@ -39,6 +39,7 @@ from vae.load.values import NUMBER
 _BLOCK_ROWS = 1 << 18
 _PEEKED_BYTES = 64
 _MAX_NAMED = 20
+_PLAIN = (bool, int, float)
 _PARQUET_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
 
 _JSON_LINES = (
@@ -174,7 +175,8 @@ class Tables:
         with decompressed(source.path, digest) as content:
             start = content.peek(_PEEKED_BYTES).removeprefix(codecs.BOM_UTF8)
             if start.lstrip()[:1] in (b"{", b"["):
-                yield from _read_json(content, source.path, select, *numbers)
+                ids = (self._columns.user, self._columns.item, self._names[0])
+                yield from _read_json(content, source.path, select, ids, self._time)
             else:
                 yield from self._read_text(content, source)
         if digest is not None:
@@ -224,18 +226,22 @@ class Tables:
         """
         first, required = rows[0], self._required(source)
         if not self._columns.header:
-            is_header = bool(self._advice) and _is_header(rows)
             names = [str(number) for number in range(len(first))]
             if self._lone is not None and names == ["0"]:
                 names = [self._lone]
-            return names, is_header, "row 1 is taken as a header" if is_header else ""
+            return names, False, ""
         if set(required) <= set(first) or first == [self._lone]:
             return first, True, ""
-        if len(first) == len(self._header) and not _is_header(rows):
+        has_number = any(map(NUMBER.fullmatch, first))
+        # Without a number, only a part of a folder is taken for data: the names may be other ones.
+        may_continue = (source.is_part or has_number) and len(first) == len(self._header)
+        if may_continue and not _is_header(rows):
             return self._header, False, "no header row, read with that of the first part"
-        if self._advice and any(map(NUMBER.fullmatch, first)):
-            present = [name for name in self._names if name not in source.constants]
-            for names in ([self._lone] if self._lone else [], required, present):
+        if self._advice and has_number:
+            user, item = self._columns.user, self._columns.item
+            # Of histories, one column may be of users or items, and a third one of times.
+            alone = [item] if self._lone == item else []
+            for names in (alone, required, [user, item] if self._optional == user else []):
                 if len(names) == len(first):
                     columns = ", ".join(names)
                     return names, False, f"no header row; its columns are taken as {columns}"
@@ -353,13 +359,13 @@ def _fix(found: Sequence[str], name: str, columns: Columns, advice: str, time: s
 
 
 def _read_json(
-    content: io.BufferedReader, path: Path, select: Select, rating: str | None, time: str | None
+    content: io.BufferedReader, path: Path, select: Select, ids: Sequence[str], time: str | None
 ) -> Iterator[Block]:
     """Yield JSON lines: one object per line, whose keys are the columns."""
     text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape")
     filled = ((row, line) for row, line in enumerate(text, 1) if not line.isspace())
     keys: dict[str, None] = {}  # of all objects so far, in order
-    plain = {rating: (bool, int, float), time: (int, float)}
+    plain: dict[str | None, tuple[type, ...]] = {time: (int, float), **dict.fromkeys(ids, ())}
     while part := list(itertools.islice(filled, _BLOCK_ROWS)):
         documents = [(row, _parse_json(path, row, line)) for row, line in part]
         for _, document in documents:
@@ -368,7 +374,7 @@ def _read_json(
             name: pd.factorize(
                 np.array(
                     [
-                        _json_text(path, row, name, document.get(name), plain.get(name, ()))
+                        _json_text(path, row, name, document.get(name), plain.get(name, _PLAIN))
                         for row, document in documents
                     ],
                     object,

@@ -9,18 +9,16 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.baselines.ease import Ease, check_ease, choose_lambda
+from vae.baselines.ease import Ease, choose_lambda
 from vae.config import Config
-from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.metrics.ranking import SELECTION_METRIC
 from vae.models import checkpoint
 from vae.models.evaluate import evaluate, min_ranking_depth
-from vae.models.memory import available_bytes
 from vae.models.trained_model import TrainedModel, open_inference_session
 from vae.models.vae import ITEM_WEIGHTS, MODEL_WEIGHT
 from vae.utils.console import Progress
-from vae.utils.distributed import SingleWorker, Workers, on_rank_0, raise_on_all
+from vae.utils.distributed import SingleWorker, Workers, on_rank_0
 from vae.utils.run_log import RunLog
 
 MODEL_WEIGHTS = tuple(tenths / 10 for tenths in range(11))
@@ -35,11 +33,10 @@ def blend(
     model: TrainedModel,
     writes: bool = False,
 ) -> TrainedModel:
-    """Return the blend of a model and EASE, if ``--blend`` or the model's checkpoint asks for one.
+    """Return the blend of a model and EASE, with ``--blend ease``; else the model.
 
     Lambda of EASE and the weight of the model are those with the best NDCG@100 on the validation
-    users. They are chosen once: a run that trains writes them into the checkpoint's state, and
-    without ``--blend`` a model that has such a choice is blended.
+    users. They are chosen once: a run that trains writes them into the checkpoint's state.
 
     Args:
         config: flags: ``ease_lambda``, and those that decide how the model is run.
@@ -50,15 +47,12 @@ def blend(
         writes: whether this run may write into the checkpoint, as one that trains may.
 
     Raises:
-        UserError: the checkpoint is damaged; or it asks for a blend, for which the host lacks the
-            memory or which contradicts other flags.
+        UserError: the checkpoint is damaged.
         OSError: the choice cannot be written.
     """
-    chosen = model.blend
-    if config.blend == "none" or (config.blend is None and chosen is None):
+    if config.blend != "ease":
         return model
-    if config.blend is None:
-        raise_on_all(workers, lambda: _check_blend_of_checkpoint(config, model, workers))
+    chosen = model.blend
     ease = Ease(dataset.train, log.progress)
     if chosen is not None and config.ease_lambda not in (None, chosen["ease_lambda"]):
         chosen = None
@@ -84,29 +78,6 @@ def blend(
     weight = chosen["model_weight"]
     log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g}){origin}.")
     return _blended(model, item_weights, chosen)
-
-
-def _check_blend_of_checkpoint(config: Config, model: TrainedModel, workers: Workers) -> None:
-    """Check what ``Config`` and ``check_host`` check of ``--blend ease`` where it is not given.
-
-    Raises:
-        UserError: the flags contradict the blend of the checkpoint, or the memory does not hold it.
-    """
-    with_ease = "the checkpoint is blended with an EASE"
-    if config.explain:
-        raise UserError(
-            f"--explain {config.explain}: {with_ease}, and it explains the model alone; pass "
-            "--blend none."
-        )
-    assert model.blend is not None
-    lambda_ = model.blend["ease_lambda"]
-    if config.ease_lambda not in (None, lambda_):
-        raise UserError(
-            f"--ease_lambda {config.ease_lambda:g}: {with_ease} of lambda {lambda_:g}; pass "
-            "--blend ease to choose a blend with yours, or --blend none."
-        )
-    available = available_bytes(workers.local_size) // workers.local_size
-    check_ease(model.architecture.items, available, "--blend ease")
 
 
 def choose_blend(

@@ -265,27 +265,34 @@ class Start:
 def flags_of_checkpoint(config: Config) -> dict[str, Any]:
     """Return the flags of the model that a run goes on with, which need not be repeated.
 
-    A new run has the layers of the model of ``--warm_start``.
+    A new run has the layers of the model of ``--warm_start``, and not its blend.
 
     Raises:
         UserError: the state of the checkpoint is damaged.
     """
     if config.train and config.resume not in _RESUME_MODES:
-        named = Path(config.resume)
-        return _model_flags(named) if checkpoint.is_checkpoint(named) else {}
+        return _flags_in(CheckpointManager(Path(config.resume)), config)
     for path in (None if config.restart else config.checkpoint_dir, config.warm_start):
         if path is not None and (folder := CheckpointManager(path)).latest() is not None:
-            return folder.read_again_if_pruned(lambda: _model_flags(folder.latest()))
+            return folder.read_again_if_pruned(lambda: _flags_in(folder, config))
     return {}
 
 
-def _model_flags(path: Path | None) -> dict[str, Any]:
-    if path is None:
+def _flags_in(folder: CheckpointManager, config: Config) -> dict[str, Any]:
+    latest = folder.latest()
+    if latest is None:
         return {}
-    state = checkpoint.read_state(path)
+    state = checkpoint.read_state(latest)
     known = state.config | state.architecture
     # The flags of an earlier version did not have all of them.
-    return {name: known[name] for name in MODEL_FLAGS if name in known}
+    flags = {name: known[name] for name in MODEL_FLAGS if name in known}
+    states = [state]
+    if state.best_step in folder.steps():
+        states.append(checkpoint.read_state(folder.at(state.best_step)))
+    is_blended = any(one.blend is not None for one in states)
+    if is_blended and folder.path != config.warm_start and config.uses_blend:
+        flags["blend"] = "ease"
+    return flags
 
 
 def find_start(

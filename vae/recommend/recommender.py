@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vae.baselines.popularity import popularity_scores
-from vae.config import Config
+from vae.config import MAX_EXPLAINED, Config
 from vae.errors import UserError, one_line
 from vae.load.dataset import Dataset
 from vae.load.fold_in import UserHistories, read_histories
@@ -123,6 +124,12 @@ class Recommender:
         """
         if checkpoint not in ("best", "latest"):
             raise UserError(f"checkpoint is {checkpoint!r}; pass 'best' or 'latest'.")
+        if blend not in (None, "ease", "none"):
+            raise UserError(f"blend is {blend!r}; pass 'ease', 'none' or None.")
+        folders = {"checkpoint_dir": checkpoint_dir, "data_dir": data_dir, "dataset": dataset}
+        for name, value in folders.items():
+            if not isinstance(value, str | os.PathLike):
+                raise UserError(f"{name} is {value!r}; pass a path or a name.")
         config = Config(
             test=True,  # a mode that needs nothing but the model and its data
             data_dir=Path(data_dir),
@@ -136,7 +143,12 @@ class Recommender:
         titles = (
             None
             if item_names is None
-            else read_titles(Path(item_names), title_col, data, item_names_col)
+            else read_titles(
+                Path(item_names),
+                str(title_col),
+                data,
+                None if item_names_col is None else str(item_names_col),
+            )
         )
         worker = SingleWorker("1 worker")
         silent = RunLog(Path(os.devnull), enabled=False)
@@ -195,7 +207,7 @@ class Recommender:
         Raises:
             UserError: a table cannot be used, or a number is out of range.
         """
-        k, explain = _integer("k", k, 1), _integer("explain", explain, 0)
+        k, explain = _integer("k", k, 1), _integer("explain", explain, 0, MAX_EXPLAINED)
         if explain and self.model.is_blended:
             raise UserError("explain explains the model alone; load it with blend='none'.")
         one_user = {self.table().user: 0}
@@ -353,14 +365,15 @@ class Recommender:
         )
 
 
-def _integer(name: str, value: Any, least: int) -> int:
+def _integer(name: str, value: Any, least: int, most: float = math.inf) -> int:
     """Return a whole number of any type as an integer.
 
     Raises:
-        UserError: it is not a whole number, or less than ``least``.
+        UserError: it is not a whole number, less than ``least`` or more than ``most``.
     """
-    if not _is_whole(value) or value < least:
-        raise UserError(f"{name} is {value!r}; pass an integer of at least {least}.")
+    if not _is_whole(value) or not least <= value <= most:
+        at_most = f" and at most {most:g}" if most < math.inf else ""
+        raise UserError(f"{name} is {value!r}; pass an integer of at least {least}{at_most}.")
     return int(value)
 
 
