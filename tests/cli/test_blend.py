@@ -206,17 +206,11 @@ def test_a_test_without_flags_is_of_what_the_checkpoint_holds(mode, blended, dem
     assert "as chosen when the model was trained.\n" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("more", "problem"),
-    [
-        (("--recommend", "--output", "x.csv", "--explain", 2), "pass --blend none"),
-        (("--test", "--activation", "relu", "--encoder", "dense"), "; the checkpoint has --model"),
-    ],
-)
-def test_what_contradicts_the_blend_of_the_checkpoint_is_refused(more, problem, blended, demo_data):
+def test_what_contradicts_the_blend_of_the_checkpoint_is_refused(blended, demo_data):
+    more = ("--recommend", "--output", "x.csv", "--explain", 2)
     done = run_main(*flags(demo_data, blended[0]), *more)
     assert done.returncode == 2
-    assert problem in done.stderr
+    assert "pass --blend none; the checkpoint has --model multvae" in done.stderr
 
 
 @pytest.mark.parametrize(
