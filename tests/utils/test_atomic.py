@@ -62,6 +62,14 @@ def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, numb
 
 
 @pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
+def test_a_signal_just_after_the_creation_leaves_nothing(tmp_path, temporary, number, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit), temporary(tmp_path / "x"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
 def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_in_use(tmp_path, temporary):
     target = tmp_path / "model"
     (tmp_path / ".writing-0123-model").mkdir()

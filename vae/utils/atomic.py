@@ -328,13 +328,18 @@ def _locked(path: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
     while True:
         name = f"{_TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name[-_MAX_NAME:]}"
         temporary = path.with_name(name)
-        descriptor = create(temporary)
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Before it was locked, another process may have removed it as a leftover.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(temporary.stat(), os.fstat(descriptor)):
-                return temporary, descriptor
+        try:
+            descriptor = create(temporary)
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Before it was locked, another process may have removed it as a leftover.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(temporary.stat(), os.fstat(descriptor)):
+                    return temporary, descriptor
+        except (KeyboardInterrupt, SystemExit):  # of a signal, just after it was created
+            with suppress(OSError):
+                remove(temporary)
+            raise
         os.close(descriptor)
 
 
