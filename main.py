@@ -59,7 +59,7 @@ def run(argv: Sequence[str] | None) -> None:
     dataset = raise_on_all(workers, lambda: open_dataset(given.data_dir, given.dataset))
     check_agreement(workers, as_json(given) | {"the dataset fingerprint": dataset.fingerprint})
     known = on_rank_0(workers, lambda: flags_of_checkpoint(given))
-    config = parse_flags(argv, known)
+    config = raise_on_all(workers, lambda: parse_flags(argv, known))
     architecture = Architecture(len(dataset.item_ids), **config.layers)
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
     # What can be wrong with the inputs and outputs is found before hours of training.

@@ -7,6 +7,7 @@ import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -271,14 +272,15 @@ def flags_of_checkpoint(config: Config) -> dict[str, Any]:
         UserError: the state of the checkpoint is damaged.
     """
     if config.train and config.resume not in _RESUME_MODES:
-        return _flags_in(CheckpointManager(Path(config.resume)), config)
-    for path in (None if config.restart else config.checkpoint_dir, config.warm_start):
+        return _flags_in(CheckpointManager(Path(config.resume)), config.uses_blend)
+    own = None if config.restart else config.checkpoint_dir
+    for path, takes_blend in ((own, config.uses_blend), (config.warm_start, False)):
         if path is not None and (folder := CheckpointManager(path)).latest() is not None:
-            return folder.read_again_if_pruned(lambda: _flags_in(folder, config))
+            return folder.read_again_if_pruned(partial(_flags_in, folder, takes_blend))
     return {}
 
 
-def _flags_in(folder: CheckpointManager, config: Config) -> dict[str, Any]:
+def _flags_in(folder: CheckpointManager, takes_blend: bool) -> dict[str, Any]:
     latest = folder.latest()
     if latest is None:
         return {}
@@ -289,8 +291,7 @@ def _flags_in(folder: CheckpointManager, config: Config) -> dict[str, Any]:
     states = [state]
     if state.best_step in folder.steps():
         states.append(checkpoint.read_state(folder.at(state.best_step)))
-    is_blended = any(one.blend is not None for one in states)
-    if is_blended and folder.path != config.warm_start and config.uses_blend:
+    if takes_blend and any(one.blend is not None for one in states):
         flags["blend"] = "ease"
     return flags
 

@@ -1,6 +1,6 @@
 """The run's log, on rank 0 only: everything in a JSON file, what people watch on standard output.
 
-Both are dllogger's, each with a logger of its own: a line for people in the logger of the file
+Both are dllogger's, each with a logger of its own: a console line in the logger of the file
 would be a second record of the same epoch there. The file is opened for appending, and each line is
 one write: runs can share a log, one after another or at the same time. Callbacks receive the logged
 values of each epoch.
