@@ -35,14 +35,14 @@ def run(argv: Sequence[str] | None) -> None:
     given = parse_flags(argv)
     # TensorFlow takes seconds to import: --help and a wrong flag do not wait for it.
     from vae.load.store import open_dataset
-    from vae.models.blend import blend
-    from vae.models.checkpoint_manager import find_start, flags_of_checkpoint
-    from vae.models.evaluate import test
-    from vae.models.inference_benchmark import benchmark
-    from vae.models.memory import check_host
-    from vae.models.train import train
-    from vae.models.trained_model import TrainedModel, load_model
-    from vae.models.vae import Architecture
+    from vae.models.checkpoints.manager import find_start, flags_of_checkpoint
+    from vae.models.graph.vae import Architecture
+    from vae.models.inference.blend import blend
+    from vae.models.inference.evaluate import test
+    from vae.models.inference.inference_benchmark import benchmark
+    from vae.models.inference.trained_model import TrainedModel, load_model
+    from vae.models.training.memory import check_host
+    from vae.models.training.train import train
     from vae.recommend.export import export
     from vae.recommend.inputs import Inputs, read_inputs
     from vae.recommend.item_vectors import export_items

@@ -90,10 +90,10 @@ def training(data_dir: Path, name: str, model: str, batch_size: int, amp: bool) 
     from vae.config import parse_flags
     from vae.load.batches import TrainingBatches, prefetch
     from vae.load.store import open_dataset
-    from vae.models.precision import choose_precision
-    from vae.models.session import open_session
-    from vae.models.train_step import TrainingStep
-    from vae.models.vae import VAE, Architecture
+    from vae.models.graph.precision import choose_precision
+    from vae.models.graph.session import open_session
+    from vae.models.graph.train_step import TrainingStep
+    from vae.models.graph.vae import VAE, Architecture
     from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
@@ -123,10 +123,10 @@ def evaluation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
 
     from vae.config import parse_flags
     from vae.load.store import open_dataset
-    from vae.models.evaluate import evaluate, min_ranking_depth
-    from vae.models.inference_graph import build_inference_graph
-    from vae.models.session import open_session
-    from vae.models.vae import VAE, Architecture
+    from vae.models.graph.inference_graph import build_inference_graph
+    from vae.models.graph.session import open_session
+    from vae.models.graph.vae import VAE, Architecture
+    from vae.models.inference.evaluate import evaluate, min_ranking_depth
     from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
@@ -152,11 +152,11 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
     import tensorflow.compat.v1 as tf
 
     from vae.config import parse_flags
-    from vae.load.rules import Rules
+    from vae.load.item_filters import Rules
     from vae.load.store import open_dataset
-    from vae.models.session import open_session
-    from vae.models.trained_model import TrainedModel
-    from vae.models.vae import Architecture
+    from vae.models.graph.session import open_session
+    from vae.models.graph.vae import Architecture
+    from vae.models.inference.trained_model import TrainedModel
     from vae.recommend.recommend import recommend
     from vae.recommend.recommender import Recommender
     from vae.utils.distributed import init
@@ -198,11 +198,11 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
 
     from vae.config import parse_flags
     from vae.load.store import open_dataset
-    from vae.models.inference_benchmark import benchmark
-    from vae.models.precision import choose_precision
-    from vae.models.session import open_session
-    from vae.models.trained_model import TrainedModel
-    from vae.models.vae import Architecture
+    from vae.models.graph.precision import choose_precision
+    from vae.models.graph.session import open_session
+    from vae.models.graph.vae import Architecture
+    from vae.models.inference.inference_benchmark import benchmark
+    from vae.models.inference.trained_model import TrainedModel
     from vae.utils.distributed import init
     from vae.utils.run_log import RunLog
 

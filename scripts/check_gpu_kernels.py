@@ -34,11 +34,11 @@ from tensorflow.python.framework.op_def_registry import get as op_definition
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Config
-from vae.models.inference_graph import build_inference_graph
-from vae.models.precision import FLOAT16_REWRITE, FLOAT32, Precision
-from vae.models.session import compiled
-from vae.models.train_step import TrainingStep
-from vae.models.vae import VAE, Architecture
+from vae.models.graph.inference_graph import build_inference_graph
+from vae.models.graph.precision import FLOAT16_REWRITE, FLOAT32, Precision
+from vae.models.graph.session import compiled
+from vae.models.graph.train_step import TrainingStep
+from vae.models.graph.vae import VAE, Architecture
 from vae.utils.distributed import SingleWorker
 
 ON_HOST = {

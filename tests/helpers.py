@@ -89,7 +89,7 @@ class Forked:
 
     def __init__(self, arguments):
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload(["helpers", "vae.models.train"])
+        processes.set_forkserver_preload(["helpers", "vae.models.training.train"])
         self._output = Path(tempfile.mkdtemp())
         self.process = processes.Process(
             target=_main, args=([*map(str, arguments)], str(self._output))

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_matrix
 
+from vae.baselines.best_unseen import rank_by
 from vae.baselines.ease import LAMBDAS, Ease, check_ease, choose_lambda
 from vae.baselines.itemknn import item_similarities
-from vae.baselines.rank import rank_by
 from vae.errors import UserError
 from vae.load.dataset import HeldOut
 from vae.metrics.ranking import ndcg

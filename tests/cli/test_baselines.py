@@ -103,7 +103,7 @@ def test_what_makes_no_sense_is_refused(flags, problem, on_model):
 def test_a_matrix_larger_than_the_memory_is_refused_before_training(
     demo_data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("vae.models.memory.available_bytes", lambda workers: 5_000_000)
+    monkeypatch.setattr("vae.models.training.memory.available_bytes", lambda workers: 5_000_000)
     done = run_main(
         "--train", "--test", "--dataset", "synthetic", "--data_dir", demo_data, *SMALL,
         "--checkpoint_dir", tmp_path / "ckpt", "--log_path", tmp_path / "log", *ALL,

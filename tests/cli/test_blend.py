@@ -14,14 +14,14 @@ import tensorflow as tf
 from helpers import ONE_THREAD, SMALL, checkpoints, log_lines, mpirun, run_main, run_script
 
 from vae import Recommender
+from vae.baselines.best_unseen import rank_by
 from vae.baselines.ease import Ease
-from vae.baselines.rank import rank_by
 from vae.errors import UserError
 from vae.load.store import open_dataset
 from vae.metrics.ranking import score
-from vae.models.blend import MODEL_WEIGHTS
-from vae.models.checkpoint import read_state, replace_state
-from vae.models.evaluate import evaluate
+from vae.models.checkpoints.checkpoint import read_state, replace_state
+from vae.models.inference.blend import MODEL_WEIGHTS
+from vae.models.inference.evaluate import evaluate
 
 BLEND = ("--blend", "ease")
 
@@ -73,7 +73,7 @@ def test_the_best_weight_on_the_validation_users_is_chosen(run, demo_data, on_mo
         ndcg.append(result.metrics["ndcg@100"].mean)
         return result
 
-    monkeypatch.setattr("vae.models.blend.evaluate", recorded)
+    monkeypatch.setattr("vae.models.inference.blend.evaluate", recorded)
     done = on_model("--test", *BLEND, "--ease_lambda", 50)
     assert done.returncode == 0, done.stderr
     weight = MODEL_WEIGHTS[int(np.argmax(ndcg))]

@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT, checkpoints, log_lines, run_main
 
 from vae.load import store
-from vae.models import checkpoint
+from vae.models.checkpoints import checkpoint
 from vae.utils.atomic import seal, unseal
 
 GOLDEN = ROOT / "tests/golden"

@@ -24,7 +24,7 @@ from helpers import (
     variables,
 )
 
-from vae.models.checkpoint import verify
+from vae.models.checkpoints.checkpoint import verify
 
 SMALL = ("--hidden_dim", 32, "--latent_dim", 8, "--batch_size_train", 1001, "--lr", 0.01)
 

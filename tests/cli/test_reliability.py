@@ -32,8 +32,8 @@ from helpers import (
 
 from vae.config import parse_flags
 from vae.errors import UserError
-from vae.models import train
-from vae.models.checkpoint import verify
+from vae.models.checkpoints.checkpoint import verify
+from vae.models.training import train
 from vae.utils.atomic import lock_folder, seal, unseal
 
 EPOCHS = 40

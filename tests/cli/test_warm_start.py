@@ -20,8 +20,8 @@ from helpers import (
     variables,
 )
 
-from vae.models import checkpoint
-from vae.models.checkpoint import read_item_ids
+from vae.models.checkpoints import checkpoint
+from vae.models.checkpoints.checkpoint import read_item_ids
 from vae.utils.atomic import seal, unseal
 
 ITEM_AXES = {"encoder/hidden/kernel": 0, "decoder/items/kernel": 1, "decoder/items/bias": 0}

@@ -23,9 +23,9 @@ from helpers import run_prepare
 
 from vae.errors import UserError
 from vae.load.config import Columns, parse_flags
-from vae.load.files import Source, find_sources
-from vae.load.interactions import NULLS, read_interactions, read_items
 from vae.load.prepare import prepare
+from vae.load.reading.files import Source, find_sources
+from vae.load.reading.interactions import NULLS, read_interactions, read_items
 from vae.load.store import open_dataset, prepared_folder, read_manifest
 
 COLUMNS = Columns("user", "item", "rating")
@@ -259,7 +259,7 @@ def test_files_without_a_header_have_numbers_for_columns(read, text, columns):
 
 
 def test_a_line_of_white_space_is_no_row_wherever_it_is(read, monkeypatch):
-    monkeypatch.setattr("vae.load.text_rows._BLOCK_BYTES", 24)
+    monkeypatch.setattr("vae.load.reading.text._BLOCK_BYTES", 24)
     text = "  \nuser,item,rating\n \t\na,1,5\n\n   \nb,2,4\n \n"
     assert read(text) == INTERACTIONS
     assert read(text.replace("\n", "\r\n")) == INTERACTIONS
@@ -361,7 +361,7 @@ HISTORIES = [
 def test_ratings_that_some_rows_have_and_some_have_not_are_refused(
     tmp_path, monkeypatch, files, block_rows
 ):
-    monkeypatch.setattr("vae.load.tables._BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("vae.load.reading.tables._BLOCK_ROWS", block_rows)
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     sources, _ = find_sources([tmp_path])
@@ -385,7 +385,7 @@ def test_ratings_that_some_rows_have_and_some_have_not_are_refused(
 def test_a_list_in_which_some_rows_have_a_user_and_some_have_not_is_refused_with_the_row(
     tmp_path, monkeypatch, content, row, block_rows, drop_missing
 ):
-    monkeypatch.setattr("vae.load.tables._BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("vae.load.reading.tables._BLOCK_ROWS", block_rows)
     path = tmp_path / "list"
     if isinstance(content, str):
         path.write_text(content)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load import tables
 from vae.load.config import Columns
-from vae.load.files import Source
-from vae.load.interactions import read_interactions
+from vae.load.reading import tables
+from vae.load.reading.files import Source
+from vae.load.reading.interactions import read_interactions
 
 COLUMNS = Columns("user", "item", "rating")
 

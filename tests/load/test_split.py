@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vae.errors import UserError
 from vae.load.config import SplitOptions
-from vae.load.interactions import Ids, Interactions
+from vae.load.reading.interactions import Ids, Interactions
 from vae.load.split import split_interactions
 
 INTERACTIONS = st.lists(

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from vae.errors import UserError
 from vae.load.config import LAST, Columns, SplitOptions
-from vae.load.files import Source
-from vae.load.interactions import Ids, Interactions, read_interactions
+from vae.load.reading.files import Source
+from vae.load.reading.interactions import Ids, Interactions, read_interactions
+from vae.load.reading.values import parse_time
 from vae.load.split import split_interactions
 from vae.load.store import open_dataset, prepared_folder, read_manifest
-from vae.load.values import parse_time
 from vae.utils.atomic import seal, unseal
 
 COLUMNS = Columns("user", "item")

@@ -12,10 +12,10 @@ from models.reference import brute_force, log_softmax
 from scipy.sparse import csr_matrix
 
 import vae
-from vae.models.inference_graph import build_inference_graph
-from vae.models.precision import BFLOAT16, FLOAT32
-from vae.models.sparse_input import feed
-from vae.models.vae import VAE, Architecture
+from vae.models.graph.inference_graph import build_inference_graph
+from vae.models.graph.precision import BFLOAT16, FLOAT32
+from vae.models.graph.sparse_input import feed
+from vae.models.graph.vae import VAE, Architecture
 from vae.recommend.explain import explain, leave_one_out
 
 
@@ -63,7 +63,7 @@ def test_each_item_is_left_out_once(seed, fill):
 @pytest.mark.parametrize(("max_users", "max_items"), [(1000, 10**6), (7, 10**6), (50, 20), (1, 1)])
 def test_explanations_equal_recomputation_whatever_the_batches(max_users, max_items, monkeypatch):
     monkeypatch.setattr("vae.recommend.explain._MAX_ITEMS", max_items)
-    monkeypatch.setattr("vae.models.inference_graph.users_per_chunk", lambda columns: 6)
+    monkeypatch.setattr("vae.models.graph.inference_graph.users_per_chunk", lambda columns: 6)
     rng = np.random.default_rng(0)
     histories = (rng.random((7, 61)) < 0.15).astype(np.uint8)
     histories[2] = 0  # a cold-start user has no item to name

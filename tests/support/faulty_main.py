@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from main import main
-from vae.models import evaluate, precision, train
+from vae.models.graph import precision
+from vae.models.inference import evaluate
+from vae.models.training import train
 from vae.utils import distributed
 
 LAST_RANK = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) - 1

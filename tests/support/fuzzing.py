@@ -16,12 +16,12 @@ import numpy as np
 from load.test_store import assert_same, make_split, rewrite_manifest
 
 from vae.errors import UserError
-from vae.load import text_rows
 from vae.load.config import Columns
-from vae.load.files import Source
-from vae.load.interactions import NULLS, read_interactions
+from vae.load.reading import text as text_rows
+from vae.load.reading.files import Source
+from vae.load.reading.interactions import NULLS, read_interactions
 from vae.load.store import open_dataset, prepared_folder
-from vae.models import checkpoint
+from vae.models.checkpoints import checkpoint
 
 THRESHOLD = 4.0
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from helpers import ROOT, SMALL, log_lines
 
-from vae.models.checkpoint import verify
+from vae.models.checkpoints.checkpoint import verify
 from vae.utils.console import trimmed
 from vae.utils.signals import exit_code
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from scipy.sparse import csr_matrix
 
-from vae.baselines.rank import rank_by
+from vae.baselines.best_unseen import rank_by
 from vae.errors import UserError
 from vae.load.dataset import HeldOut
 from vae.metrics.ranking import SELECTION_METRIC, score

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from vae.baselines.best_unseen import rank_by
 from vae.baselines.ease import Ease, choose_lambda
 from vae.baselines.itemknn import item_similarities
 from vae.baselines.popularity import recommend_popular
-from vae.baselines.rank import rank_by
 from vae.load.dataset import Dataset
 from vae.metrics.ranking import MAX_CUTOFF
 from vae.utils.console import Progress, silent

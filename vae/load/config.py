@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vae.cli import FlagError, flag, out_of_range, overwritten, parse, useless, without_effect
-from vae.load.values import parse_time
+from vae.load.reading.values import parse_time
 
 DATASET = "data set"
 FILE = "ratings file"

@@ -14,9 +14,9 @@ from vae.cli import defaults, flags_that_affect
 from vae.errors import UserError
 from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
-from vae.load.files import Source, find_sources, reading
-from vae.load.interactions import Interactions, lists_in, read_interactions
 from vae.load.movielens import download, unpack
+from vae.load.reading.files import Source, find_sources, reading
+from vae.load.reading.interactions import Interactions, lists_in, read_interactions
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
     FileDigest,

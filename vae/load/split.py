@@ -28,7 +28,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from vae.errors import UserError
 from vae.load.config import LAST, SplitOptions
 from vae.load.dataset import HeldOut, Split
-from vae.load.interactions import Interactions
+from vae.load.reading.interactions import Interactions
 
 MIN_ITEMS_TO_SPLIT = 5
 """A held-out user with fewer items, as in Liang's code, has no targets: all are fold-in items."""

@@ -38,10 +38,10 @@ from vae.baselines.popularity import popularity_scores
 from vae.config import Config
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.models.inference_graph import rank, without_masked
-from vae.models.sparse_input import PortableSparseBatch
-from vae.models.trained_model import TrainedModel
-from vae.models.vae import VAE
+from vae.models.graph.inference_graph import rank, without_masked
+from vae.models.graph.sparse_input import PortableSparseBatch
+from vae.models.graph.vae import VAE
+from vae.models.inference.trained_model import TrainedModel
 from vae.recommend.model_card import model_card
 from vae.utils.atomic import check_creatable, temporary_folder, written
 

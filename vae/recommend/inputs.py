@@ -9,8 +9,8 @@ import pandas as pd
 
 from vae.config import Config
 from vae.load.dataset import Dataset
-from vae.load.fold_in import UserHistories, prepared_user_ids, read_histories
-from vae.load.rules import ItemList, Rules, read_item_list
+from vae.load.histories import UserHistories, prepared_user_ids, read_histories
+from vae.load.item_filters import ItemList, Rules, read_item_list
 from vae.recommend.export import check_export
 from vae.recommend.similar_items import find_item
 from vae.recommend.titles import read_titles

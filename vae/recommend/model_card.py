@@ -8,7 +8,7 @@ from typing import Any
 
 from vae.config import ENCODERS, Config
 from vae.load.dataset import Dataset
-from vae.models.trained_model import TrainedModel
+from vae.models.inference.trained_model import TrainedModel
 from vae.report.environment import dataset_metadata, software_versions
 
 _TEXT = """\

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from vae.config import Config
-from vae.load.fold_in import UserHistories, prepared_histories
-from vae.load.rules import Rules
+from vae.load.histories import UserHistories, prepared_histories
+from vae.load.item_filters import Rules
 from vae.recommend.recommender import Recommender
 from vae.recommend.writer import table_writer
 from vae.utils.run_log import RunLog

@@ -32,16 +32,16 @@ from vae.baselines.popularity import popularity_scores
 from vae.config import MAX_EXPLAINED, Config
 from vae.errors import UserError, one_line
 from vae.load.dataset import Dataset
-from vae.load.fold_in import UserHistories, read_histories
-from vae.load.rules import ItemList, Rules, read_item_list
+from vae.load.histories import UserHistories, read_histories
+from vae.load.item_filters import ItemList, Rules, read_item_list
 from vae.load.store import open_dataset
-from vae.models.blend import blend as blend_model
-from vae.models.checkpoint_manager import flags_of_checkpoint
-from vae.models.inference_graph import InferenceGraph
-from vae.models.precision import FLOAT32, Precision, choose_precision
-from vae.models.sparse_input import feed
-from vae.models.trained_model import TrainedModel, load_model, open_inference_session
-from vae.models.vae import Architecture
+from vae.models.checkpoints.manager import flags_of_checkpoint
+from vae.models.graph.inference_graph import InferenceGraph
+from vae.models.graph.precision import FLOAT32, Precision, choose_precision
+from vae.models.graph.sparse_input import feed
+from vae.models.graph.vae import Architecture
+from vae.models.inference.blend import blend as blend_model
+from vae.models.inference.trained_model import TrainedModel, load_model, open_inference_session
 from vae.recommend.cold_start import popular_items
 from vae.recommend.explain import explain as explain_items
 from vae.recommend.similar_items import find_item, nearest_items

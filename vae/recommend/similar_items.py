@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.load.fold_in import find_ids
+from vae.load.histories import find_ids
 from vae.utils.console import trimmed
 
 if TYPE_CHECKING:

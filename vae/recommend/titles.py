@@ -10,8 +10,8 @@ import pandas as pd
 
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.load.fold_in import unknown_ids
-from vae.load.tables import read_texts
+from vae.load.histories import unknown_ids
+from vae.load.reading.tables import read_texts
 from vae.utils.atomic import require_regular_file
 
 _ADVICE = (

@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from vae import __version__
 from vae.load.dataset import Dataset
-from vae.models.precision import cpu_info
+from vae.models.graph.precision import cpu_info
 from vae.utils.distributed import Workers
 
 Metadata = dict[str, str]

@@ -1,0 +1,230 @@
+"""Mixed precision: bfloat16 against float64, and float16's loss scaling as a state machine."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from models.graph.test_loss import HIDDEN, build, layer, random_users, reference
+from models.graph.test_train_step import HIDDEN as STEP_HIDDEN
+from models.graph.test_train_step import ITEMS as STEP_ITEMS
+from models.graph.test_train_step import LATENT, USERS, training_matrix
+from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
+
+from vae.config import Config
+from vae.load.batches import TrainingBatches
+from vae.models.graph.precision import (
+    FLOAT16_REWRITE,
+    FLOAT32,
+    LossScaling,
+    OverflowStreak,
+    choose_precision,
+)
+from vae.models.graph.train_step import TrainingStep
+from vae.models.graph.vae import VAE, Architecture
+from vae.models.inference.trained_model import TrainedModel, open_inference_session
+from vae.utils.distributed import SingleWorker
+
+
+@pytest.mark.parametrize("chunk_users", [100, 4])
+def test_bfloat16_stays_near_float64(chunk_users):
+    rng = np.random.default_rng(1)
+    hidden, (kernel, bias), users = rng.normal(size=(9, HIDDEN)), layer(rng), random_users(rng, 9)
+    with tf.Graph().as_default(), tf.Session() as session:
+        value, inputs = build(
+            hidden, kernel, bias, users, dtype=tf.bfloat16, chunk_users=chunk_users
+        )
+        results = session.run([value, *tf.gradients(value, inputs)])
+    for result, expected in zip(results, reference(hidden, kernel, bias, users), strict=True):
+        assert result.dtype == np.float32
+        # bfloat16 has eight bits; errors are relative to the largest element, not to each.
+        np.testing.assert_allclose(result, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_the_loss_scale_cancels_exactly():
+    rng = np.random.default_rng(2)
+    hidden, (kernel, bias), users = rng.normal(size=(5, HIDDEN)), layer(rng), random_users(rng, 5)
+
+    def gradients(scale):
+        with tf.Graph().as_default(), tf.Session() as session:
+            value, inputs = build(
+                hidden,
+                kernel,
+                bias,
+                users,
+                loss_scale=None if scale is None else tf.constant(scale),
+            )
+            scaled = value if scale is None else value * scale
+            found = session.run(tf.gradients(scaled, inputs))
+            return [gradient if scale is None else gradient / scale for gradient in found]
+
+    for scaled, plain in zip(gradients(2.0**15), gradients(None), strict=True):
+        np.testing.assert_array_equal(scaled, plain)
+
+
+class OverflowingWorkers(SingleWorker):
+    """A worker whose gradients turn infinite when ``overflow`` is fed as true."""
+
+    def __init__(self):
+        super().__init__("")
+        self.overflow = tf.placeholder_with_default(False, [])
+
+    def optimizer(self, optimizer):
+        compute = optimizer.compute_gradients
+
+        def compute_gradients(*args, **kwargs):
+            poison = tf.where(self.overflow, np.inf, 1.0)
+            return [(gradient * poison, weight) for gradient, weight in compute(*args, **kwargs)]
+
+        optimizer.compute_gradients = compute_gradients
+        return optimizer
+
+
+@pytest.fixture
+def scaled_step(monkeypatch):
+    """A function that runs one step under loss scaling, and one that reads the whole state."""
+    monkeypatch.setattr(LossScaling.__init__, "__defaults__", (3,))
+    config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
+    with tf.Graph().as_default(), tf.Session() as session:
+        workers = OverflowingWorkers()
+        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT), 0)
+        step = TrainingStep(vae, config, workers, USERS, FLOAT16_REWRITE)
+        session.run(tf.global_variables_initializer())
+        batch = next(TrainingBatches(training_matrix(), USERS, 0, 0.5).epoch(0))
+
+        def run(overflow=False):
+            feed = step.feed(batch) | {workers.overflow: overflow}
+            session.run(step.update, feed)
+            return session.run(step.scalars["loss_scale"])
+
+        def state():
+            return {
+                v.op.name: session.run(v)
+                for v in tf.global_variables()
+                if "loss_scale" not in v.op.name and "good_steps" not in v.op.name
+            }
+
+        yield run, state
+    tf.mixed_precision.disable_mixed_precision_graph_rewrite()
+
+
+def test_an_overflow_skips_the_step_and_halves_the_scale(scaled_step):
+    run, state = scaled_step
+    scale = run()
+    before = state()
+    assert any("Adam" in name for name in before)
+    assert run(overflow=True) == scale / 2
+    for name, value in state().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_good_steps_in_a_row_double_the_scale(scaled_step):
+    run, _ = scaled_step
+    scale = run()
+    assert [run(), run()] == [scale, 2 * scale]
+    assert run(overflow=True) == scale
+    assert [run(), run(), run()] == [scale, scale, 2 * scale]
+
+
+def test_a_good_step_changes_the_weights_and_counts(scaled_step):
+    run, state = scaled_step
+    before = state()
+    run()
+    after = state()
+    assert after["global_step"] == before["global_step"] + 1
+    assert (after["decoder/items/kernel"] != before["decoder/items/kernel"]).any()
+
+
+def rewritten_types(settings, fetched, monkeypatch):
+    """The types of each kind of operation of the current graph, once Grappler has rewritten it."""
+    # Without a GPU the pass does nothing unless it is told to pretend; the graph is not run here.
+    monkeypatch.setenv("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_SIMULATE_GPU", "true")
+    settings.graph_options.rewrite_options.min_graph_nodes = -1
+    graph = tf.get_default_graph()
+    graph.get_collection_ref("train_op")[:] = [fetched]  # what Grappler keeps
+    types = {}
+    for node in OptimizeGraph(settings, tf.train.export_meta_graph()).node:
+        types.setdefault(node.op, set()).add(tf.as_dtype(node.attr["T"].type or tf.float32))
+    return types
+
+
+@pytest.mark.parametrize("layers", [("tanh", "deep", "normal"), ("dense", "linear", "composite")])
+def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(layers, monkeypatch):
+    config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
+    with tf.Graph().as_default():
+        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT, "tanh", *layers), 0)
+        step = TrainingStep(vae, config, SingleWorker(""), USERS, FLOAT16_REWRITE)
+        settings = tf.ConfigProto()
+        FLOAT16_REWRITE.configure(settings)
+        types = rewritten_types(settings, step.update, monkeypatch)
+    tf.mixed_precision.disable_mixed_precision_graph_rewrite()
+    assert tf.half in types["MatMul"]
+    assert types["Softmax"] == types["ResourceApplyAdam"] == {tf.float32}
+    # Densities and variances need the range of float32.
+    for kind in {"Exp", "Log", "Sum", "Mean", "Rsqrt", "SquaredDifference"} & set(types):
+        assert types[kind] == {tf.float32}, kind
+
+
+def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrite(monkeypatch):
+    # A machine that claims to have a GPU.
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
+    model = TrainedModel(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT))
+    config, workers = Config(train=True), SingleWorker("")
+    tf.mixed_precision.enable_mixed_precision_graph_rewrite(tf.train.AdamOptimizer())
+    found = []
+    try:
+        for amp in (False, True):
+            precision = choose_precision(amp)
+            with open_inference_session(config, workers, model, 5, USERS, precision) as (
+                session,
+                ranking,
+            ):
+                found.append(rewritten_types(session._config, ranking.items, monkeypatch))
+    finally:
+        tf.mixed_precision.disable_mixed_precision_graph_rewrite()
+    assert found[0]["MatMul"] == {tf.float32}
+    assert tf.half in found[1]["MatMul"]
+
+
+def test_the_rewrite_is_kept_from_softmax_in_every_version_of_tensorflow(monkeypatch):
+    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
+    monkeypatch.delenv(name, raising=False)
+    FLOAT32.configure(tf.ConfigProto())
+    assert name not in os.environ
+    FLOAT16_REWRITE.configure(tf.ConfigProto())
+    assert os.environ[name] == "Softmax"
+
+
+def test_a_checkpoint_holds_the_loss_scale_and_the_good_steps_since_it_changed(
+    scaled_step, tmp_path
+):
+    run, _ = scaled_step
+    saver, session = tf.train.Saver(), tf.get_default_session()
+    run(overflow=True)
+    run()
+    run()
+    path = saver.save(session, str(tmp_path / "variables"))
+    expected = [run(), run(), run(overflow=True)]
+    assert expected[0] == 2 * expected[2], "the third good step doubles it"
+    saver.restore(session, path)
+    assert [run(), run(), run(overflow=True)] == expected
+
+
+def test_overflows_in_a_row_are_counted_and_a_good_step_ends_them():
+    overflows = OverflowStreak()
+    counts = []
+    for global_step_before in (7, 8, 8, 8, 9, 10, 10):
+        overflows.add(global_step_before)
+        counts.append(overflows.length)
+    assert counts == [0, 0, 1, 2, 0, 0, 1]
+
+
+def test_a_processor_without_bfloat16_is_told_and_stays_in_float32(monkeypatch):
+    monkeypatch.setattr("vae.models.graph.precision.cpu_info", lambda *names: "sse4_2 avx2")
+    precision = choose_precision(amp=True)
+    assert precision.dtype == tf.float32
+    assert "no bfloat16 instructions" in precision.description
+
+
+def test_without_amp_everything_is_float32():
+    assert choose_precision(amp=False).dtype == tf.float32

@@ -1,0 +1,101 @@
+"""Sums over users' items, where some users or whole batches have none."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from models.graph.test_train_step import BATCH, HIDDEN, ITEMS, LATENT
+from models.reference import ReferenceStep
+
+from vae.config import Config
+from vae.load.batches import Batch
+from vae.models.graph.precision import BFLOAT16, FLOAT32
+from vae.models.graph.sparse_input import placeholders
+from vae.models.graph.train_step import TrainingStep
+from vae.models.graph.vae import VAE, Architecture
+from vae.utils.distributed import SingleWorker
+
+
+def spoil_memory(shapes):
+    """An operation that leaves NaN in memory which tensors of these shapes then get."""
+    one = tf.placeholder_with_default(1.0, [])  # keeps constant folding away
+    return tf.group(*(tf.fill(shape, np.float32(np.nan)) * one for shape in shapes))
+
+
+@pytest.mark.parametrize(
+    ("items", "counts"), [([], []), ([], [0]), ([], [0, 0, 0]), ([2, 5, 0], [2, 0, 1])]
+)
+def test_a_sum_over_no_items_is_zero_and_so_is_its_gradient(items, counts):
+    history = np.zeros((len(counts), ITEMS), np.float32)
+    history[np.repeat(np.arange(len(counts)), counts), items] = 1
+    values = np.random.default_rng(0).integers(1, 9, (ITEMS, 64)).astype(np.float32)
+    weights = 2.0 ** np.arange(len(counts))
+    with tf.Graph().as_default(), tf.Session() as session:
+        users, vectors = placeholders(), tf.constant(values)
+        sums = users.weighted_sum(tf.constant(weights, tf.float32), vectors)
+        (gradient,) = tf.gradients(sums, vectors)
+        session.run(spoil_memory([values.shape]))
+        found = session.run([sums, gradient], {users.items: items, users.counts: counts})
+    np.testing.assert_array_equal(found[0], weights[:, np.newaxis] * (history @ values))
+    np.testing.assert_array_equal(found[1], np.outer(weights @ history, np.ones(64)))
+
+
+class RecordingWorker(SingleWorker):
+    """Keeps the gradients that a step computes."""
+
+    def optimizer(self, optimizer):
+        compute = optimizer.compute_gradients
+
+        def compute_gradients(*args, **kwargs):
+            found = compute(*args, **kwargs)
+            self.gradients = {weight.op.name: gradient for gradient, weight in found}
+            return found
+
+        optimizer.compute_gradients = compute_gradients
+        return optimizer
+
+
+def lost_batch(counts):
+    """Users of whose items none survives dropout."""
+    counts = np.array(counts, np.int32)
+    items = np.concatenate([np.zeros(0, np.int64), *(np.arange(n) for n in counts)])
+    return Batch(items, counts, np.zeros(len(items), bool), 0, BATCH, 3)
+
+
+def gradients_of(batch, max_users, precision):
+    """The step's gradients, computed in memory that held NaN, and the weights before it."""
+    worker = RecordingWorker("")
+    config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, dropout=0.5)
+    with tf.Graph().as_default(), tf.Session() as session:
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
+        step = TrainingStep(vae, config, worker, max_users, precision)
+        session.run(tf.global_variables_initializer())
+        weights = session.run({variable.op.name: variable for variable in vae.variables})
+        noise = session.run(
+            tf.random.stateless_normal([BATCH, LATENT], seed=[config.seed, batch.step])
+        )
+        spoil = spoil_memory([value.shape for value in weights.values()])
+        for _ in range(3):
+            session.run(spoil)
+        return session.run(worker.gradients, step.feed(batch)), weights, noise
+
+
+@pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("max_users", [BATCH, 5000])
+def test_a_share_without_users_has_gradients_of_zero(max_users, precision):
+    gradients, weights, _ = gradients_of(lost_batch([]), max_users, precision)
+    for name, value in weights.items():
+        np.testing.assert_array_equal(gradients[name], np.zeros_like(value), err_msg=name)
+
+
+def test_users_who_lose_all_items_to_dropout_have_the_reference_s_gradients():
+    batch = lost_batch([3, 1])
+    gradients, weights, noise = gradients_of(batch, BATCH, FLOAT32)
+    reference = ReferenceStep(weights, ITEMS, 0.004, 0.9, 0.9, 0.0, 15000, 0.1)
+    histories = np.split(batch.items, np.cumsum(batch.counts)[:-1])
+    nothing = [np.zeros(0, np.int64)] * 2
+    _, expected = reference.loss_and_gradients(histories, nothing, 0.5, noise[:2])
+    for name, value in expected.items():
+        # The reference divides by its users, the step by those of the global batch.
+        np.testing.assert_allclose(
+            gradients[name], value * 2 / BATCH, rtol=1e-4, atol=1e-6, err_msg=name
+        )

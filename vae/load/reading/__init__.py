@@ -1,0 +1,1 @@
+"""Any ratings file to interactions."""

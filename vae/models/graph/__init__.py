@@ -1,0 +1,1 @@
+"""What TensorFlow computes: the model, its loss, the graphs and the session."""

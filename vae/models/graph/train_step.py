@@ -1,0 +1,146 @@
+"""The graph of one optimizer step: loss, gradients and update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow.compat.v1 as tf
+
+from vae.config import Config
+from vae.load.batches import Batch
+from vae.models.graph.latent import composite_kl_divergence, kl_divergence, sample
+from vae.models.graph.loss import kl_weight, l2_penalty, multinomial_nll
+from vae.models.graph.precision import FLOAT32, LossScaling, Precision
+from vae.models.graph.session import uncompiled
+from vae.models.graph.sparse_input import SparseBatch
+from vae.models.graph.vae import VAE
+from vae.utils.distributed import Workers
+
+
+class TrainingStep:
+    """Optimizer step of one worker on its shard of a global batch.
+
+    Each worker sums over its own users and divides by the number of users of the global batch, so
+    the sum of the workers' gradients is the gradient of the global batch's mean, whatever the sizes
+    of the shards. The optimizer is Adam (Kingma and Ba 2015, arXiv:1412.6980).
+
+    Args:
+        vae: the model.
+        config: flags of the objective and of Adam, and the seed of the noise.
+        workers: they share the batch; the sums and gradients are reduced over them.
+        max_users: maximum number of users in a shard.
+        precision: of the last layer, or of the whole graph.
+
+    Attributes:
+        global_step: int64 variable, completed steps without those that the optimizer skipped
+            because of an overflow; the weight of the KL term is a function of it.
+        global_step_before: scalar int64, ``global_step`` before this step.
+        totals: (3,) float32, sums over the global batch's users of the objective, the negative
+            log-likelihood and the KL divergence, in nats.
+        scalars: values for the epoch's log line: ``kl_weight``, if it is the same for all users,
+            and ``loss_scale`` if there is one.
+        requests: (2,) float32, number of workers that requested to stop and to save; reduced
+            together with ``totals``.
+        update: operation that applies the step.
+        end_of_epoch: operation to run after the last step of an epoch; it renews the composite
+            prior.
+        precision: of the step.
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        config: Config,
+        workers: Workers,
+        max_users: int,
+        precision: Precision = FLOAT32,
+    ) -> None:
+        self._items = tf.placeholder(tf.int64, [None], "items")
+        self._keep_mask = tf.placeholder(tf.bool, [None], "keep_mask")
+        self._counts = tf.placeholder(tf.int32, [None], "counts")
+        self._first_user = tf.placeholder(tf.int32, [], "first_user")
+        self._global_users = tf.placeholder(tf.int32, [], "global_users")
+        self._step = tf.placeholder(tf.int64, [], "step")
+        self._requests = tf.placeholder(tf.float32, [2], "requests")
+
+        self.precision = precision
+        scaling = LossScaling() if precision.rewritten else None
+        users = SparseBatch.of(self._items, self._counts)
+        mean, log_variance = vae.encode(
+            users.keep(self._keep_mask), keep_probability=1 - config.dropout
+        )
+        latent = sample(mean, log_variance, self._noise(config))
+        kernel, bias = vae.item_layer
+        global_users = tf.cast(self._global_users, tf.float32)
+        likelihood_loss = multinomial_nll(
+            vae.decode_hidden(latent),
+            kernel,
+            bias,
+            users,
+            1 / global_users,
+            max_users,
+            precision.dtype,
+            scaling.value if scaling else None,
+        )
+        self.end_of_epoch: tf.Operation = tf.no_op()
+        if vae.architecture.prior == "composite":
+            old_encoder, self.end_of_epoch = vae.copy_encoder()
+            divergences = composite_kl_divergence(
+                latent, (mean, log_variance), old_encoder.encode(users)
+            )
+        else:
+            divergences = kl_divergence(mean, log_variance)
+        divergence = tf.reduce_sum(divergences) / global_users
+
+        self.global_step = tf.train.get_or_create_global_step()
+        self.global_step_before = tf.identity(self.global_step)
+        self.scalars: dict[str, tf.Tensor] = {}
+        if config.kl_per_item:
+            # Shenbin et al. 2020, section "Rescaling KL divergence".
+            weights = config.kl_per_item * tf.cast(self._counts, tf.float32)
+            objective = likelihood_loss + tf.reduce_sum(weights * divergences) / global_users
+        else:
+            beta = kl_weight(self.global_step_before, config.total_anneal_steps, config.anneal_cap)
+            objective = likelihood_loss + beta * divergence
+            self.scalars["kl_weight"] = beta
+        if scaling:
+            self.scalars["loss_scale"] = scaling.value
+        if config.lam:
+            penalty = l2_penalty([layer.kernel for layer in vae.layers])
+            objective += config.lam / workers.size * penalty
+        totals = global_users * tf.stack([objective, likelihood_loss, divergence])
+        sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))
+        self.totals, self.requests = sums[:3], sums[3:]
+        adam = tf.train.AdamOptimizer(config.lr, config.beta1, config.beta2)
+        optimizer = workers.optimizer(adam)
+        if scaling:
+            optimizer = scaling.wrap(optimizer)
+        self.update = optimizer.minimize(objective, self.global_step)
+
+    def _noise(self, config: Config) -> tf.Tensor:
+        """Return (B, Z) float32 standard normal noise.
+
+        It is a function of the seed, the step and the user's position in the global batch, by the
+        counter-based generator Philox (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1,
+        2, 3"). Each worker draws the noise of the global batch and takes its own rows, so a user's
+        noise does not depend on the number of workers.
+        """
+        shape = [self._global_users, config.latent_dim]
+        # XLA has another generator, and by default a GPU may have one too.
+        with uncompiled():
+            noise = tf.random.stateless_normal(
+                shape, seed=tf.stack([config.seed, self._step]), alg="philox"
+            )
+        return noise[self._first_user : self._first_user + tf.size(self._counts)]
+
+    def feed(self, batch: Batch, stop: bool = False, save: bool = False) -> dict[tf.Tensor, Any]:
+        """Return the feed for one worker's shard of a batch and its requests to all workers."""
+        return {
+            self._items: batch.items,
+            self._keep_mask: batch.keep_mask,
+            self._counts: batch.counts,
+            self._first_user: batch.first_user,
+            self._global_users: batch.global_users,
+            self._step: batch.step,
+            self._requests: [stop, save],
+        }

@@ -1,0 +1,1 @@
+"""A trained model at work: loading, evaluating, blending and timing it."""

@@ -1,0 +1,157 @@
+"""A trained model for test and inference: its weights, read once, and sessions that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from numpy.typing import NDArray
+
+from vae.config import Config
+from vae.errors import UserError
+from vae.load.dataset import Dataset
+from vae.models.checkpoints import checkpoint
+from vae.models.checkpoints.manager import CheckpointManager
+from vae.models.checkpoints.train_state import TrainState
+from vae.models.graph.inference_graph import InferenceGraph, build_inference_graph
+from vae.models.graph.precision import FLOAT32, Precision
+from vae.models.graph.session import compiled, open_session
+from vae.models.graph.vae import ITEM_WEIGHTS, VAE, Architecture
+from vae.utils.distributed import Workers, on_rank_0
+from vae.utils.run_log import RunLog
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+_PARALLEL_CHUNKS = 2
+"""While one chunk of users selects its best items, the other one's matmul uses the cores."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model for test and inference.
+
+    Attributes:
+        architecture: shapes of the weights, and the activation.
+        weights: variables of the layers by name; None for random ones.
+        metadata: origin of the weights, human-readable.
+        flags: flags of the run that trained it.
+        checkpoint: folder that it was loaded from.
+        blend: hyperparameters of a blend that were chosen for it, see ``blend.choose_blend``.
+    """
+
+    architecture: Architecture
+    weights: Weights | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    blend: Mapping[str, float] | None = None
+
+    @property
+    def is_blended(self) -> bool:
+        """Whether the weights are those of a blend with EASE."""
+        return self.weights is not None and ITEM_WEIGHTS in self.weights
+
+    def unblended(self) -> TrainedModel:
+        """Return the model without its blend."""
+        assert self.weights is not None
+        alone = {name: value for name, value in self.weights.items() if name[:6] != "blend/"}
+        return replace(self, weights=alone, blend=None)
+
+    def load_into(self, session: tf.Session, vae: VAE) -> None:
+        """Set the variables of a graph, in the variables' own types."""
+        if self.weights is None:
+            session.run([variable.initializer for variable in vae.variables])
+            return
+        for variable in vae.variables:
+            value = self.weights[variable.op.name].astype(variable.dtype.as_numpy_dtype)
+            variable.load(value, session)
+
+
+def load_model(
+    config: Config, dataset: Dataset, architecture: Architecture, workers: Workers, log: RunLog
+) -> TrainedModel:
+    """Load the checkpoint that ``--checkpoint`` selects; rank 0 reads it for all ranks.
+
+    Raises:
+        UserError: there is none, it is damaged, or of another model or other data.
+    """
+
+    def read() -> TrainedModel:
+        if config.checkpoint_dir is None:
+            raise UserError("no trained model; pass --checkpoint_dir or --train.")
+        which: Literal["best", "latest"] = "best" if config.checkpoint == "best" else "latest"
+        folder = CheckpointManager(config.checkpoint_dir)
+
+        def read_once() -> tuple[Path, TrainState, Weights]:
+            found = folder.load_checkpoint(which, architecture, dataset)
+            if found is None:
+                raise _no_checkpoint(folder.path)
+            return *found, checkpoint.read_weights(found[0])
+
+        path, state, weights = folder.read_again_if_pruned(read_once)
+        log.say(f"Loaded checkpoint {path}: {state.position()}.")
+        metadata = {"checkpoint": f"{path}, {state.position()}"}
+        if state.best_ndcg is not None and state.best_step == state.step:
+            metadata["validation ndcg@100"] = f"{state.best_ndcg:.5f}"
+        return TrainedModel(architecture, weights, metadata, state.config, path, state.blend)
+
+    return on_rank_0(workers, read)
+
+
+def _no_checkpoint(checkpoint_dir: Path) -> UserError:
+    return UserError(
+        f"--checkpoint_dir {checkpoint_dir}: holds no checkpoint; train first, or name the "
+        "--checkpoint_dir of an earlier run."
+    )
+
+
+@contextmanager
+def open_inference_session(
+    config: Config,
+    workers: Workers,
+    model: TrainedModel,
+    k: int,
+    max_users: int,
+    precision: Precision = FLOAT32,
+    separate_seen: bool = False,
+    excluded: NDArray[np.bool_] | None = None,
+    separate_allowed: bool = False,
+    scores_items: bool = False,
+) -> Iterator[tuple[tf.Session, InferenceGraph]]:
+    """Yield a session that holds a model, and its inference graph.
+
+    Args:
+        config: flags that decide how the session computes, and the seed of random weights.
+        workers: as for ``open_session``.
+        model: the model.
+        k: number of recommendations per user, at most the number of items.
+        max_users: maximum number of users per batch.
+        precision: of the graph.
+        separate_seen: as for ``build_inference_graph``.
+        excluded: the same.
+        separate_allowed: the same.
+        scores_items: the same.
+    """
+    with (
+        tf.Graph().as_default(),
+        open_session(workers, precision, not config.no_tf32, _PARALLEL_CHUNKS) as session,
+    ):
+        with compiled(config.xla):
+            vae = VAE(model.architecture, config.seed, precision.dtype, model.is_blended)
+            graph = build_inference_graph(
+                vae,
+                k,
+                max_users,
+                separate_seen,
+                _PARALLEL_CHUNKS,
+                excluded,
+                separate_allowed,
+                scores_items,
+            )
+        model.load_into(session, vae)
+        yield session, graph

@@ -1,0 +1,84 @@
+"""Detection of diverged training, before its weights are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from numpy.typing import NDArray
+
+from vae.errors import UserError
+from vae.models.graph.precision import MAX_OVERFLOWS, OverflowStreak
+
+
+class DivergenceCheck:
+    """Checks of each step and of the weights, with the same result on all ranks.
+
+    Args:
+        lr: learning rate; the messages suggest a lower one.
+        variables: weights and slots of the optimizer.
+    """
+
+    def __init__(self, lr: float, variables: Sequence[tf.Variable]) -> None:
+        self._lr = lr
+        self._all_finite = all_finite(variables)
+        self._overflows = OverflowStreak()
+        self._last_loss: float | None = None
+
+    def check_step(
+        self,
+        totals: NDArray[np.float32],
+        scalars: Mapping[str, np.float32],
+        global_step_before: int,
+        users: int,
+        position: str,
+    ) -> None:
+        """Check the loss of a step, and that the optimizer does not skip all steps.
+
+        In float16 gradients overflow now and then; if they do in many consecutive steps, the model
+        does not learn any more.
+
+        Args:
+            totals: (3,) float32, the step's sums over users, the objective first.
+            scalars: the step's scalars, with ``loss_scale`` if there is one.
+            global_step_before: global step before this step.
+            users: number of users of the global batch.
+            position: step and epoch, human-readable.
+
+        Raises:
+            UserError: the loss is not finite, or the gradients of ``MAX_OVERFLOWS`` consecutive
+                steps were not.
+        """
+        self._overflows.add(global_step_before)
+        if not np.isfinite(totals).all():
+            raise self._diverged(f"the loss of {position} is not finite")
+        if self._overflows.length >= MAX_OVERFLOWS:
+            raise self._diverged(
+                f"non-finite gradients in {MAX_OVERFLOWS} consecutive steps before {position} (the "
+                f"loss scale of --amp is {scalars['loss_scale']:g})"
+            )
+        self._last_loss = float(totals[0]) / users
+
+    def check_weights(self, session: tf.Session, position: str) -> None:
+        """Check the weights and slots, which a step with a finite loss may have changed.
+
+        Raises:
+            UserError: a number in them is not finite.
+        """
+        if not session.run(self._all_finite):
+            raise self._diverged(f"weights or Adam's moments are not finite after {position}")
+
+    def _diverged(self, symptom: str) -> UserError:
+        last = "none" if self._last_loss is None else f"{self._last_loss:.6g} nats/user"
+        return UserError(
+            f"Training diverged: {symptom}; last finite loss: {last}; resume from an older "
+            f"checkpoint (--resume) or start over (--restart) with a lower --lr than {self._lr}.",
+            exit_code=1,
+        )
+
+
+def all_finite(variables: Sequence[tf.Variable]) -> tf.Tensor:
+    """Return a scalar bool tensor: whether all numbers in the variables are finite."""
+    floating = [v for v in variables if v.dtype.base_dtype.is_floating]
+    return tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])
