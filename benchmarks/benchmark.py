@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +94,16 @@ def training(data_dir: Path, name: str, model: str, batch_size: int, amp: bool) 
     from vae.models.graph.precision import choose_precision
     from vae.models.graph.session import open_session
     from vae.models.graph.train_step import TrainingStep
-    from vae.models.graph.vae import VAE, Architecture
+    from vae.models.graph.vae import VAE
     from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
     more = ["--amp"] if amp else []
     config = parse_flags(["--train", "--model", model, *more])
     workers, precision = init(), choose_precision(amp)
-    batches = TrainingBatches(dataset.train, batch_size, 0, config.dropout)
+    batches = TrainingBatches(dataset.train, batch_size, 0, config.objective.dropout)
     with tf.Graph().as_default(), open_session(workers, precision) as session:
-        vae = VAE(Architecture(len(dataset.item_ids), **config.layers), 0)
+        vae = VAE(replace(config.model, items=len(dataset.item_ids)), 0)
         step = TrainingStep(vae, config, workers, batches.max_shard_users, precision)
         roofline = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
         session.run(tf.global_variables_initializer())
@@ -125,7 +126,7 @@ def evaluation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
     from vae.load.store import open_dataset
     from vae.models.graph.inference_graph import build_inference_graph
     from vae.models.graph.session import open_session
-    from vae.models.graph.vae import VAE, Architecture
+    from vae.models.graph.vae import VAE
     from vae.models.inference.evaluate import evaluate, min_ranking_depth
     from vae.utils.distributed import init
 
@@ -133,8 +134,8 @@ def evaluation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
     workers = init()
     users = dataset.validation.fold_in.shape[0]
     with tf.Graph().as_default(), open_session(workers) as session:
-        layers = parse_flags(["--train", "--model", model]).layers
-        vae = VAE(Architecture(len(dataset.item_ids), **layers), 0)
+        layers = parse_flags(["--train", "--model", model]).model
+        vae = VAE(replace(layers, items=len(dataset.item_ids)), 0)
         ranking = build_inference_graph(vae, min_ranking_depth(vae.architecture.items), users)
         roofline = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
@@ -155,7 +156,6 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
     from vae.load.item_filters import Rules
     from vae.load.store import open_dataset
     from vae.models.graph.session import open_session
-    from vae.models.graph.vae import Architecture
     from vae.models.inference.trained_model import TrainedModel
     from vae.recommend.recommend import recommend
     from vae.recommend.recommender import Recommender
@@ -173,7 +173,7 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
         output = str(Path(folder) / "recommended.csv")
         flags = ["--train", "--recommend", "--output", output, "--model", model_name]
         config = parse_flags(flags)
-        model = TrainedModel(Architecture(len(dataset.item_ids), **config.layers))
+        model = TrainedModel(replace(config.model, items=len(dataset.item_ids)))
         roofline = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         throughput: list[float] = []
@@ -200,7 +200,6 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
     from vae.load.store import open_dataset
     from vae.models.graph.precision import choose_precision
     from vae.models.graph.session import open_session
-    from vae.models.graph.vae import Architecture
     from vae.models.inference.inference_benchmark import benchmark
     from vae.models.inference.trained_model import TrainedModel
     from vae.utils.distributed import init
@@ -209,7 +208,7 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
     dataset = open_dataset(data_dir, name)
     more = ["--amp"] if amp else []
     config = parse_flags(["--inference_benchmark", "--model", model, *more])
-    architecture, workers = Architecture(len(dataset.item_ids), **config.layers), init()
+    architecture, workers = replace(config.model, items=len(dataset.item_ids)), init()
     log = RunLog(Path(os.devnull), enabled=False)
     latency = [
         benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]

@@ -33,12 +33,12 @@ from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 from tensorflow.python.framework.op_def_registry import get as op_definition
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.models.graph.inference_graph import build_inference_graph
 from vae.models.graph.precision import FLOAT16_REWRITE, FLOAT32, Precision
 from vae.models.graph.session import compiled
 from vae.models.graph.train_step import TrainingStep
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.utils.distributed import SingleWorker
 
 ON_HOST = {
@@ -123,7 +123,7 @@ XLA, GPU, HOST_MEMORY, HOST, MISSING = (
 
 def training_graph(variant: Variant) -> list[tf.Tensor | tf.Operation]:
     """Build the graph of a training step; return what a step fetches."""
-    config = Config(train=True, lam=0.01)
+    config = Config.of(train=True, lam=0.01)
     with compiled(variant.xla):
         vae = VAE(ML_20M, 0)
         step = TrainingStep(vae, config, SingleWorker(""), MAX_USERS["training"], variant.precision)

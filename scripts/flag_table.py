@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vae.cli import flags
 from vae.config import Config
 from vae.load.config import PrepareConfig
 from vae.utils.atomic import write_whole
@@ -43,7 +44,7 @@ def table(options: type) -> str:
     """Return a Markdown table with a row for each field, grouped as in ``--help``."""
     lines = ["| Flag | Default | Meaning |", "|---|---|---|"]
     group = None
-    for field in dataclasses.fields(options):
+    for field in flags(options).values():
         if field.metadata["group"] != group:
             group = field.metadata["group"]
             lines.append(f"| **{group}** | | |")

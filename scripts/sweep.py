@@ -116,7 +116,7 @@ def open_study(work_dir: Path, passed_on: list[str], grace: int) -> optuna.Study
 def space_of(passed_on: list[str]) -> dict[str, BaseDistribution]:
     """Return the search space of the model that the flags select."""
     try:
-        per_item = parse_flags(["--train", *passed_on]).kl_per_item > 0
+        per_item = parse_flags(["--train", *passed_on]).objective.kl_per_item > 0
     except UserError:  # which main.py reports
         per_item = False
     if not per_item:

@@ -1,6 +1,5 @@
 """Flags of main.py: checked all at once, before TensorFlow is imported."""
 
-import dataclasses
 import math
 import re
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_main, run_prepare
 
+from vae import cli
 from vae.config import PRESETS, Config, Interval, parse_flags
 from vae.errors import UserError
 from vae.load.config import PrepareConfig
@@ -47,10 +47,19 @@ def test_help_and_wrong_flags_do_not_import_tensorflow(flags):
 
 
 def test_defaults_are_those_of_the_published_results():
-    config = Config(train=True)
-    assert (config.epochs, config.batch_size_train, config.lr) == (400, 24576, 0.004)
-    assert (config.beta1, config.beta2, config.lam, config.seed) == (0.9, 0.9, 0.0, 0)
-    assert (config.total_anneal_steps, config.anneal_cap) == (15000, 0.1)
+    config = Config.of(train=True)
+    assert (config.training.epochs, config.training.batch_size_train, config.training.lr) == (
+        400,
+        24576,
+        0.004,
+    )
+    assert (
+        config.training.beta1,
+        config.training.beta2,
+        config.objective.lam,
+        config.execution.seed,
+    ) == (0.9, 0.9, 0.0, 0)
+    assert (config.objective.total_anneal_steps, config.objective.anneal_cap) == (15000, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +253,7 @@ def test_flags_without_effect_beside_others_are_all_named(program, flags, useles
 
 
 def test_every_flag_that_needs_another_one_needs_flags_that_exist():
-    needs = {field.name: field.metadata["needs"] for field in dataclasses.fields(Config)}
+    needs = {field.name: field.metadata["needs"] for field in cli.flags(Config).values()}
     assert sum(bool(flags) for flags in needs.values()) == 20
     assert {flag for flags in needs.values() for flag in flags} <= set(needs)
     for settings in PRESETS.values():
@@ -263,7 +272,7 @@ def test_the_flags_of_a_training_run_can_be_repeated_without_train():
 @pytest.mark.parametrize("options", [Config, PrepareConfig])
 def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
     parse = parse_flags if options is Config else parse_options
-    fields = [f for f in dataclasses.fields(options) if f.type in ("int", "float", "float | None")]
+    fields = [f for f in cli.flags(options).values() if f.type in ("int", "float", "float | None")]
     assert len(fields) >= 6
     for field in fields:
         limits = field.metadata["limits"]
@@ -284,7 +293,7 @@ def test_every_number_has_a_range_and_is_refused_outside_of_it(options):
 def test_an_empty_value_is_refused_for_every_flag(options):
     """Such as that of a shell variable that is not set."""
     parse = parse_flags if options is Config else parse_options
-    flags = [f"--{field.name}" for field in dataclasses.fields(options) if field.type != "bool"]
+    flags = [f"--{field.name}" for field in cli.flags(options).values() if field.type != "bool"]
     assert len(flags) > 10
     for flag in flags:
         for arguments in ([flag, ""], [f"{flag}="]):
@@ -362,10 +371,10 @@ def test_ratings_that_the_preparation_would_overwrite_are_refused(
 
 def test_recommending_without_a_file_is_to_all_and_never_the_result_of_an_empty_name():
     config = parse_flags(["--train", "--recommend", "--output", "r.csv"])
-    assert config.recommend is True
+    assert config.modes.recommend is True
     outside = ("--output", "../r.csv", "--log_path", "../log")
     config = parse_flags(["--train", "--recommend", ".", *outside])
-    assert config.recommend == Path()
+    assert config.modes.recommend == Path()
 
 
 def test_all_problems_are_reported_at_once():
@@ -382,16 +391,29 @@ def test_a_bad_flag_exits_2_without_a_trace():
 
 def test_the_preset_liang_is_the_papers():
     config = parse_flags(["--train", "--preset", "liang"])
-    assert (config.epochs, config.batch_size_train, config.dropout) == (200, 500, 0.5)
-    assert (config.hidden_dim, config.latent_dim, config.activation) == (600, 200, "tanh")
-    assert (config.lr, config.beta1, config.beta2, config.lam) == (0.001, 0.9, 0.999, 0.0)
-    assert (config.total_anneal_steps, config.anneal_cap) == (200_000, 0.2)
+    assert (config.training.epochs, config.training.batch_size_train, config.objective.dropout) == (
+        200,
+        500,
+        0.5,
+    )
+    assert (config.model.hidden_dim, config.model.latent_dim, config.model.activation) == (
+        600,
+        200,
+        "tanh",
+    )
+    assert (
+        config.training.lr,
+        config.training.beta1,
+        config.training.beta2,
+        config.objective.lam,
+    ) == (0.001, 0.9, 0.999, 0.0)
+    assert (config.objective.total_anneal_steps, config.objective.anneal_cap) == (200_000, 0.2)
 
 
 def test_a_given_flag_wins_over_the_preset_even_with_its_default_value():
     config = parse_flags(["--lr", "0.004", "--preset", "small", "--train"])
-    assert config.lr == Config(train=True).lr
-    assert config.batch_size_train == PRESETS["small"]["batch_size_train"]
+    assert config.training.lr == Config.of(train=True).training.lr
+    assert config.training.batch_size_train == PRESETS["small"]["batch_size_train"]
 
 
 def test_help_says_what_each_preset_sets():
@@ -407,7 +429,7 @@ def test_a_model_trained_with_a_preset_needs_no_preset_to_be_used():
 
 def test_benchmark_batch_sizes_are_numbers():
     config = parse_flags(["--inference_benchmark", "--inference_batch_sizes", "1,64"])
-    assert config.benchmark_batch_sizes == (1, 64)
+    assert config.evaluation.benchmark_batch_sizes == (1, 64)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ import os
 import re
 import stat
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import Field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -23,7 +25,7 @@ from vae import __version__
 from vae.errors import UserError
 
 Options = TypeVar("Options")
-Bundles = Mapping[str, Mapping[str, Any]]
+Presets = Mapping[str, Mapping[str, Any]]
 """Values of several flags, by the value of one flag that stands for them."""
 
 
@@ -72,33 +74,33 @@ def parse(
     prog: str,
     description: str,
     arguments: Sequence[str] | None,
-    bundles: Mapping[str, Bundles] | None = None,
+    presets: Mapping[str, Presets] | None = None,
     fallbacks: Mapping[str, Any] | None = None,
 ) -> Options:
     """Return the options of a command line.
 
     Args:
-        options: dataclass of ``flag`` fields.
+        options: dataclass of ``flag`` fields, or of such dataclasses.
         prog: name of the program.
         description: of the program, for ``--help``.
         arguments: command line; None for that of this process.
-        bundles: by the name of a flag and its value, the values of flags that are not given. A
-            bundle of the first flag may set the next one.
-        fallbacks: values of flags that are neither given nor in such a bundle.
+        presets: by the name of a flag and its value, the values of flags that are not given. A
+            preset of the first flag may set the next one.
+        fallbacks: values of flags that are neither given nor in such a preset.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
     """
-    parser = build_parser(options, prog, description)
+    parser = _build_parser(options, prog, description, presets or {})
     values, problems = _given(parser, options, arguments)
-    for name, choices in (bundles or {}).items():
+    for name, choices in (presets or {}).items():
         if name in values:
             values = {**choices[values[name]], **values}
     values = {**(fallbacks or {}), **values}
     if not problems:
-        return options(**values)
+        return from_values(options, values)
     try:
-        options(**values)
+        from_values(options, values)
     except FlagError as error:
         # Without the flags that have no value now: what names one of those may follow from that.
         wrong = set(_FLAG.findall(" ".join(problems)))
@@ -118,31 +120,44 @@ class FlagError(UserError):
         self.problems = problems
 
 
-def build_parser(options: type, prog: str, description: str) -> _Parser:
+def flags_text(values: Mapping[str, Any]) -> str:
+    """Return flags as they are given on a command line."""
+    return " ".join(f"--{option} {value}" for option, value in values.items())
+
+
+def _build_parser(
+    options: type, prog: str, description: str, presets: Mapping[str, Presets]
+) -> _Parser:
     """Return the parser behind ``--help``; its result holds the flags that were given only."""
+    epilog = [
+        f"--{name} {choice} stands for\n{textwrap.indent(textwrap.fill(flags_text(values)), '  ')}"
+        for name, choices in presets.items()
+        for choice, values in choices.items()
+    ]
     parser = _Parser(
         prog=prog,
         description=description,
+        epilog="\n".join(epilog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         exit_on_error=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    types = get_type_hints(options)
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in dataclasses.fields(options):
+    for field, kind in _fields(options):
         name, text = field.metadata["group"], field.metadata["help"]
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
-        if types[field.name] is bool:
+        if kind is bool:
             groups[name].add_argument(f"--{field.name}", action="store_true", help=text)
         else:
             groups[name].add_argument(
                 f"--{field.name}",
                 # A flag with several values can be repeated.
-                action="extend" if types[field.name] in _SEVERAL else "store",
-                type=_converter(types[field.name]),
-                nargs=_nargs(types[field.name], field.metadata["bare"]),
+                action="extend" if kind in _SEVERAL else "store",
+                type=_converter(kind),
+                nargs=_nargs(kind, field.metadata["bare"]),
                 choices=field.metadata["choices"],
                 const=field.metadata["bare"],
                 help=text if field.default is None else f"{text} (default: {field.default})",
@@ -150,12 +165,51 @@ def build_parser(options: type, prog: str, description: str) -> _Parser:
     return parser
 
 
+def _fields(options: type) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield the field and the type of each flag, those of nested dataclasses included."""
+    types = get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from _fields(types[field.name])
+        elif field.metadata:
+            yield field, types[field.name]
+
+
+def flags(options: type) -> dict[str, Field[Any]]:
+    """Return the field of each flag by its name."""
+    return {field.name: field for field, _ in _fields(options)}
+
+
+def values_of(options: Any) -> dict[str, Any]:
+    """Return the value of each flag by its name."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            values |= values_of(value)
+        elif field.metadata:
+            values[field.name] = value
+    return values
+
+
+def from_values(options: type[Options], values: Mapping[str, Any]) -> Options:
+    """Return options from the values of flags by name; the others have their defaults."""
+    types, arguments = get_type_hints(options), {}
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(types[field.name]):
+            arguments[field.name] = from_values(types[field.name], values)
+        elif field.name in values:
+            arguments[field.name] = values[field.name]
+    return options(**arguments)
+
+
 def out_of_range(options: Any) -> Iterator[str]:
     """Yield a phrase for each number that is out of its flag's range."""
-    for field in dataclasses.fields(options):
-        value, limits = getattr(options, field.name), field.metadata["limits"]
+    fields = flags(type(options))
+    for name, value in values_of(options).items():
+        limits = fields[name].metadata["limits"]
         if isinstance(value, (int, float)) and not _in_range(value, limits):
-            yield f"--{field.name} {value} is out of range: {_range_text(limits)}"
+            yield f"--{name} {value} is out of range: {_range_text(limits)}"
 
 
 def without_effect(options: Any) -> Iterator[str]:
@@ -163,10 +217,11 @@ def without_effect(options: Any) -> Iterator[str]:
 
     A flag with its default value passes: it changes nothing.
     """
-    for field in dataclasses.fields(options):
+    changed = changed_values(options)
+    for name, field in flags(type(options)).items():
         needs = field.metadata["needs"]
-        if needs and is_set(options, field.name) and not any(is_set(options, n) for n in needs):
-            yield f"--{field.name} has no effect without {_alternatives(needs)}"
+        if needs and name in changed and changed.keys().isdisjoint(needs):
+            yield f"--{name} has no effect without {_alternatives(needs)}"
 
 
 Paths = Iterable[tuple[str, Path | None]]
@@ -218,30 +273,31 @@ def _are_links(one: Path, other: Path) -> bool:
 
 def useless(options: Any, names: Iterable[str], reason: str) -> Iterator[str]:
     """Yield a phrase with the reason for each of the flags that is set, and has no effect."""
+    changed = changed_values(options)
     for name in names:
-        if is_set(options, name):
+        if name in changed:
             yield f"--{name} has no effect {reason}"
 
 
-def is_set(options: Any, name: str) -> bool:
-    """Return whether a flag has another value than its default."""
-    return bool(getattr(options, name) != defaults(type(options))[name])
+def changed_values(options: Any) -> dict[str, Any]:
+    """Return the values of the flags that have another value than their default, by name."""
+    before = defaults(type(options))
+    return {name: value for name, value in values_of(options).items() if value != before[name]}
 
 
 def defaults(options: type) -> dict[str, Any]:
     """Return the default of each flag by its name."""
-    return {field.name: field.default for field in dataclasses.fields(options)}
+    return {name: field.default for name, field in flags(options).items()}
 
 
 def flags_that_affect(options: type, *results: str) -> tuple[str, ...]:
     """Return the names of the flags whose ``affects`` is one of ``results``."""
-    fields = dataclasses.fields(options)
-    return tuple(field.name for field in fields if field.metadata["affects"] in results)
+    return tuple(n for n, field in flags(options).items() if field.metadata["affects"] in results)
 
 
 def as_json(options: Any) -> dict[str, Any]:
-    """Return the options as a JSON object."""
-    values = dataclasses.asdict(options)
+    """Return the values of the flags as a JSON object."""
+    values = values_of(options)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
@@ -291,8 +347,7 @@ def _given(
     values, unknown, invalid = parser.parse_all(arguments)
     problems = [*invalid.values()]
     if unknown:
-        flags = [field.name for field in dataclasses.fields(options)]
-        nearest = ", ".join(_nearest(unknown, flags))
+        nearest = ", ".join(_nearest(unknown, flags(options)))
         advice = f" (did you mean {nearest}?)" if nearest else ""
         problems.append(f"unrecognized arguments: {' '.join(unknown)}{advice}")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}, problems

@@ -5,6 +5,7 @@ Each field of ``Config`` is the flag of the same name, with its default, range a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from vae.cli import (
     FlagError,
     Paths,
     flag,
+    flags_text,
+    from_values,
     out_of_range,
     overwritten,
     parse,
     useless,
+    values_of,
     without_effect,
 )
 from vae.errors import UserError
@@ -34,6 +38,10 @@ EXECUTION = "execution"
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _RESULTS = re.compile(r"(args|results)\.json|epochs\.csv|report\.html|\w+\.png")
 """Names of the files in ``--results_dir``."""
+ITEM_MULTIPLE = 8
+"""Tensor cores need dimensions in multiples of eight; the padded items are masked."""
+DENSE_LAYERS = 5
+"""Hidden layers of RecVAE's encoder."""
 _MAX_UNITS = 2**20
 """More units would overflow TensorFlow's 32-bit shapes."""
 MAX_EXPLAINED = 100
@@ -141,18 +149,9 @@ class Interval:
         return self.minutes is not None and seconds >= 60 * self.minutes
 
 
-def flags_text(values: Mapping[str, Any]) -> str:
-    """Return flags as they are given on a command line."""
-    return " ".join(f"--{option} {value}" for option, value in values.items())
-
-
 @dataclass(frozen=True)
-class Config:
-    """Settings of one run.
-
-    Raises:
-        UserError: values are out of range or flags contradict each other; names all of them.
-    """
+class Modes:
+    """What the run does, in this order."""
 
     train: bool = flag(MODES, False, "train the model")
     test: bool = flag(MODES, False, "evaluate on the held-out test users")
@@ -160,23 +159,31 @@ class Config:
     recommend: Path | Literal[True] | None = flag(
         MODES,
         None,
-        "recommend items to the users in this file of histories, which has the columns of the "
-        "ratings file (without a file: to all prepared users)",
+        "recommend items to the users in this file of histories (without a file: to all "
+        "prepared users)",
         bare=True,
     )
     similar_items: str | None = flag(
         MODES, None, "list the items most similar to the one with this id"
     )
     export_items: Path | None = flag(
-        MODES,
-        None,
-        "write a vector for each item, with its id and title, to this .parquet file",
+        MODES, None, "write a vector for each item, with its id and title, to this .parquet file"
     )
     export: Path | None = flag(
         MODES,
         None,
         "write a SavedModel for serving, with item ids and a model card, to this folder",
     )
+
+    @property
+    def of_a_model(self) -> list[str]:
+        """The given flags that need a trained model."""
+        return [f"--{mode}" for mode in _MODEL_MODES if getattr(self, mode) not in (None, False)]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Data, inputs and outputs."""
 
     data_dir: Path = flag(DATA, Path("/data"), "folder that holds the prepared data sets")
     dataset: str = flag(DATA, "ml-20m", "name of the prepared data set")
@@ -186,8 +193,8 @@ class Config:
     results_dir: Path | None = flag(
         DATA,
         None,
-        "folder for args.json, results.json, epochs.csv, learning curves, report.html and traces "
-        "(none: not written)",
+        "folder for args.json, results.json, epochs.csv, learning curves and the report (none: "
+        "not written)",
     )
     tensorboard_dir: Path | None = flag(
         DATA,
@@ -205,15 +212,12 @@ class Config:
     allow: Path | None = flag(
         DATA,
         None,
-        "file of the only items to recommend: item ids, or user and item ids, with the names of "
-        "the ratings file's columns",
+        "file of the only items to recommend: item ids, or user and item ids, as in the "
+        "ratings file",
         needs=("recommend",),
     )
     deny: Path | None = flag(
-        DATA,
-        None,
-        "file of items not to recommend, like that of --allow",
-        needs=("recommend",),
+        DATA, None, "file of items not to recommend, like that of --allow", needs=("recommend",)
     )
     item_names: Path | None = flag(
         DATA, None, "file of item titles, in any format of ratings files", needs=_TITLE_MODES
@@ -227,9 +231,14 @@ class Config:
     title_col: str = flag(
         DATA,
         "title",
-        "column of titles in --item_names; both are numbers from 0 if it has no header row",
+        "column of titles in --item_names, as a number from 0 if it has no header row",
         needs=("item_names",),
     )
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where training starts, and which checkpoints it leaves."""
 
     resume: str = flag(
         CHECKPOINTS,
@@ -247,23 +256,18 @@ class Config:
     warm_start: Path | None = flag(
         CHECKPOINTS,
         None,
-        "checkpoint, or folder of checkpoints, of a model of other users and items, from which a "
-        "new run takes the weights of the items that it has too",
+        "initialise from this checkpoint, or folder of checkpoints; items are matched by id",
         needs=("train",),
     )
     save_every: str = flag(
         CHECKPOINTS,
         "10m",
-        "interval between checkpoints in minutes (10m) or epochs (5e or 5); the best and the final "
-        "ones are saved in any case",
+        "interval between checkpoints in minutes (10m) or epochs (5e or 5), besides the best "
+        "and the final one",
         needs=("train",),
     )
     keep_checkpoints: int = flag(
-        CHECKPOINTS,
-        2,
-        "latest checkpoints to keep, besides the best one",
-        ge=1,
-        needs=("train",),
+        CHECKPOINTS, 2, "latest checkpoints to keep, besides the best one", ge=1, needs=("train",)
     )
     checkpoint: str = flag(
         CHECKPOINTS,
@@ -272,23 +276,57 @@ class Config:
         choices=("best", "latest"),
         needs=(*_MODEL_MODES, "inference_benchmark"),
     )
-
     check_replicas: int | None = flag(
         CHECKPOINTS,
         None,
-        "epochs between comparisons of the workers' weights, which must be equal (0: never; by "
-        "default before each checkpoint)",
+        "epochs between checks that the workers' weights are equal (0: never; none: before "
+        "each checkpoint)",
         ge=0,
         needs=("train",),
     )
 
+    @property
+    def save_interval(self) -> Interval:
+        """``save_every`` as an interval."""
+        return Interval.parse(self.save_every)
+
+
+@dataclass(frozen=True)
+class Presets:
+    """Names that stand for values of several flags."""
+
     model: str = flag(
         MODEL,
         "multvae",
-        "defaults for flags that are not given; "
-        f"multvae, the model of Liang et al.: {flags_text(MODELS['multvae'])}; "
-        f"recvae, that of Shenbin et al.: {flags_text(MODELS['recvae'])}",
+        "defaults of the model's flags: multvae (Liang et al. 2018) or recvae (Shenbin et al. "
+        "2020), see below",
         choices=tuple(MODELS),
+    )
+    preset: str | None = flag(
+        OPTIMISATION,
+        None,
+        "defaults for training: the paper's (liang), for few users (small) or for RecVAE "
+        "(recvae), see below",
+        choices=tuple(PRESETS),
+    )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shapes of the weights, and the layers that they belong to.
+
+    Attributes:
+        items: I before padding, the number of items of the data set; 0 until it is open.
+        hidden_dim: H, units of the hidden layers of encoder and decoder.
+        latent_dim: Z, dimensions of the latent space.
+    """
+
+    items: int = 0
+
+    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
+    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
+    activation: str = flag(
+        MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
     )
     encoder: str = flag(
         MODEL,
@@ -297,23 +335,44 @@ class Config:
         choices=ENCODERS,
     )
     decoder: str = flag(
-        MODEL,
-        "deep",
-        "deep: one hidden layer of --activation; linear: none",
-        choices=DECODERS,
+        MODEL, "deep", "deep: one hidden layer of --activation; linear: none", choices=DECODERS
     )
     prior: str = flag(
         MODEL,
         "normal",
-        "normal: the standard normal distribution; composite: its mixture with the user's latent "
-        "distribution an epoch ago and a wide one",
+        "normal: the standard normal distribution; composite: its mixture with earlier latent "
+        "distributions",
         choices=PRIORS,
     )
-    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
-    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
-    activation: str = flag(
-        MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
-    )
+
+    @property
+    def padded_items(self) -> int:
+        """I, the number of items padded to a multiple of ``ITEM_MULTIPLE``."""
+        return math.ceil(self.items / ITEM_MULTIPLE) * ITEM_MULTIPLE
+
+    @property
+    def decoder_dim(self) -> int:
+        """D, inputs of the item layer: the units of the deep decoder, or Z."""
+        return self.hidden_dim if self.decoder == "deep" else self.latent_dim
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each layer by its name, input side first."""
+        items, hidden, latent = self.padded_items, self.hidden_dim, self.latent_dim
+        shapes = {"encoder/hidden": (items, hidden)}
+        if self.encoder == "dense":
+            shapes |= {f"encoder/hidden_{n}": (hidden, hidden) for n in range(2, DENSE_LAYERS + 1)}
+        shapes["encoder/latent"] = (hidden, 2 * latent)
+        if self.decoder == "deep":
+            shapes["decoder/hidden"] = (latent, hidden)
+        shapes["decoder/items"] = (self.decoder_dim, items)
+        return shapes
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss and its regularisation."""
+
     dropout: float = flag(
         MODEL,
         0.5,
@@ -325,8 +384,8 @@ class Config:
     kl_per_item: float = flag(
         MODEL,
         0.0,
-        "weight of a user's KL term per item of the history, without annealing (0: the same weight "
-        "for all users, annealed)",
+        "weight of a user's KL term per item of the history, without annealing (0: annealed, "
+        "equal for all)",
         ge=0,
         affects="training",
     )
@@ -342,22 +401,14 @@ class Config:
         MODEL, 0.0, "weight of the L2 penalty on the kernels", ge=0, affects="training"
     )
 
-    preset: str | None = flag(
-        OPTIMISATION,
-        None,
-        "defaults for flags that are not given; "
-        f"liang, the paper's settings for MovieLens-20M: {flags_text(PRESETS['liang'])}; "
-        f"small, for fewer than 10,000 users: {flags_text(PRESETS['small'])}; "
-        f"recvae, the model of Shenbin et al.: {flags_text(PRESETS['recvae'])}",
-        choices=tuple(PRESETS),
-    )
+
+@dataclass(frozen=True)
+class Training:
+    """Optimiser, batches and validations."""
+
     epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)
     batch_size_train: int = flag(
-        OPTIMISATION,
-        24576,
-        "users per training batch, over all workers",
-        ge=1,
-        affects="order",
+        OPTIMISATION, 24576, "users per training batch, over all workers", ge=1, affects="order"
     )
     lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", ge=0, affects="training")
     beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", ge=0, lt=1, affects="training")
@@ -376,6 +427,11 @@ class Config:
         OPTIMISATION, 5, "first epochs to exclude from the mean throughput", ge=0
     )
 
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Validation, test and inference."""
+
     batch_size_validation: int = flag(
         EVALUATION, 10000, "users per batch in validation and test", ge=1
     )
@@ -388,29 +444,28 @@ class Config:
     baselines: str = flag(
         EVALUATION,
         "popularity",
-        "models to compare with in the test, e.g. popularity,ease,itemknn: the most popular items, "
-        "EASE (Steck 2019) and item-kNN by cosine",
+        "models to compare with in the test, e.g. popularity,ease,itemknn",
         needs=("test",),
     )
     ease_lambda: float | None = flag(
         EVALUATION,
         None,
-        "L2 penalty of EASE (by default the best of a few values on the validation users)",
+        "L2 penalty of EASE (none: the best of a few values on the validation users)",
         ge=1e-3,
     )
     blend: str | None = flag(
         EVALUATION,
         None,
-        "ease: mix the model's scores with those of EASE, with the weight that is best on the "
-        "validation users; none: do not (by default the blend of the checkpoint, if it has one)",
+        "ease: mix in EASE with the weight that is best on the validation users (none: as in "
+        "the checkpoint)",
         choices=("ease", "none"),
     )
     top_results: int = flag(EVALUATION, 100, "items to recommend per user", ge=1)
     explain: int = flag(
         EVALUATION,
         0,
-        "items of the history to name beside each recommendation that speak most for it (0: none); "
-        "each item of a history takes as long as recommending to one more user",
+        "history items to name beside each recommendation, those with the largest "
+        "leave-one-out effect (0: none)",
         ge=0,
         le=MAX_EXPLAINED,
         needs=("recommend",),
@@ -422,6 +477,21 @@ class Config:
         choices=("float32", "bfloat16"),
         needs=("export",),
     )
+
+    @property
+    def benchmark_batch_sizes(self) -> tuple[int, ...]:
+        """``inference_batch_sizes`` as integers."""
+        return tuple(int(size) for size in self.inference_batch_sizes.split(","))
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """``baselines`` as names."""
+        return tuple(self.baselines.split(","))
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the machine computes."""
 
     amp: bool = flag(
         EXECUTION,
@@ -438,8 +508,8 @@ class Config:
     stall_timeout: float = flag(
         EXECUTION,
         10.0,
-        "minutes after which several workers end if one of them does not join, is silent, or no "
-        "step ends (0: never)",
+        "minutes without a step, or waiting for a worker, after which several workers end (0: "
+        "never)",
         ge=0,
         le=_MAX_MINUTES,
     )
@@ -454,164 +524,170 @@ class Config:
         EXECUTION, 0, "seed of all random numbers", ge=0, le=2**31 - 1, affects="order"
     )
 
-    @property
-    def modes_of_a_model(self) -> list[str]:
-        """The given flags that need a trained model."""
-        return [f"--{mode}" for mode in _MODEL_MODES if getattr(self, mode) not in (None, False)]
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one run, in groups.
+
+    Raises:
+        UserError: values are out of range or flags contradict each other; names all of them.
+    """
+
+    modes: Modes = Modes()
+    files: Files = Files()
+    checkpoints: Checkpoints = Checkpoints()
+    presets: Presets = Presets()
+    model: Architecture = Architecture()
+    objective: Objective = Objective()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    execution: Execution = Execution()
+
+    @classmethod
+    def of(cls, **flags: Any) -> Config:
+        """Return the settings with these flags; the others have their defaults."""
+        return from_values(cls, flags)
+
+    def having(self, **flags: Any) -> Config:
+        """Return these settings with other values of some flags."""
+        return from_values(Config, values_of(self) | flags)
 
     @property
-    def loads_a_model(self) -> bool:
+    def needs_checkpoint(self) -> bool:
         """Whether a checkpoint is loaded for testing or inference."""
-        used = bool(self.modes_of_a_model) or self.inference_benchmark or self.blend == "ease"
-        return self.checkpoint_dir is not None and used
+        modes = self.modes
+        used = modes.of_a_model or modes.inference_benchmark or self.evaluation.blend == "ease"
+        return self.files.checkpoint_dir is not None and bool(used)
 
     @property
     def uses_blend(self) -> bool:
         """Whether a blend in a checkpoint matters: one is neither chosen nor refused by a flag."""
-        modes = (self.train, self.test, self.recommend, self.export, self.inference_benchmark)
-        return self.blend is None and any(modes)
+        modes = self.modes
+        scores = modes.train, modes.test, modes.recommend, modes.export, modes.inference_benchmark
+        return self.evaluation.blend is None and any(scores)
 
     @property
-    def benchmark_batch_sizes(self) -> tuple[int, ...]:
-        """``inference_batch_sizes`` as integers."""
-        return tuple(int(size) for size in self.inference_batch_sizes.split(","))
-
-    @property
-    def layers(self) -> dict[str, Any]:
-        """The flags that are fields of ``Architecture``."""
-        names = ("hidden_dim", "latent_dim", "activation", "encoder", "decoder", "prior")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def baseline_names(self) -> tuple[str, ...]:
-        """``baselines`` as names."""
-        return tuple(self.baselines.split(","))
-
-    @property
-    def fits_ease(self) -> bool:
+    def needs_ease(self) -> bool:
         """Whether the run fits EASE."""
-        return self.blend == "ease" or (self.test and "ease" in self.baseline_names)
+        compared = self.modes.test and "ease" in self.evaluation.baseline_names
+        return self.evaluation.blend == "ease" or compared
 
     @property
-    def save_interval(self) -> Interval:
-        """``save_every`` as an interval."""
-        return Interval.parse(self.save_every)
-
-    def trace_path(self, mode: str) -> Path:
-        """Return the file of the timeline of a mode: ``"train"`` or ``"inference"``."""
-        return (self.results_dir or Path()) / f"timeline_{mode}.json"
-
-    @property
-    def trace_paths(self) -> list[Path]:
-        """The timelines that the run writes."""
-        modes = {"train": self.train, "inference": self.inference_benchmark}
-        return [self.trace_path(mode) for mode, runs in modes.items() if self.trace and runs]
+    def trace_paths(self) -> dict[str, Path]:
+        """The timelines that the run writes, by mode."""
+        modes = {"train": self.modes.train, "inference": self.modes.inference_benchmark}
+        folder = self.files.results_dir or Path()
+        traced = (mode for mode, runs in modes.items() if self.execution.trace and runs)
+        return {mode: folder / f"timeline_{mode}.json" for mode in traced}
 
     def __post_init__(self) -> None:
-        problems = [*out_of_range(self), *without_effect(self), *self._contradictions()]
+        wrong = (phrase for is_wrong, phrase in self._contradictions() if is_wrong)
+        problems = [*out_of_range(self), *without_effect(self), *wrong, *self._useless()]
+        problems += overwritten(*self._paths())
         if problems:
             raise FlagError(problems)
 
-    def _contradictions(self) -> Iterator[str]:
-        if not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", self.inference_batch_sizes):
-            yield (
-                f"--inference_batch_sizes: {self.inference_batch_sizes!r} is not a comma-separated "
-                "list of integers, e.g. 1,64,512"
-            )
-        if not set(self.baseline_names) <= set(BASELINES):
-            yield (
-                f"--baselines: {self.baselines!r} is not a comma-separated list of "
-                f"{', '.join(BASELINES)}"
-            )
-        if self.ease_lambda is not None and not self.fits_ease:
-            yield "--ease_lambda has no effect without --blend, or --test and ease in --baselines"
-        if not (self.train or self.inference_benchmark or self.modes_of_a_model):
-            yield (
-                "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
-                "--recommend, --similar_items, --export_items and --export"
-            )
-        if self.modes_of_a_model and not self.train and self.checkpoint_dir is None:
-            mode = self.modes_of_a_model[0]
-            yield f"{mode} needs a trained model; pass --checkpoint_dir or --train"
-        if self.activation != "tanh" and (self.encoder, self.decoder) == ("dense", "linear"):
-            yield (
-                f"--activation {self.activation} has no effect with --encoder dense and --decoder "
-                "linear"
-            )
-        if self.kl_per_item:
-            preset = PRESETS.get(self.preset or "", {})
-            names = (n for n in _ANNEALING if getattr(self, n) != preset.get(n))
-            yield from useless(self, names, "with --kl_per_item, which is not annealed")
-        if self.blend is not None and not self.train and self.checkpoint_dir is None:
-            yield "--blend needs a trained model; pass --checkpoint_dir or --train"
-        if self.blend == "ease" and self.explain:
-            yield (
-                "--explain and --blend ease are mutually exclusive: it explains the model alone; "
-                "pass --blend none"
-            )
-        yield from self._contradictions_of_files()
-        yield from self._contradictions_of_checkpoints()
+    def _contradictions(self) -> Iterator[tuple[bool, str]]:
+        """Yield what may be wrong with values, or with flags beside others, and whether it is."""
+        modes, files = self.modes, self.files
+        checkpoints, evaluation = self.checkpoints, self.evaluation
+        sizes, baselines = evaluation.inference_batch_sizes, evaluation.baseline_names
+        has_model = modes.train or files.checkpoint_dir is not None
+        output, vectors, resume = files.output, modes.export_items, checkpoints.resume
+        yield (
+            not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", sizes),
+            f"--inference_batch_sizes: {sizes!r} is not a comma-separated list of integers, "
+            "e.g. 1,64,512",
+        )
+        yield (
+            not set(baselines) <= set(BASELINES),
+            f"--baselines: {evaluation.baselines!r} is not a comma-separated list of "
+            f"{', '.join(BASELINES)}",
+        )
+        yield (
+            evaluation.ease_lambda is not None and not self.needs_ease,
+            "--ease_lambda has no effect without --blend, or --test and ease in --baselines",
+        )
+        yield (
+            not (modes.train or modes.inference_benchmark or modes.of_a_model),
+            "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
+            "--recommend, --similar_items, --export_items and --export",
+        )
+        # One of them is enough to name.
+        for mode in [*modes.of_a_model[:1], *(["--blend"] if evaluation.blend else [])]:
+            yield not has_model, f"{mode} needs a trained model; pass --checkpoint_dir or --train"
+        yield (
+            evaluation.blend == "ease" and evaluation.explain > 0,
+            "--explain and --blend ease are mutually exclusive: it explains the model alone; "
+            "pass --blend none",
+        )
+        yield modes.recommend is not None and output is None, "--recommend needs --output"
+        yield (
+            output is not None and not output.name.endswith(OUTPUT_SUFFIXES),
+            f"--output {output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}",
+        )
+        yield (
+            vectors is not None and vectors.suffix != ".parquet",
+            f"--export_items {vectors}: the name must end in .parquet",
+        )
+        folder = str(modes.export.absolute()) if modes.export is not None else ""
+        yield (
+            re.search(r"[\[\\]", folder) is not None,
+            f"--export {folder}: TensorFlow reads '[' and '\\' in a path as a pattern and could "
+            "not load the model; name another folder",
+        )
+        yield (
+            re.search("[\ud800-\udfff]", folder) is not None,  # bytes that are not UTF-8
+            f"--export {folder}: TensorFlow needs a path in UTF-8; name another folder",
+        )
+        try:
+            Interval.parse(checkpoints.save_every)
+        except ValueError as error:
+            yield True, f"--save_every: {error}"
+        yield (
+            resume != "auto" and checkpoints.restart,
+            f"--resume {resume} and --restart are mutually exclusive",
+        )
+        for flag_, is_given in {
+            f"--resume {resume}": resume != "auto",
+            "--restart": checkpoints.restart,
+            "--checkpoint latest": checkpoints.checkpoint == "latest",
+        }.items():
+            yield is_given and files.checkpoint_dir is None, f"{flag_} needs --checkpoint_dir"
 
-    def _contradictions_of_files(self) -> Iterator[str]:
-        if self.recommend is not None and self.output is None:
-            yield "--recommend needs --output"
-        if self.output is not None and not self.output.name.endswith(OUTPUT_SUFFIXES):
-            yield f"--output {self.output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}"
-        if self.export_items is not None and self.export_items.suffix != ".parquet":
-            yield f"--export_items {self.export_items}: the name must end in .parquet"
-        yield from overwritten(*self._paths())
-        if self.export is not None:
-            yield from self._contradictions_of_export(str(self.export.absolute()))
-
-    def _contradictions_of_export(self, folder: str) -> Iterator[str]:
-        if re.search(r"[\[\\]", folder):
-            yield (
-                f"--export {folder}: TensorFlow reads '[' and '\\' in a path as a pattern and "
-                "could not load the model; name another folder"
-            )
-        if re.search("[\ud800-\udfff]", folder):  # bytes that are not UTF-8
-            yield f"--export {folder}: TensorFlow needs a path in UTF-8; name another folder"
+    def _useless(self) -> Iterator[str]:
+        """Yield a phrase for each flag that has no effect beside others."""
+        if (self.model.encoder, self.model.decoder) == ("dense", "linear"):
+            yield from useless(self, ["activation"], "with --encoder dense and --decoder linear")
+        if self.objective.kl_per_item:
+            preset = PRESETS.get(self.presets.preset or "", {})
+            annealing = (n for n in _ANNEALING if getattr(self.objective, n) != preset.get(n))
+            yield from useless(self, annealing, "with --kl_per_item, which is not annealed")
+        if self.modes.train and self.files.checkpoint_dir is None:
+            saving = ("save_every", "keep_checkpoints")
+            yield from useless(self, saving, "without --checkpoint_dir")
+        if self.checkpoints.resume not in ("auto", "never"):
+            yield from useless(self, ["warm_start"], f"with --resume {self.checkpoints.resume}")
 
     def _paths(self) -> Iterator[Paths]:
         """Yield the outputs, the folders of outputs and the inputs, with their flags."""
+        values, files = values_of(self), self.files
 
         def named(*names: str) -> Paths:
-            paths = ((f"--{name}", getattr(self, name)) for name in names)
+            paths = ((f"--{name}", values[name]) for name in names)
             return [(flag, path if isinstance(path, Path) else None) for flag, path in paths]
 
-        traces = [("--trace", path) for path in self.trace_paths]
+        traces = [("--trace", path) for path in self.trace_paths.values()]
         # The folder of --export is created as a whole, at the end.
         yield [*named("export", "log_path", "output", "export_items"), *traces]
         yield named("checkpoint_dir", "results_dir", "tensorboard_dir")
-        prepared = self.data_dir / self.dataset / "preprocessed"
         results = [
-            ("--results_dir", self.results_dir / path.name)
-            for path in (self.log_path, self.output)
-            if self.results_dir is not None and path is not None and _RESULTS.fullmatch(path.name)
+            ("--results_dir", files.results_dir / path.name)
+            for path in (files.log_path, files.output)
+            if files.results_dir is not None and path is not None and _RESULTS.fullmatch(path.name)
         ]
         read = named("recommend", "allow", "deny", "item_names")
-        yield [*read, *results, ("--data_dir", prepared)]
-
-    def _contradictions_of_checkpoints(self) -> Iterator[str]:
-        try:
-            Interval.parse(self.save_every)
-        except ValueError as error:
-            yield f"--save_every: {error}"
-        if self.resume != "auto" and self.restart:
-            yield f"--resume {self.resume} and --restart are mutually exclusive"
-        if self.checkpoint_dir is None:
-            given = {
-                f"--resume {self.resume}": self.resume != "auto",
-                "--restart": self.restart,
-                "--checkpoint latest": self.checkpoint == "latest",
-            }
-            for name in (name for name, is_given in given.items() if is_given):
-                yield f"{name} needs --checkpoint_dir"
-            if self.train:
-                names = ("save_every", "keep_checkpoints")
-                yield from useless(self, names, "without --checkpoint_dir")
-        if self.resume not in ("auto", "never"):
-            yield from useless(self, ("warm_start",), f"with --resume {self.resume}")
+        yield [*read, *results, ("--data_dir", files.data_dir / files.dataset / "preprocessed")]
 
 
 def parse_flags(
@@ -622,7 +698,7 @@ def parse_flags(
     Args:
         arguments: command line; None for that of this process.
         of_checkpoint: values of flags that are not given, see
-            ``checkpoint_manager.flags_of_checkpoint``.
+            ``flags_of_checkpoint``.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type or is out of range, or flags

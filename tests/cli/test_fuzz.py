@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from load.test_store import FILES, make_split, written
 
+from vae.config import Architecture
 from vae.models.checkpoints.checkpoint import FORMAT_VERSION
 from vae.models.checkpoints.train_state import TrainState
-from vae.models.graph.vae import Architecture
 from vae.utils.atomic import seal
 
 pytestmark = pytest.mark.slow

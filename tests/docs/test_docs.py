@@ -1,10 +1,10 @@
 """What the documents and the messages name is there."""
 
-import dataclasses
 import re
 
 from helpers import ROOT
 
+from vae import cli
 from vae.config import Config
 from vae.load.config import PrepareConfig
 
@@ -31,7 +31,7 @@ def test_every_test_that_the_table_of_faults_names_exists():
 
 
 def test_every_flag_that_the_code_names_exists():
-    fields = [*dataclasses.fields(Config), *dataclasses.fields(PrepareConfig)]
+    fields = [*cli.flags(Config).values(), *cli.flags(PrepareConfig).values()]
     known = {f"--{field.name}" for field in fields} | {"--help", "--version"}
     known |= {"--signal", "--mpi"}  # of Slurm's sbatch and srun
     for path in [*(ROOT / "vae").rglob("*.py"), ROOT / "main.py", ROOT / "prepare_dataset.py"]:

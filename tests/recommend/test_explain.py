@@ -12,10 +12,11 @@ from models.reference import brute_force, log_softmax
 from scipy.sparse import csr_matrix
 
 import vae
+from vae.config import Architecture
 from vae.models.graph.inference_graph import build_inference_graph
 from vae.models.graph.precision import BFLOAT16, FLOAT32
 from vae.models.graph.sparse_input import feed
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.recommend.explain import explain, leave_one_out
 
 

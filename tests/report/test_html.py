@@ -1,10 +1,10 @@
 """report.html: complete and self-contained."""
 
 import base64
-import dataclasses
 import re
 from html.parser import HTMLParser
 
+from vae import cli
 from vae.config import Config
 from vae.report.html import report_page
 
@@ -30,7 +30,7 @@ SUMMARY = {
 
 
 def page(summary=SUMMARY, epochs=(1, 2), **flags):
-    config = Config(train=True, **flags)
+    config = Config.of(train=True, **flags)
     return report_page(config, summary, {"loss": PNG}, list(epochs), {"Hardware": {"cores": "2"}})
 
 
@@ -72,7 +72,7 @@ def test_statistics_have_their_units():
 
 def test_every_flag_is_listed_and_those_that_were_changed_are_marked():
     html = page(lr=0.5)
-    for field in dataclasses.fields(Config):
+    for field in cli.flags(Config).values():
         assert f"<th>--{field.name}</th>" in html
     assert '<tr class="changed"><th>--lr</th><td>0.5</td></tr>' in html
     assert "<tr><th>--seed</th><td>0</td></tr>" in html

@@ -74,7 +74,7 @@ def test_the_console_shows_what_people_watch_and_the_log_holds_everything(
     log = RunLog(tmp_path / "log")
     monkeypatch.setattr(console_lines, "monotonic", iter([1000.0, 1190.0, 1200.0]).__next__)
     dataset = SimpleNamespace(name="mine", train=np.zeros((4953, 1200)))
-    log.begin(SingleWorker("1 worker"), Config(train=True, epochs=60), dataset, ["More."])
+    log.begin(SingleWorker("1 worker"), Config.of(train=True, epochs=60), dataset, ["More."])
     epoch = {"train_epoch_time": 90.0, "train_throughput": 14068.2, "loss": 102.71, "kl_weight": 1}
     metrics = {"ndcg@100": 0.3823, "recall@20": 0.461, "recall@50": 0.651}
     errors = {"ndcg@100_se": 0.0101, "recall@20_se": 0.01, "valid_time": 2.0}

@@ -95,8 +95,8 @@ def export(
     Raises:
         UserError: the folder cannot be written.
     """
-    assert config.export is not None
-    folder = config.export
+    assert config.modes.export is not None
+    folder = config.modes.export
     with written("--export", folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder) as temporary:
@@ -130,15 +130,15 @@ def save_model(
         OSError: the folder cannot be written.
         tf.errors.OpError: TensorFlow cannot write to the folder.
     """
-    k = min(config.top_results, model.architecture.items)
+    k = min(config.evaluation.top_results, model.architecture.items)
     popular = popularity_scores(dataset.train)
     # A session of its own on the CPU: nothing is computed, and no GPU is named in the graph.
     with (
         tf.Graph().as_default(),
         tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
     ):
-        dtype = tf.as_dtype(config.export_dtype)
-        vae = VAE(model.architecture, config.seed, dtype, model.is_blended)
+        dtype = tf.as_dtype(config.evaluation.export_dtype)
+        vae = VAE(model.architecture, config.execution.seed, dtype, model.is_blended)
         raw_ids = _RawIds(dataset.item_ids)
         signatures = {
             RAW_IDS: _raw_ids_signature(vae, raw_ids, popular, k, filtered=False),

@@ -41,26 +41,30 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
         UserError: a file cannot be read or does not fit the data set, the data set has no such
             item, or an output cannot be written.
     """
-    if config.export is not None:
-        check_export(config.export)
-    if config.output is not None:
-        check_file(config.output, "--output")
-    if config.export_items is not None:
-        check_file(config.export_items, "--export_items")
-    for path in config.trace_paths:
+    if config.modes.export is not None:
+        check_export(config.modes.export)
+    if config.files.output is not None:
+        check_file(config.files.output, "--output")
+    if config.modes.export_items is not None:
+        check_file(config.modes.export_items, "--export_items")
+    for path in config.trace_paths.values():
         check_file(path, "--trace")
-    item, names, source = config.similar_items, config.item_names, config.recommend
+    item, names, source = (
+        config.modes.similar_items,
+        config.files.item_names,
+        config.modes.recommend,
+    )
     if item is not None:
         find_item(item, dataset)
     titles = (
         None
         if names is None
-        else read_titles(names, config.title_col, dataset, config.item_names_col)
+        else read_titles(names, config.files.title_col, dataset, config.files.item_names_col)
     )
     histories = read_histories(source, dataset) if isinstance(source, Path) else None
     rules = Rules(
-        _read_item_list("--allow", config.allow, dataset),
-        _read_item_list("--deny", config.deny, dataset),
+        _read_item_list("--allow", config.files.allow, dataset),
+        _read_item_list("--deny", config.files.deny, dataset),
     )
     descriptions = []
     if titles is not None:
@@ -71,9 +75,9 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
     if rules.are_given:
         user_ids = prepared_user_ids(dataset) if histories is None else histories.user_ids
         if rules.allow is not None:
-            descriptions += rules.allow.describe(f"--allow {config.allow}", user_ids)
+            descriptions += rules.allow.describe(f"--allow {config.files.allow}", user_ids)
         if rules.deny is not None:
-            descriptions += rules.deny.describe(f"--deny {config.deny}", user_ids)
+            descriptions += rules.deny.describe(f"--deny {config.files.deny}", user_ids)
     return Inputs(histories, rules, titles, tuple(descriptions))
 
 

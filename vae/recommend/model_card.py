@@ -65,7 +65,7 @@ def model_card(
         f"{architecture.prior} prior; {architecture.hidden_dim} hidden units "
         f"({architecture.activation}), {architecture.latent_dim} latent dimensions",
         **_blend(model),
-        "weights of the last layer": config.export_dtype,
+        "weights of the last layer": config.evaluation.export_dtype,
         **model.metadata,
         **{name: f"{value:.5f}" for name, value in metrics.items()},
         **software_versions(),
@@ -76,7 +76,7 @@ def model_card(
         metadata=_table(rows),
         id_type="int64" if isinstance(padding_value, int) else "string",
         padding_value=f"`{padding_value}`" if isinstance(padding_value, int) else '`""`',
-        k=min(config.top_results, architecture.items),
+        k=min(config.evaluation.top_results, architecture.items),
         flags=_table(model.flags),
     )
 

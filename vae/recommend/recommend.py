@@ -35,25 +35,25 @@ def recommend(
     Raises:
         UserError: the file cannot be written.
     """
-    assert config.output is not None
+    assert config.files.output is not None
     users = histories or prepared_histories(recommender.dataset)
     start = time.perf_counter()
-    table = recommender.table(config.explain > 0)
+    table = recommender.table(config.evaluation.explain > 0)
     if table.renamed:
         log.say(
             "Columns renamed because the ratings file uses their names: "
             f"{', '.join(f'{name} as {other}' for name, other in table.renamed.items())}."
         )
-    precision = recommender.precision(config.explain > 0)
+    precision = recommender.precision(config.evaluation.explain > 0)
     log.say(f"Precision of inference: {precision.description}.")
     cold_start_users = empty_users = 0
-    k = min(config.top_results, recommender.items)
-    what = "Recommending and explaining" if config.explain else "Recommending"
+    k = min(config.evaluation.top_results, recommender.items)
+    what = "Recommending and explaining" if config.evaluation.explain else "Recommending"
     with (
-        table_writer(config.output, table.schema(users.user_ids)) as write,
+        table_writer(config.files.output, table.schema(users.user_ids)) as write,
         log.progress(what, users.users) as bar,
     ):
-        batches = recommender.batches(users, k, rules, config.explain, bar.update)
+        batches = recommender.batches(users, k, rules, config.evaluation.explain, bar.update)
         for number, batch in enumerate(batches):
             cold_start_users += batch.cold_start_users
             empty_users += batch.empty_users
@@ -61,7 +61,7 @@ def recommend(
                 log.say(table.examples(batch.rows))
             write(batch.rows)
     seconds = time.perf_counter() - start
-    log.say(f"Recommendations for {users.users:,} users: {config.output}")
+    log.say(f"Recommendations for {users.users:,} users: {config.files.output}")
     summary = {
         "recommend_users": users.users,
         "recommend_popular_users": cold_start_users,

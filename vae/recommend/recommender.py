@@ -39,7 +39,6 @@ from vae.models.checkpoints.manager import flags_of_checkpoint
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.precision import FLOAT32, Precision, choose_precision
 from vae.models.graph.sparse_input import feed
-from vae.models.graph.vae import Architecture
 from vae.models.inference.blend import blend as blend_model
 from vae.models.inference.trained_model import TrainedModel, load_model, open_inference_session
 from vae.recommend.cold_start import popular_items
@@ -130,7 +129,7 @@ class Recommender:
         for name, value in folders.items():
             if not isinstance(value, str | os.PathLike):
                 raise UserError(f"{name} is {value!r}; pass a path or a name.")
-        config = Config(
+        config = Config.of(
             test=True,  # a mode that needs nothing but the model and its data
             data_dir=Path(data_dir),
             dataset=dataset,
@@ -138,8 +137,8 @@ class Recommender:
             checkpoint=checkpoint,
             blend=blend,
         )
-        config = replace(config, **flags_of_checkpoint(config))
-        data = open_dataset(config.data_dir, dataset)
+        config = config.having(**flags_of_checkpoint(config))
+        data = open_dataset(config.files.data_dir, dataset)
         titles = (
             None
             if item_names is None
@@ -152,7 +151,7 @@ class Recommender:
         )
         worker = SingleWorker("1 worker")
         silent = RunLog(Path(os.devnull), enabled=False)
-        architecture = Architecture(len(data.item_ids), **config.layers)
+        architecture = replace(config.model, items=len(data.item_ids))
         model = load_model(config, data, architecture, worker, silent)
         model = blend_model(config, data, worker, silent, model)
         return cls(config, data, model, titles, worker)
@@ -165,7 +164,7 @@ class Recommender:
         """Return the precision of inference; explanations, being exact, need float32."""
         if explains:
             return replace(FLOAT32, description="float32, as --explain needs")
-        return choose_precision(self._config.amp)
+        return choose_precision(self._config.execution.amp)
 
     @cached_property
     def _popularity(self) -> NDArray[np.float32]:
@@ -274,9 +273,9 @@ class Recommender:
             advance: takes the number of users of each part of a batch that is done.
         """
         table = self.table(explain > 0)
-        batch_size = self._config.batch_size_validation
+        batch_size = self._config.evaluation.batch_size_validation
         # The difference of two logarithms would be lost in the rounding of TF32 too.
-        config = replace(self._config, no_tf32=True) if explain else self._config
+        config = self._config.having(no_tf32=True) if explain else self._config
         with open_inference_session(
             config,
             self._workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vae.cli import as_json
+from vae.cli import as_json, changed_values
 from vae.config import COMPARISONS, Config
 from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
@@ -52,7 +51,7 @@ def report_page(
     )
     values: dict[str, Any] = as_json(config)
     page: str = environment.get_template("report.html.j2").render(
-        title=f"VAE-CF on {config.dataset}",
+        title=f"VAE-CF on {config.files.dataset}",
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         scores=_scores(summary),
         test_users=f"{summary.get('test_users', 0):,}",
@@ -62,11 +61,7 @@ def report_page(
         ],
         tables={"Metrics and statistics": _statistics(summary), **metadata},
         flags=[(f"--{name}", _value(value)) for name, value in values.items()],
-        changed_flags={
-            f"--{field.name}"
-            for field in dataclasses.fields(config)
-            if getattr(config, field.name) != field.default
-        },
+        changed_flags={f"--{name}" for name in changed_values(config)},
     )
     return page
 

@@ -110,7 +110,7 @@ def open_outputs(
         results, callbacks = raise_on_all(
             workers, lambda: _open_results(config, completed) if is_first else (None, [])
         )
-        log = raise_on_all(workers, lambda: RunLog(config.log_path, is_first, callbacks))
+        log = raise_on_all(workers, lambda: RunLog(config.files.log_path, is_first, callbacks))
         locks.callback(log.close)
         yield log, results
 
@@ -118,8 +118,8 @@ def open_outputs(
 def _folders(config: Config, trains: bool) -> dict[str, Path]:
     """Folders that the run writes to, by flag."""
     named = {
-        "--checkpoint_dir": config.checkpoint_dir if trains else None,
-        "--results_dir": config.results_dir,
+        "--checkpoint_dir": config.files.checkpoint_dir if trains else None,
+        "--results_dir": config.files.results_dir,
     }
     return {flag: path for flag, path in named.items() if path is not None}
 
@@ -146,9 +146,9 @@ def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
 def _open_results(config: Config, completed: int | None) -> tuple[Results | None, list[Callback]]:
     """Results, if ``--results_dir`` is used, and the callbacks of the log."""
     callbacks: list[Callback] = []
-    results = Results(config.results_dir, completed) if config.results_dir else None
+    results = Results(config.files.results_dir, completed) if config.files.results_dir else None
     if results:
         callbacks.append(results.epoch_log)
-    if config.tensorboard_dir:
-        callbacks.append(TensorBoardWriter(config.tensorboard_dir, completed or 0))
+    if config.files.tensorboard_dir:
+        callbacks.append(TensorBoardWriter(config.files.tensorboard_dir, completed or 0))
     return results, callbacks

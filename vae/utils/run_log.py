@@ -112,7 +112,7 @@ class RunLog:
             UserError: the file cannot be written.
         """
         users, items = dataset.train.shape
-        self._lines.epochs = config.epochs
+        self._lines.epochs = config.training.epochs
         self.say(
             f"Data set {dataset.name}: {users:,} training users, {items:,} items; "
             f"{workers.description}."

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from vae.config import Architecture
 from vae.errors import UserError
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints import manager as checkpoint_manager
 from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.train_state import TrainState
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.models.inference.trained_model import load_model
 from vae.utils.atomic import seal, temporary_file
 from vae.utils.distributed import SingleWorker

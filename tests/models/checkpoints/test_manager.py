@@ -9,12 +9,11 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from vae.cli import as_json
-from vae.config import parse_flags
+from vae.config import Architecture, parse_flags
 from vae.errors import UserError
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import find_start
 from vae.models.checkpoints.train_state import TrainState
-from vae.models.graph.vae import Architecture
 from vae.utils.atomic import seal, sha256
 from vae.utils.distributed import SingleWorker
 

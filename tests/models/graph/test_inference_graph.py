@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from models.reference import brute_force
 from scipy.sparse import csr_matrix
 
+from vae.config import Architecture
 from vae.models.graph.inference_graph import build_inference_graph, top_k
 from vae.models.graph.sparse_input import feed
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 
 ITEMS, HIDDEN, LATENT = 61, 6, 3
 

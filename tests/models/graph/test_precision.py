@@ -11,7 +11,7 @@ from models.graph.test_train_step import ITEMS as STEP_ITEMS
 from models.graph.test_train_step import LATENT, USERS, training_matrix
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.load.batches import TrainingBatches
 from vae.models.graph.precision import (
     FLOAT16_REWRITE,
@@ -21,7 +21,7 @@ from vae.models.graph.precision import (
     choose_precision,
 )
 from vae.models.graph.train_step import TrainingStep
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import SingleWorker
 
@@ -84,7 +84,7 @@ class OverflowingWorkers(SingleWorker):
 def scaled_step(monkeypatch):
     """A function that runs one step under loss scaling, and one that reads the whole state."""
     monkeypatch.setattr(LossScaling.__init__, "__defaults__", (3,))
-    config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
+    config = Config.of(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
     with tf.Graph().as_default(), tf.Session() as session:
         workers = OverflowingWorkers()
         vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT), 0)
@@ -150,7 +150,7 @@ def rewritten_types(settings, fetched, monkeypatch):
 
 @pytest.mark.parametrize("layers", [("tanh", "deep", "normal"), ("dense", "linear", "composite")])
 def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(layers, monkeypatch):
-    config = Config(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
+    config = Config.of(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
     with tf.Graph().as_default():
         vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT, "tanh", *layers), 0)
         step = TrainingStep(vae, config, SingleWorker(""), USERS, FLOAT16_REWRITE)
@@ -169,7 +169,7 @@ def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrit
     # A machine that claims to have a GPU.
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
     model = TrainedModel(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT))
-    config, workers = Config(train=True), SingleWorker("")
+    config, workers = Config.of(train=True), SingleWorker("")
     tf.mixed_precision.enable_mixed_precision_graph_rewrite(tf.train.AdamOptimizer())
     found = []
     try:

@@ -6,12 +6,12 @@ import tensorflow.compat.v1 as tf
 from models.graph.test_train_step import BATCH, HIDDEN, ITEMS, LATENT
 from models.reference import ReferenceStep
 
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.load.batches import Batch
 from vae.models.graph.precision import BFLOAT16, FLOAT32
 from vae.models.graph.sparse_input import placeholders
 from vae.models.graph.train_step import TrainingStep
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.utils.distributed import SingleWorker
 
 
@@ -64,14 +64,14 @@ def lost_batch(counts):
 def gradients_of(batch, max_users, precision):
     """The step's gradients, computed in memory that held NaN, and the weights before it."""
     worker = RecordingWorker("")
-    config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, dropout=0.5)
+    config = Config.of(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, dropout=0.5)
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
         step = TrainingStep(vae, config, worker, max_users, precision)
         session.run(tf.global_variables_initializer())
         weights = session.run({variable.op.name: variable for variable in vae.variables})
         noise = session.run(
-            tf.random.stateless_normal([BATCH, LATENT], seed=[config.seed, batch.step])
+            tf.random.stateless_normal([BATCH, LATENT], seed=[config.execution.seed, batch.step])
         )
         spoil = spoil_memory([value.shape for value in weights.values()])
         for _ in range(3):

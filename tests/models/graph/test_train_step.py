@@ -6,14 +6,19 @@ import tensorflow.compat.v1 as tf
 from models.reference import Adam, ReferenceStep, complex_step_gradients, losses
 from scipy.sparse import csr_matrix
 
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.load.batches import TrainingBatches
 from vae.models.graph.session import compiled
 from vae.models.graph.train_step import TrainingStep
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.utils.distributed import SingleWorker
 
 ITEMS, HIDDEN, LATENT, USERS, BATCH = 21, 8, 3, 14, 6
+
+
+def batches_of(config, batch_size):
+    seed, dropout = config.execution.seed, config.objective.dropout
+    return TrainingBatches(training_matrix(), batch_size, seed, dropout)
 
 
 def training_matrix():
@@ -29,7 +34,7 @@ def lists(batch, values):
 
 @pytest.mark.parametrize(("lam", "anneal_steps"), [(0.0, 4), (0.02, 1000)])
 def test_loss_weights_and_adam_follow_the_float64_reference(lam, anneal_steps):
-    config = Config(
+    config = Config.of(
         train=True,
         lam=lam,
         total_anneal_steps=anneal_steps,
@@ -40,20 +45,22 @@ def test_loss_weights_and_adam_follow_the_float64_reference(lam, anneal_steps):
         dropout=0.4,
         seed=3,
     )
-    batches = TrainingBatches(training_matrix(), BATCH, config.seed, config.dropout)
+    batches = TrainingBatches(
+        training_matrix(), BATCH, config.execution.seed, config.objective.dropout
+    )
     with tf.Graph().as_default(), tf.Session() as session:
-        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.seed)
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.execution.seed)
         step = TrainingStep(vae, config, SingleWorker(""), BATCH)
         session.run(tf.global_variables_initializer())
         names = {variable.op.name: variable for variable in vae.variables}
         reference = ReferenceStep(
-            session.run(names), ITEMS, config.lr, 0.9, 0.9, lam, anneal_steps, 0.6
+            session.run(names), ITEMS, config.training.lr, 0.9, 0.9, lam, anneal_steps, 0.6
         )
         for epoch in range(3):
             for batch in batches.epoch(epoch):
                 noise = session.run(
                     tf.random.stateless_normal(
-                        [batch.global_users, LATENT], seed=[config.seed, batch.step]
+                        [batch.global_users, LATENT], seed=[config.execution.seed, batch.step]
                     )
                 )
                 expected, gradients = reference.loss_and_gradients(
@@ -64,7 +71,7 @@ def test_loss_weights_and_adam_follow_the_float64_reference(lam, anneal_steps):
                             lists(batch, batch.items), lists(batch, batch.keep_mask), strict=True
                         )
                     ],
-                    1 - config.dropout,
+                    1 - config.objective.dropout,
                     noise,
                 )
                 reference.apply(gradients)
@@ -79,7 +86,7 @@ class AnyModel(Adam):
     """The reference of every model: its losses are written down, its gradients are not."""
 
     def __init__(self, weights, config, prior):
-        super().__init__(weights, config.lr, config.beta1, config.beta2)
+        super().__init__(weights, config.training.lr, config.training.beta1, config.training.beta2)
         self.config, self.prior, self.old = config, prior, None
 
     def renew_prior(self):
@@ -91,11 +98,17 @@ class AnyModel(Adam):
         histories, masks = lists(batch, batch.items), lists(batch, batch.keep_mask)
         kept = [items[mask] for items, mask in zip(histories, masks, strict=True)]
         config = self.config
-        annealed = min(config.anneal_cap, self.step / config.total_anneal_steps)
-        weights = config.kl_per_item * batch.counts if config.kl_per_item else annealed
+        annealed = min(config.objective.anneal_cap, self.step / config.objective.total_anneal_steps)
+        weights = (
+            config.objective.kl_per_item * batch.counts
+            if config.objective.kl_per_item
+            else annealed
+        )
 
         def sums(w):
-            nll, kl = losses(w, self.old, ITEMS, histories, kept, 1 - config.dropout, noise)
+            nll, kl = losses(
+                w, self.old, ITEMS, histories, kept, 1 - config.objective.dropout, noise
+            )
             return sum(nll) + (weights * np.array(kl)).sum(), sum(nll), sum(kl)
 
         expected = sums(self.weights)
@@ -114,13 +127,15 @@ class AnyModel(Adam):
 )
 def test_every_part_of_a_model_follows_the_float64_reference(encoder, decoder, prior, kl_per_item):
     annealing = {} if kl_per_item else {"total_anneal_steps": 10, "anneal_cap": 0.6}
-    config = Config(
+    config = Config.of(
         train=True, lr=0.01, latent_dim=LATENT, dropout=0.4, kl_per_item=kl_per_item, **annealing
     )
-    batches = TrainingBatches(training_matrix(), BATCH, config.seed, config.dropout)
+    batches = TrainingBatches(
+        training_matrix(), BATCH, config.execution.seed, config.objective.dropout
+    )
     architecture = Architecture(ITEMS, HIDDEN, LATENT, "tanh", encoder, decoder, prior)
     with tf.Graph().as_default(), tf.Session() as session:
-        vae = VAE(architecture, config.seed)
+        vae = VAE(architecture, config.execution.seed)
         step = TrainingStep(vae, config, SingleWorker(""), BATCH)
         session.run(tf.global_variables_initializer())
         names = {variable.op.name: variable for variable in vae.variables}
@@ -144,11 +159,13 @@ RECVAE = Architecture(ITEMS, HIDDEN, LATENT, "tanh", "dense", "linear", "composi
 
 
 def weights_after_an_epoch(batch_size, xla=False, architecture=MULTVAE):
-    config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=xla)
-    batches = TrainingBatches(training_matrix(), batch_size, config.seed, config.dropout)
+    config = Config.of(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=xla)
+    batches = TrainingBatches(
+        training_matrix(), batch_size, config.execution.seed, config.objective.dropout
+    )
     with tf.Graph().as_default(), tf.Session() as session:
         with compiled(xla):
-            vae = VAE(architecture, config.seed)
+            vae = VAE(architecture, config.execution.seed)
             step = TrainingStep(vae, config, SingleWorker(""), batch_size)
         session.run(tf.global_variables_initializer())
         for batch in batches.epoch(0):
@@ -171,9 +188,9 @@ def test_xla_trains_the_same_weights(architecture):
 
 
 def test_xla_compiles_the_matmuls_and_nothing_that_follows_the_items():
-    config = Config(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=True)
+    config = Config.of(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, xla=True)
     with tf.Graph().as_default() as graph, compiled(True):
-        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.seed)
+        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), config.execution.seed)
         TrainingStep(vae, config, SingleWorker(""), BATCH)
         compiles = {}
         for operation in graph.get_operations():

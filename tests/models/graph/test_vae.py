@@ -5,10 +5,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 from scipy.sparse import csr_matrix
 
-from vae.config import ACTIVATIONS
+from vae.config import ACTIVATIONS, Architecture
 from vae.models.graph.latent import kl_divergence, sample
 from vae.models.graph.sparse_input import feed, placeholders
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 
 HISTORIES = np.uint8([[1, 0, 1, 0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0, 0, 0, 0], [0] * 9])
 

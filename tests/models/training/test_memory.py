@@ -7,9 +7,9 @@ import resource
 import pytest
 import tensorflow.compat.v1 as tf
 
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.errors import UserError
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.models.training import memory
 from vae.models.training.memory import available_bytes, check_host, check_memory, needed_bytes
 from vae.utils.distributed import SingleWorker
@@ -119,7 +119,7 @@ def test_a_host_without_control_groups_has_its_memory(tmp_path):
 def test_a_host_without_proc_or_threads_is_refused_where_tensorflow_would_abort(
     monkeypatch, tmp_path
 ):
-    config, worker = Config(train=True), SingleWorker("1 worker")
+    config, worker = Config.of(train=True), SingleWorker("1 worker")
     check_host(config, SMALL, worker)
     monkeypatch.setattr(memory, "_PROCESS", tmp_path / "exe")
     with pytest.raises(UserError, match="exe: file not found, and TensorFlow needs it; mount /pro"):

@@ -19,9 +19,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
+from vae.config import Architecture
 from vae.errors import UserError, one_line
 from vae.models.checkpoints.train_state import TrainState
-from vae.models.graph.vae import Architecture
 from vae.utils.atomic import read_text, seal, sha256, sync, unseal, write_whole
 from vae.utils.json_types import has_type
 

@@ -16,14 +16,13 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.cli import as_json, defaults, flags_that_affect
-from vae.config import MODEL_FLAGS, Config
+from vae.config import MODEL_FLAGS, Architecture, Config
 from vae.errors import UserError
 from vae.load.batches import TrainingBatches
 from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.train_state import TrainState, plural
 from vae.models.checkpoints.warm_start import WarmStart
-from vae.models.graph.vae import Architecture
 from vae.utils.atomic import (
     make_folder,
     remove,
@@ -271,10 +270,10 @@ def flags_of_checkpoint(config: Config) -> dict[str, Any]:
     Raises:
         UserError: the state of the checkpoint is damaged.
     """
-    if config.train and config.resume not in _RESUME_MODES:
-        return _flags_in(CheckpointManager(Path(config.resume)), config.uses_blend)
-    own = None if config.restart else config.checkpoint_dir
-    for path, takes_blend in ((own, config.uses_blend), (config.warm_start, False)):
+    if config.modes.train and config.checkpoints.resume not in _RESUME_MODES:
+        return _flags_in(CheckpointManager(Path(config.checkpoints.resume)), config.uses_blend)
+    own = None if config.checkpoints.restart else config.files.checkpoint_dir
+    for path, takes_blend in ((own, config.uses_blend), (config.checkpoints.warm_start, False)):
         if path is not None and (folder := CheckpointManager(path)).latest() is not None:
             return folder.read_again_if_pruned(partial(_flags_in, folder, takes_blend))
     return {}
@@ -310,16 +309,21 @@ def find_start(
 
 def _find_start(config: Config, architecture: Architecture, dataset: Dataset) -> Start:
     new = TrainState.new(architecture, dataset.fingerprint, as_json(config))
-    if config.checkpoint_dir is None:
+    if config.files.checkpoint_dir is None:
         note = "No --checkpoint_dir: the trained model is discarded at the end."
         return _new_run(config, architecture, dataset, new, note)
-    if checkpoint.is_checkpoint(config.checkpoint_dir):
+    if checkpoint.is_checkpoint(config.files.checkpoint_dir):
         raise UserError(
-            f"--checkpoint_dir {config.checkpoint_dir}: is itself a checkpoint; pass the folder to "
-            f"save to, and --resume {config.checkpoint_dir} to resume from this one."
+            f"--checkpoint_dir {config.files.checkpoint_dir}: is itself a checkpoint; pass the "
+            f"folder to save to, and --resume {config.files.checkpoint_dir} to resume from this "
+            "one."
         )
-    folder = CheckpointManager(config.checkpoint_dir)
-    which = None if config.restart else _checkpoint_to_resume(config.resume, folder)
+    folder = CheckpointManager(config.files.checkpoint_dir)
+    which = (
+        None
+        if config.checkpoints.restart
+        else _checkpoint_to_resume(config.checkpoints.resume, folder)
+    )
     if which is None:
         return _new_run(config, architecture, dataset, new)
     found = folder.read_again_if_pruned(
@@ -329,7 +333,12 @@ def _find_start(config: Config, architecture: Architecture, dataset: Dataset) ->
         return _new_run(config, architecture, dataset, new)
     path, state = found
     changes = _changes(path, state, config)
-    batches = TrainingBatches(dataset.train, config.batch_size_train, config.seed, config.dropout)
+    batches = TrainingBatches(
+        dataset.train,
+        config.training.batch_size_train,
+        config.execution.seed,
+        config.objective.dropout,
+    )
     checkpoint.check_progress(path, state, dataset.train.shape[0], batches.steps_per_epoch)
     if state.best_step not in folder.steps():
         state = state.without_best()
@@ -349,9 +358,12 @@ def _new_run(
     note: str = "Training a new model.",
 ) -> Start:
     """Return the start of a new run, from random weights or from those of ``--warm_start``."""
-    if config.warm_start is not None:
+    if config.checkpoints.warm_start is not None:
         counts = read_warm_start(
-            config.warm_start, architecture, dataset.item_ids, lambda warm_start: warm_start.counts
+            config.checkpoints.warm_start,
+            architecture,
+            dataset.item_ids,
+            lambda warm_start: warm_start.counts,
         )
         state = dataclasses.replace(state, summary=dict(counts))
     return Start(state, None, note)
@@ -386,9 +398,9 @@ def nothing_left(config: Config, state: TrainState) -> str | None:
     """Return why a run in this state is finished; None if it is not."""
     if state.validation_is_due:
         return None
-    if state.epoch >= config.epochs:
+    if state.epoch >= config.training.epochs:
         return f"{plural(state.epoch, 'epoch')} completed"
-    if config.early_stop and state.validations_since_best >= config.early_stop:
+    if config.training.early_stop and state.validations_since_best >= config.training.early_stop:
         return (
             "early stopping: no improvement in NDCG@100 for "
             f"{plural(state.validations_since_best, 'validation')}"

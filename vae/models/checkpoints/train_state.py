@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae.config import ACTIVATIONS, DECODERS, ENCODERS, PRIORS
-from vae.models.graph.vae import Architecture
+from vae.config import ACTIVATIONS, DECODERS, ENCODERS, PRIORS, Architecture
 from vae.utils.json_types import from_json, shown
 
 _LOSSES = 3

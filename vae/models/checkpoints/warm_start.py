@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
+from vae.config import Architecture
 from vae.errors import UserError
 from vae.load.histories import find_ids
 from vae.models.checkpoints import checkpoint
-from vae.models.graph.vae import Architecture
 
 _ITEM_AXES = {"encoder/hidden/kernel": 0, "decoder/items/kernel": 1, "decoder/items/bias": 0}
 """The axis of the items, by the name of the variable."""

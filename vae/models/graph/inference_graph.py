@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
+from vae.config import ITEM_MULTIPLE
 from vae.models.graph.chunking import ChunkResult, map_chunks, users_per_chunk
 from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch, placeholders
-from vae.models.graph.vae import ITEM_MULTIPLE, VAE
+from vae.models.graph.vae import VAE
 
 _GROUP = ITEM_MULTIPLE
 

@@ -67,7 +67,7 @@ class TrainingStep:
         scaling = LossScaling() if precision.rewritten else None
         users = SparseBatch.of(self._items, self._counts)
         mean, log_variance = vae.encode(
-            users.keep(self._keep_mask), keep_probability=1 - config.dropout
+            users.keep(self._keep_mask), keep_probability=1 - config.objective.dropout
         )
         latent = sample(mean, log_variance, self._noise(config))
         kernel, bias = vae.item_layer
@@ -95,23 +95,29 @@ class TrainingStep:
         self.global_step = tf.train.get_or_create_global_step()
         self.global_step_before = tf.identity(self.global_step)
         self.scalars: dict[str, tf.Tensor] = {}
-        if config.kl_per_item:
+        if config.objective.kl_per_item:
             # Shenbin et al. 2020, section "Rescaling KL divergence".
-            weights = config.kl_per_item * tf.cast(self._counts, tf.float32)
+            weights = config.objective.kl_per_item * tf.cast(self._counts, tf.float32)
             objective = likelihood_loss + tf.reduce_sum(weights * divergences) / global_users
         else:
-            beta = kl_weight(self.global_step_before, config.total_anneal_steps, config.anneal_cap)
+            beta = kl_weight(
+                self.global_step_before,
+                config.objective.total_anneal_steps,
+                config.objective.anneal_cap,
+            )
             objective = likelihood_loss + beta * divergence
             self.scalars["kl_weight"] = beta
         if scaling:
             self.scalars["loss_scale"] = scaling.value
-        if config.lam:
+        if config.objective.lam:
             penalty = l2_penalty([layer.kernel for layer in vae.layers])
-            objective += config.lam / workers.size * penalty
+            objective += config.objective.lam / workers.size * penalty
         totals = global_users * tf.stack([objective, likelihood_loss, divergence])
         sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))
         self.totals, self.requests = sums[:3], sums[3:]
-        adam = tf.train.AdamOptimizer(config.lr, config.beta1, config.beta2)
+        adam = tf.train.AdamOptimizer(
+            config.training.lr, config.training.beta1, config.training.beta2
+        )
         optimizer = workers.optimizer(adam)
         if scaling:
             optimizer = scaling.wrap(optimizer)
@@ -125,11 +131,11 @@ class TrainingStep:
         2, 3"). Each worker draws the noise of the global batch and takes its own rows, so a user's
         noise does not depend on the number of workers.
         """
-        shape = [self._global_users, config.latent_dim]
+        shape = [self._global_users, config.model.latent_dim]
         # XLA has another generator, and by default a GPU may have one too.
         with uncompiled():
             noise = tf.random.stateless_normal(
-                shape, seed=tf.stack([config.seed, self._step]), alg="philox"
+                shape, seed=tf.stack([config.execution.seed, self._step]), alg="philox"
             )
         return noise[self._first_user : self._first_user + tf.size(self._counts)]
 

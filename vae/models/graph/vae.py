@@ -12,75 +12,21 @@ layers, and the ``linear`` decoder, without any (Shenbin et al. 2020, section "M
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from vae.config import DENSE_LAYERS, Architecture
 from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch
-
-ITEM_MULTIPLE = 8
-"""Tensor cores need dimensions in multiples of eight; the padded items are masked."""
-
-DENSE_LAYERS = 5
-"""Hidden layers of RecVAE's encoder."""
 
 ITEM_WEIGHTS, MODEL_WEIGHT = "blend/item_weights", "blend/model_weight"
 """Names of the variables of ``Blend``."""
 
 _NORM_EPSILON = 0.1
 """Added to the variance of a layer normalisation, as in the code of Shenbin et al."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Shapes of the weights, and the layers that they belong to.
-
-    Attributes:
-        items: I before padding, the number of items of the data set.
-        hidden_dim: H, units of the hidden layers of encoder and decoder.
-        latent_dim: Z, dimensions of the latent space.
-        activation: activation function of the ``tanh`` encoder and of the ``deep`` decoder, a name
-            of ``config.ACTIVATIONS``.
-        encoder: ``"tanh"`` or ``"dense"``.
-        decoder: ``"deep"`` or ``"linear"``.
-        prior: ``"normal"`` or ``"composite"``; the latter adds a copy of the encoder to training.
-    """
-
-    items: int
-    hidden_dim: int = 600
-    latent_dim: int = 200
-    activation: str = "tanh"
-    encoder: str = "tanh"
-    decoder: str = "deep"
-    prior: str = "normal"
-
-    @property
-    def padded_items(self) -> int:
-        """I, the number of items padded to a multiple of ``ITEM_MULTIPLE``."""
-        return math.ceil(self.items / ITEM_MULTIPLE) * ITEM_MULTIPLE
-
-    @property
-    def decoder_dim(self) -> int:
-        """D, inputs of the item layer: the units of the deep decoder, or Z."""
-        return self.hidden_dim if self.decoder == "deep" else self.latent_dim
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of each layer by its name, input side first."""
-        items, hidden, latent = self.padded_items, self.hidden_dim, self.latent_dim
-        shapes = {"encoder/hidden": (items, hidden)}
-        if self.encoder == "dense":
-            shapes |= {f"encoder/hidden_{n}": (hidden, hidden) for n in range(2, DENSE_LAYERS + 1)}
-        shapes["encoder/latent"] = (hidden, 2 * latent)
-        if self.decoder == "deep":
-            shapes["decoder/hidden"] = (latent, hidden)
-        shapes["decoder/items"] = (self.decoder_dim, items)
-        return shapes
 
 
 class Layer(NamedTuple):

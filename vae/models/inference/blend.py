@@ -50,16 +50,16 @@ def blend(
         UserError: the checkpoint is damaged.
         OSError: the choice cannot be written.
     """
-    if config.blend != "ease":
+    if config.evaluation.blend != "ease":
         return model
     chosen = model.blend
     ease = Ease(dataset.train, log.progress)
-    if chosen is not None and config.ease_lambda not in (None, chosen["ease_lambda"]):
+    if chosen is not None and config.evaluation.ease_lambda not in (None, chosen["ease_lambda"]):
         chosen = None
     if chosen is not None:
         lambda_ = chosen["ease_lambda"]
-    elif config.ease_lambda is not None:
-        lambda_ = config.ease_lambda
+    elif config.evaluation.ease_lambda is not None:
+        lambda_ = config.evaluation.ease_lambda
     else:
         lambda_ = on_rank_0(workers, lambda: choose_lambda(ease, dataset.validation))
     item_weights = ease.item_weights(lambda_)
@@ -98,7 +98,7 @@ def choose_blend(
         ease_lambda: lambda of EASE.
         progress: shows how many users are ranked.
     """
-    users, batch = dataset.validation, config.batch_size_validation
+    users, batch = dataset.validation, config.evaluation.batch_size_validation
     worker = SingleWorker("1 worker")
     depth = min_ranking_depth(model.architecture.items)
     start = {"ease_lambda": float(ease_lambda), "model_weight": 1.0}

@@ -73,7 +73,7 @@ def test(
     result = _evaluate_on_all(config, users, workers, log, model)
     others: dict[str, UserResults] = {}
     settings: dict[str, float] = {}
-    ease_lambda = config.ease_lambda
+    ease_lambda = config.evaluation.ease_lambda
     if model.is_blended and model.blend:
         settings = {f"blend_{name}": value for name, value in model.blend.items()}
         ease_lambda = model.blend["ease_lambda"]
@@ -81,7 +81,7 @@ def test(
         others["unblended"] = alone.results
 
     def test_baselines() -> tuple[dict[str, UserResults], dict[str, float]]:
-        fitted = fit_baselines(config.baseline_names, dataset, ease_lambda, log.progress)
+        fitted = fit_baselines(config.evaluation.baseline_names, dataset, ease_lambda, log.progress)
         results = {}
         for name, baseline in fitted.items():
             with log.progress(f"Testing {COMPARISONS[name]}", len(users.user_ids)) as bar:
@@ -106,7 +106,7 @@ def _evaluate_on_all(
     config: Config, users: HeldOut, workers: Workers, log: RunLog, model: TrainedModel
 ) -> Evaluation:
     """Evaluate a model; on all ranks the results are those of all users."""
-    items, batch = model.architecture.items, config.batch_size_validation
+    items, batch = model.architecture.items, config.evaluation.batch_size_validation
     depth = min_ranking_depth(items)
     mine = shard(len(users.user_ids), workers.rank, workers.size)
     with (

@@ -46,13 +46,13 @@ def benchmark(
         For each batch size B ``batch_B_mean_throughput`` in users per second, and
         ``batch_B_{mean,p90,p95,p99}_latency`` in seconds.
     """
-    precision = choose_precision(config.amp)
+    precision = choose_precision(config.execution.amp)
     log.say(f"Precision of inference: {precision.description}.")
-    k = min(config.top_results, model.architecture.items)
-    sizes = config.benchmark_batch_sizes
+    k = min(config.evaluation.top_results, model.architecture.items)
+    sizes = config.evaluation.benchmark_batch_sizes
     inference = open_inference_session(config, workers, model, k, max(sizes), precision)
     with inference as (session, graph):
-        rng = np.random.default_rng(config.seed)
+        rng = np.random.default_rng(config.execution.seed)
         statistics: dict[str, float] = {}
         for size in sizes:
             with log.progress(f"Timing batches of {size}", 1, "sizes"):
@@ -62,7 +62,7 @@ def benchmark(
             texts = (f"{1000 * s:.3g} ms {n}" for n, s in zip(_LATENCIES, latencies, strict=True))
             log.say(f"batch {size}: {throughput:,.0f} users/s   latency {'   '.join(texts)}")
             statistics |= measured
-        if config.trace:
+        if config.execution.trace:
             _trace(config, session, graph, rng)
     return statistics
 
@@ -108,5 +108,5 @@ def _trace(
 ) -> None:
     """Write the timeline of one query for one user."""
     user = random_users(rng, graph.catalogue, 1)
-    path = config.trace_path("inference")
+    path = config.trace_paths["inference"]
     run_traced(session, graph.items, feed(graph.histories, user), path)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
@@ -21,7 +21,7 @@ from vae.models.checkpoints.train_state import TrainState
 from vae.models.graph.inference_graph import InferenceGraph, build_inference_graph
 from vae.models.graph.precision import FLOAT32, Precision
 from vae.models.graph.session import compiled, open_session
-from vae.models.graph.vae import ITEM_WEIGHTS, VAE, Architecture
+from vae.models.graph.vae import ITEM_WEIGHTS, VAE
 from vae.utils.distributed import Workers, on_rank_0
 from vae.utils.run_log import RunLog
 
@@ -82,10 +82,12 @@ def load_model(
     """
 
     def read() -> TrainedModel:
-        if config.checkpoint_dir is None:
+        if config.files.checkpoint_dir is None:
             raise UserError("no trained model; pass --checkpoint_dir or --train.")
-        which: Literal["best", "latest"] = "best" if config.checkpoint == "best" else "latest"
-        folder = CheckpointManager(config.checkpoint_dir)
+        which: Literal["best", "latest"] = (
+            "best" if config.checkpoints.checkpoint == "best" else "latest"
+        )
+        folder = CheckpointManager(config.files.checkpoint_dir)
 
         def read_once() -> tuple[Path, TrainState, Weights]:
             found = folder.load_checkpoint(which, architecture, dataset)
@@ -139,10 +141,10 @@ def open_inference_session(
     """
     with (
         tf.Graph().as_default(),
-        open_session(workers, precision, not config.no_tf32, _PARALLEL_CHUNKS) as session,
+        open_session(workers, precision, not config.execution.no_tf32, _PARALLEL_CHUNKS) as session,
     ):
-        with compiled(config.xla):
-            vae = VAE(model.architecture, config.seed, precision.dtype, model.is_blended)
+        with compiled(config.execution.xla):
+            vae = VAE(model.architecture, config.execution.seed, precision.dtype, model.is_blended)
             graph = build_inference_graph(
                 vae,
                 k,

@@ -19,9 +19,8 @@ from pathlib import Path
 import tensorflow.compat.v1 as tf
 
 from vae.baselines.ease import check_ease
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.errors import UserError
-from vae.models.graph.vae import Architecture
 from vae.utils.distributed import Workers
 
 _FLOAT32_BYTES = 4
@@ -49,16 +48,16 @@ def check_host(config: Config, architecture: Architecture, workers: Workers) -> 
     available = available_bytes(workers.local_size)
     check_memory(
         architecture,
-        config.train,
-        config.loads_a_model,
+        config.modes.train,
+        config.needs_checkpoint,
         bool(tf.config.list_physical_devices("GPU")),
         available,
         workers.local_size,
     )
-    if config.blend == "ease":  # on every worker
+    if config.evaluation.blend == "ease":  # on every worker
         check_ease(architecture.items, available // workers.local_size, "--blend ease")
-    elif config.fits_ease and workers.rank == 0:
-        check_ease(architecture.items, available, f"--baselines {config.baselines}")
+    elif config.needs_ease and workers.rank == 0:
+        check_ease(architecture.items, available, f"--baselines {config.evaluation.baselines}")
 
 
 def _check_threads(count: int) -> None:

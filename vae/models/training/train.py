@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vae.config import Config
+from vae.config import Architecture, Config
 from vae.errors import UserError
 from vae.load.batches import Batch, TrainingBatches, prefetch
 from vae.load.dataset import Dataset
@@ -28,7 +28,7 @@ from vae.models.graph.inference_graph import build_inference_graph
 from vae.models.graph.precision import Precision, choose_precision
 from vae.models.graph.session import compiled, open_session, run_traced
 from vae.models.graph.train_step import TrainingStep
-from vae.models.graph.vae import VAE, Architecture
+from vae.models.graph.vae import VAE
 from vae.models.inference.evaluate import EvaluationInterrupted, evaluate, min_ranking_depth
 from vae.models.inference.trained_model import TrainedModel
 from vae.models.training.divergence import DivergenceCheck
@@ -75,11 +75,11 @@ def train(
         UserError: training diverged, a checkpoint cannot be read or written, or a signal stopped
             the run.
     """
-    precision = choose_precision(config.amp)
+    precision = choose_precision(config.execution.amp)
     with (
         StopSignals() as signals,
         tf.Graph().as_default(),
-        open_session(workers, precision, not config.no_tf32) as session,
+        open_session(workers, precision, not config.execution.no_tf32) as session,
     ):
         trainer = Trainer(
             config, dataset, architecture, workers, log, session, precision, start, signals
@@ -123,34 +123,34 @@ class Trainer:
         self._signals = signals
         self._batches = TrainingBatches(
             dataset.train,
-            config.batch_size_train,
-            config.seed,
-            config.dropout,
+            config.training.batch_size_train,
+            config.execution.seed,
+            config.objective.dropout,
             workers.rank,
             workers.size,
         )
-        with compiled(config.xla):
-            self._vae = VAE(architecture, config.seed)
+        with compiled(config.execution.xla):
+            self._vae = VAE(architecture, config.execution.seed)
             self._step = TrainingStep(
                 self._vae, config, workers, self._batches.max_shard_users, precision
             )
             self._inference = build_inference_graph(
                 self._vae,
                 min_ranking_depth(architecture.items),
-                max_users=config.batch_size_validation,
+                max_users=config.evaluation.batch_size_validation,
             )
-        self._divergence = DivergenceCheck(config.lr, tf.global_variables())
+        self._divergence = DivergenceCheck(config.training.lr, tf.global_variables())
         self._saver = tf.train.Saver(max_to_keep=None)
         self._folder = (
-            CheckpointManager(config.checkpoint_dir, dataset.item_ids)
-            if config.checkpoint_dir
+            CheckpointManager(config.files.checkpoint_dir, dataset.item_ids)
+            if config.files.checkpoint_dir
             else None
         )
         self._state = start.state
-        self._save_interval = config.save_interval
+        self._save_interval = config.checkpoints.save_interval
         self._last_save = time.monotonic()
-        self._throughput = Throughput(config.warm_up_epochs)
-        self._total_steps = config.epochs * self._batches.steps_per_epoch
+        self._throughput = Throughput(config.training.warm_up_epochs)
+        self._total_steps = config.training.epochs * self._batches.steps_per_epoch
         # The first step also allocates memory and selects kernels: the second is more typical.
         self._step_to_trace = min(start.state.step + 1, self._total_steps - 1)
 
@@ -187,10 +187,10 @@ class Trainer:
         if self._workers.rank != 0:
             return
         config = self._config
-        if self._start.checkpoint is None and config.warm_start is not None:
+        if self._start.checkpoint is None and config.checkpoints.warm_start is not None:
             self._log.say(
                 read_warm_start(
-                    config.warm_start,
+                    config.checkpoints.warm_start,
                     self._vae.architecture,
                     self._dataset.item_ids,
                     lambda warm_start: warm_start.load(self._session, tf.global_variables()),
@@ -235,7 +235,7 @@ class Trainer:
                 "loss": loss,
                 "neg_log_likelihood": likelihood,
                 "kl_divergence": divergence,
-                "learning_rate": self._config.lr,
+                "learning_rate": self._config.training.lr,
             }
             | dict(scalars),
         )
@@ -247,11 +247,11 @@ class Trainer:
         fetches = [step.totals, step.scalars, step.requests, step.global_step_before, step.update]
         feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
         if (
-            self._config.trace
+            self._config.execution.trace
             and self._workers.rank == 0
             and self._state.step == self._step_to_trace
         ):
-            path = self._config.trace_path("train")
+            path = self._config.trace_paths["train"]
             results = run_traced(self._session, fetches, feed, path)
             self._log.say(f"Timeline of one training step: {path}")
         else:
@@ -272,7 +272,7 @@ class Trainer:
 
     def _check_replicas_if_due(self) -> None:
         """Compare the replicas every ``--check_replicas`` epochs."""
-        epochs = self._config.check_replicas
+        epochs = self._config.checkpoints.check_replicas
         if epochs and self._state.epoch % epochs == 0:
             self._check_replicas()
 
@@ -283,7 +283,11 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         epoch = self._state.epoch
         due = self._state.validation_is_due
-        return due or epoch == self._config.epochs or epoch % self._config.validation_step == 0
+        return (
+            due
+            or epoch == self._config.training.epochs
+            or epoch % self._config.training.validation_step == 0
+        )
 
     def _validate(self) -> bool:
         """Evaluate on the validation users; return whether NDCG@100 is the best so far."""
@@ -295,7 +299,7 @@ class Trainer:
                 self._inference,
                 self._dataset.validation,
                 self._workers,
-                config.batch_size_validation,
+                config.evaluation.batch_size_validation,
                 should_stop=self._should_stop_validation,
             )
         except EvaluationInterrupted:
@@ -343,14 +347,14 @@ class Trainer:
         """Save a checkpoint, if there is a folder for them; only rank 0 writes."""
         self._workers.report_step(self._state.step)
         self._check_weights()
-        if self._config.check_replicas is None:
+        if self._config.checkpoints.check_replicas is None:
             self._check_replicas()
         raise_on_all(self._workers, self._save_on_rank_0)
         self._last_save = time.monotonic()
 
     def _save_on_rank_0(self) -> None:
         if self._folder and self._workers.rank == 0:
-            keep = self._config.keep_checkpoints
+            keep = self._config.checkpoints.keep_checkpoints
             self._folder.save(self._session, self._saver, self._state, keep)
 
     def _stop_if_signalled(self) -> None:
@@ -359,7 +363,7 @@ class Trainer:
             s for s in self._workers.allgather_object(self._signals.received) if s is not None
         ]
         if received:
-            folder = self._config.checkpoint_dir
+            folder = self._config.files.checkpoint_dir
             fix = (
                 f"rerun the same command to resume from {folder}" if folder else "nothing is saved"
             )
