@@ -9,13 +9,12 @@ machine, and on eight GPUs of one machine::
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 try:
     from collections.abc import Sequence
 
-    from vae.cli import as_json, exit_code_of, flags_text, values_of
+    from vae.cli import exit_code_of
     from vae.config import parse_flags
     from vae.utils.console import open_console
 except KeyboardInterrupt:  # main() takes those that come later
@@ -24,10 +23,10 @@ except KeyboardInterrupt:  # main() takes those that come later
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of the process; return the exit code."""
-    return exit_code_of("main.py", lambda: run(argv))
+    return exit_code_of("main.py", lambda: run_modes(argv))
 
 
-def run(argv: Sequence[str] | None) -> None:
+def run_modes(argv: Sequence[str] | None) -> None:
     """Run the modes that the flags name, one after another, on one model.
 
     Raises:
@@ -35,79 +34,28 @@ def run(argv: Sequence[str] | None) -> None:
     """
     given = parse_flags(argv)
     # TensorFlow takes seconds to import: --help and a wrong flag do not wait for it.
-    from vae.load.store import open_dataset
-    from vae.models.checkpoints.manager import find_start, flags_of_checkpoint
-    from vae.models.inference.blend import blend
-    from vae.models.inference.evaluate import test
-    from vae.models.inference.inference_benchmark import benchmark
-    from vae.models.inference.trained_model import TrainedModel, load_model
-    from vae.models.training.memory import check_host
-    from vae.models.training.train import train
-    from vae.recommend.export import export
-    from vae.recommend.inputs import Inputs, read_inputs
-    from vae.recommend.item_vectors import export_items
-    from vae.recommend.recommend import recommend
-    from vae.recommend.recommender import Recommender
-    from vae.recommend.similar_items import similar_items_text
-    from vae.report.environment import program
-    from vae.report.results import open_outputs
-    from vae.utils.distributed import check_agreement, init, on_rank_0, raise_on_all
+    from vae import modes
 
-    workers = init(given.execution.fp16_allreduce, 60 * given.execution.stall_timeout)
-    is_first = workers.rank == 0
-    check_agreement(workers, program())
-    dataset = raise_on_all(workers, lambda: open_dataset(given.files.data_dir, given.files.dataset))
-    check_agreement(workers, as_json(given) | {"the dataset fingerprint": dataset.fingerprint})
-    known = on_rank_0(workers, lambda: flags_of_checkpoint(given))
-    config = raise_on_all(workers, lambda: parse_flags(argv, known))
-    architecture = dataclasses.replace(config.model, items=len(dataset.item_ids))
-    raise_on_all(workers, lambda: check_host(config, architecture, workers))
-    # What can be wrong with the inputs and outputs is found before hours of training.
-    inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
-    start = find_start(config, architecture, dataset, workers) if config.modes.train else None
-
-    trains = start is not None and start.finished is None
-    # A finished run whose end was cut off may still write the choice of its blend.
-    writes = trains or (config.modes.train and config.evaluation.blend == "ease")
-    completed = start.state.epoch if start is not None and writes else None
-    with open_outputs(config, workers, completed) as (log, results):
-        log.begin(workers, config, dataset, inputs.descriptions)
-        before, now = values_of(given), values_of(config)
-        taken = {n: v for n, v in known.items() if before[n] != v == now[n]}
-        if taken:
-            log.say(f"Taken from the checkpoint: {flags_text(taken)}.")
-        model = TrainedModel(architecture)  # random weights, which the benchmark can do with
-        summary: dict[str, float] = {}
-        if start is not None:
-            log.say(start.description)
-            summary |= start.state.results()
-        if start is not None and trains:
-            model, statistics = train(config, dataset, architecture, workers, log, start)
-            summary |= statistics
-        if config.needs_checkpoint:
-            model = load_model(config, dataset, architecture, workers, log)
-        model = blend(config, dataset, workers, log, model, writes)
-        if config.modes.test:
-            result = test(config, dataset, workers, log, model)
-            log.say(result.table())
-            summary |= result.summary()
-        recommender = Recommender(config, dataset, model, inputs.titles, workers)
-        if config.modes.recommend is not None and is_first:
-            summary |= recommend(config, recommender, log, inputs.histories, inputs.rules)
-        if config.modes.similar_items is not None:
-            log.say(similar_items_text(recommender, config.modes.similar_items))
-        if config.modes.export_items is not None and is_first:
-            log.say(export_items(config.modes.export_items, recommender))
-        if config.modes.export is not None and is_first:
-            with log.progress("Exporting", 1, "models"):
-                folder = export(config, dataset, model, summary, inputs.titles)
-            log.say(f"Exported: {folder}.")
-        if config.modes.inference_benchmark and is_first:
-            summary |= benchmark(config, workers, log, model)
-        log.log((), summary)
-        if results and summary:
-            results.write(config, dataset, workers, summary)
-            log.say(f"Report: {config.files.results_dir}/report.html")
+    with modes.open_run(given, argv) as run:
+        wanted = run.config.modes
+        if wanted.train:
+            modes.train(run)
+        if run.config.needs_checkpoint:
+            modes.load(run)
+        if run.config.evaluation.blend == "ease":
+            modes.blend(run)
+        if wanted.test:
+            modes.test(run)
+        if wanted.recommend is not None:
+            modes.recommend(run)
+        if wanted.similar_items is not None:
+            modes.similar_items(run)
+        if wanted.export_items is not None:
+            modes.export_items(run)
+        if wanted.export is not None:
+            modes.export(run)
+        if wanted.inference_benchmark:
+            modes.benchmark(run)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
-from vae.baselines.fit import fit_baselines
-from vae.baselines.popularity import users_per_item
-from vae.config import COMPARISONS, Config
-from vae.load.dataset import Dataset, HeldOut
+from vae.config import Config
+from vae.load.dataset import HeldOut
 from vae.metrics.aggregate import Moments, means_and_errors
-from vae.metrics.comparison import Comparison, UserResults
+from vae.metrics.comparison import UserResults
 from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
-from vae.utils.distributed import Workers, on_rank_0, shard
+from vae.utils.distributed import Workers, shard
 from vae.utils.run_log import RunLog
 
 
@@ -62,47 +59,7 @@ def min_ranking_depth(items: int) -> int:
     return min(MAX_CUTOFF, items)
 
 
-def test(
-    config: Config, dataset: Dataset, workers: Workers, log: RunLog, model: TrainedModel
-) -> Comparison:
-    """Evaluate a model and the baselines on the test users; all ranks get the result.
-
-    Rank 0 alone fits the baselines, each of which may take as much memory as the model.
-    """
-    users = dataset.test
-    result = _evaluate_on_all(config, users, workers, log, model)
-    others: dict[str, UserResults] = {}
-    settings: dict[str, float] = {}
-    ease_lambda = config.evaluation.ease_lambda
-    if model.is_blended and model.blend:
-        settings = {f"blend_{name}": value for name, value in model.blend.items()}
-        ease_lambda = model.blend["ease_lambda"]
-        alone = _evaluate_on_all(config, users, workers, log, model.unblended())
-        others["unblended"] = alone.results
-
-    def test_baselines() -> tuple[dict[str, UserResults], dict[str, float]]:
-        fitted = fit_baselines(config.evaluation.baseline_names, dataset, ease_lambda, log.progress)
-        results = {}
-        for name, baseline in fitted.items():
-            with log.progress(f"Testing {COMPARISONS[name]}", len(users.user_ids)) as bar:
-                ranking = baseline.rank(users.fold_in, bar.update)
-                results[name] = UserResults.of(ranking, users.targets)
-        chosen = {name: value for one in fitted.values() for name, value in one.settings.items()}
-        return results, chosen
-
-    baselines, chosen = on_rank_0(workers, test_baselines)
-    return Comparison(
-        result.results,
-        others | baselines,
-        COMPARISONS,
-        settings | chosen,
-        np.diff(users.fold_in.indptr),
-        users_per_item(dataset.train),
-        result.seconds,
-    )
-
-
-def _evaluate_on_all(
+def evaluate_on_all(
     config: Config, users: HeldOut, workers: Workers, log: RunLog, model: TrainedModel
 ) -> Evaluation:
     """Evaluate a model; on all ranks the results are those of all users."""

@@ -1,0 +1,236 @@
+"""The modes of ``main.py``: a function for each, on what every mode of a command needs.
+
+A mode takes the ``Run``, reads its flags there, and leaves its result there: the model, and what
+``results.json`` and the last log line hold. All ranks call it; it knows itself which of them write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from vae.baselines.fit import fit_baselines
+from vae.baselines.popularity import users_per_item
+from vae.cli import as_json, flags_text, values_of
+from vae.config import COMPARISONS, Config, parse_flags
+from vae.load.dataset import Dataset
+from vae.load.store import open_dataset
+from vae.metrics.comparison import Comparison, UserResults
+from vae.models.checkpoints.manager import Start, find_start, flags_of_checkpoint
+from vae.models.inference import blend as blending
+from vae.models.inference import inference_benchmark
+from vae.models.inference.evaluate import evaluate_on_all
+from vae.models.inference.trained_model import TrainedModel, load_model
+from vae.models.training import train as training
+from vae.models.training.memory import check_host
+from vae.recommend.export import export as write_export
+from vae.recommend.inputs import Inputs, read_inputs
+from vae.recommend.item_vectors import export_items as write_item_vectors
+from vae.recommend.recommend import recommend as write_recommendations
+from vae.recommend.recommender import Recommender
+from vae.recommend.similar_items import similar_items_text
+from vae.report.environment import program
+from vae.report.results import Results, open_outputs
+from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
+from vae.utils.run_log import RunLog
+
+
+@dataclass
+class Run:
+    """What every mode of a command has.
+
+    Attributes:
+        config: flags.
+        workers: workers of the run, of which this process is one.
+        dataset: prepared data set.
+        inputs: files that the flags name; empty but on rank 0.
+        log: run log, which rank 0 writes.
+        results: folder of ``--results_dir`` on rank 0, None without it.
+        start: where training starts, None without ``--train``.
+        model: the model, with random weights until it is trained or loaded.
+        summary: metrics and statistics so far, by their log keys.
+    """
+
+    config: Config
+    workers: Workers
+    dataset: Dataset
+    inputs: Inputs
+    log: RunLog
+    results: Results | None
+    start: Start | None
+    model: TrainedModel
+    summary: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes."""
+        return self.workers.rank == 0
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The model with its data and titles, for rank 0."""
+        return Recommender(self.config, self.dataset, self.model, self.inputs.titles, self.workers)
+
+
+@contextmanager
+def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
+    """Open what the modes need, and write the results and the last log line after them.
+
+    What can be wrong with flags, data, checkpoints, inputs and outputs is found here, before hours
+    of training.
+
+    Args:
+        given: flags of the command line.
+        argv: the command line, which is parsed again with what a checkpoint knows.
+
+    Raises:
+        UserError: one of them cannot be used; on all ranks.
+    """
+    workers = init(given.execution.fp16_allreduce, 60 * given.execution.stall_timeout)
+    check_agreement(workers, program())
+    dataset = raise_on_all(workers, lambda: open_dataset(given.files.data_dir, given.files.dataset))
+    check_agreement(workers, as_json(given) | {"the dataset fingerprint": dataset.fingerprint})
+    known = on_rank_0(workers, lambda: flags_of_checkpoint(given))
+    config = raise_on_all(workers, lambda: parse_flags(argv, known))
+    architecture = replace(config.model, items=len(dataset.item_ids))
+    raise_on_all(workers, lambda: check_host(config, architecture, workers))
+    is_first = workers.rank == 0
+    inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
+    start = find_start(config, architecture, dataset, workers) if config.modes.train else None
+    completed = start.state.epoch if start is not None and _writes(config, start) else None
+    with open_outputs(config, workers, completed) as (log, results):
+        log.begin(workers, config, dataset, inputs.descriptions)
+        if taken := _taken(known, given, config):
+            log.say(f"Taken from the checkpoint: {taken}.")
+        run = Run(config, workers, dataset, inputs, log, results, start, TrainedModel(architecture))
+        yield run
+        log.log((), run.summary)
+        if results and run.summary:
+            results.write(config, dataset, workers, run.summary)
+            log.say(f"Report: {config.files.results_dir}/report.html")
+
+
+def _writes(config: Config, start: Start) -> bool:
+    """Return whether a training run may write to its checkpoints.
+
+    A finished run whose end was cut off may still write the choice of its blend.
+    """
+    return start.finished is None or config.evaluation.blend == "ease"
+
+
+def _taken(known: Mapping[str, object], given: Config, config: Config) -> str:
+    """Return the flags whose values are those of a checkpoint."""
+    before, now = values_of(given), values_of(config)
+    return flags_text({n: v for n, v in known.items() if before[n] != v == now[n]})
+
+
+def train(run: Run) -> None:
+    """Train the model from where training starts, unless it is finished."""
+    start = run.start
+    assert start is not None
+    run.log.say(start.description)
+    run.summary |= start.state.results()
+    if start.finished is None:
+        run.model, statistics = training.train(
+            run.config, run.dataset, run.model.architecture, run.workers, run.log, start
+        )
+        run.summary |= statistics
+
+
+def load(run: Run) -> None:
+    """Load the checkpoint that ``--checkpoint`` selects."""
+    run.model = load_model(run.config, run.dataset, run.model.architecture, run.workers, run.log)
+
+
+def blend(run: Run) -> None:
+    """Mix the model with EASE."""
+    writes = run.start is not None and _writes(run.config, run.start)
+    run.model = blending.blend(run.config, run.dataset, run.workers, run.log, run.model, writes)
+
+
+def test(run: Run) -> None:
+    """Evaluate the model and the baselines on the test users.
+
+    Rank 0 alone fits the baselines, each of which may take as much memory as the model.
+    """
+    users = run.dataset.test
+    result = evaluate_on_all(run.config, users, run.workers, run.log, run.model)
+    others: dict[str, UserResults] = {}
+    settings: dict[str, float] = {}
+    ease_lambda = run.config.evaluation.ease_lambda
+    if run.model.is_blended and run.model.blend:
+        settings = {f"blend_{name}": value for name, value in run.model.blend.items()}
+        ease_lambda = run.model.blend["ease_lambda"]
+        alone = run.model.unblended()
+        others["unblended"] = evaluate_on_all(
+            run.config, users, run.workers, run.log, alone
+        ).results
+    baselines, chosen = on_rank_0(run.workers, lambda: _test_baselines(run, ease_lambda))
+    comparison = Comparison(
+        result.results,
+        others | baselines,
+        COMPARISONS,
+        settings | chosen,
+        np.diff(users.fold_in.indptr),
+        users_per_item(run.dataset.train),
+        result.seconds,
+    )
+    run.log.say(comparison.table())
+    run.summary |= comparison.summary()
+
+
+def _test_baselines(
+    run: Run, ease_lambda: float | None
+) -> tuple[dict[str, UserResults], dict[str, float]]:
+    """Return the results of each baseline, and the hyperparameters that were chosen."""
+    users, names = run.dataset.test, run.config.evaluation.baseline_names
+    fitted = fit_baselines(names, run.dataset, ease_lambda, run.log.progress)
+    results = {}
+    for name, baseline in fitted.items():
+        with run.log.progress(f"Testing {COMPARISONS[name]}", len(users.user_ids)) as bar:
+            ranking = baseline.rank(users.fold_in, bar.update)
+            results[name] = UserResults.of(ranking, users.targets)
+    chosen = {name: value for one in fitted.values() for name, value in one.settings.items()}
+    return results, chosen
+
+
+def recommend(run: Run) -> None:
+    """Write recommendations to ``--output``."""
+    if run.is_first:
+        run.summary |= write_recommendations(
+            run.config, run.recommender, run.log, run.inputs.histories, run.inputs.rules
+        )
+
+
+def similar_items(run: Run) -> None:
+    """List the items most similar to that of ``--similar_items``."""
+    item = run.config.modes.similar_items
+    if run.is_first and item is not None:
+        run.log.say(similar_items_text(run.recommender, item))
+
+
+def export_items(run: Run) -> None:
+    """Write the item vectors to ``--export_items``."""
+    path = run.config.modes.export_items
+    if run.is_first and path is not None:
+        run.log.say(write_item_vectors(path, run.recommender))
+
+
+def export(run: Run) -> None:
+    """Write the SavedModel to ``--export``."""
+    if run.is_first:
+        with run.log.progress("Exporting", 1, "models"):
+            folder = write_export(
+                run.config, run.dataset, run.model, run.summary, run.inputs.titles
+            )
+        run.log.say(f"Exported: {folder}.")
+
+
+def benchmark(run: Run) -> None:
+    """Measure latency and throughput of inference."""
+    if run.is_first:
+        run.summary |= inference_benchmark.benchmark(run.config, run.workers, run.log, run.model)
