@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from vae.baselines.best_unseen import best_unseen
 from vae.baselines.fit import fit_baselines
 from vae.baselines.popularity import users_per_item
 from vae.cli import as_json, flags_text, values_of
@@ -192,7 +193,7 @@ def _test_baselines(
     results = {}
     for name, baseline in fitted.items():
         with run.log.progress(f"Testing {COMPARISONS[name]}", len(users.user_ids)) as bar:
-            ranking = baseline.rank(users.fold_in, bar.update)
+            ranking = best_unseen(baseline.scores, users.fold_in, advance=bar.update)
             results[name] = UserResults.of(ranking, users.targets)
     chosen = {name: value for one in fitted.values() for name, value in one.settings.items()}
     return results, chosen
