@@ -88,13 +88,14 @@ def training(data_dir: Path, name: str, model: str, batch_size: int, amp: bool) 
     import tensorflow.compat.v1 as tf
 
     from vae.config import parse_flags
-    from vae.load.batches import TrainingBatches, prefetch
+    from vae.load.batches import TrainingBatches
     from vae.load.store import open_dataset
     from vae.models.graph.precision import choose_precision
     from vae.models.graph.session import open_session
     from vae.models.graph.train_step import TrainingStep
     from vae.models.graph.vae import VAE, Architecture
     from vae.utils.distributed import init
+    from vae.utils.threads import prefetch
 
     dataset = open_dataset(data_dir, name)
     more = ["--amp"] if amp else []

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vae.config import Config
 from vae.errors import UserError
-from vae.load.batches import Batch, TrainingBatches, prefetch
+from vae.load.batches import Batch, TrainingBatches
 from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import (
@@ -36,6 +36,7 @@ from vae.models.training.replicas import check_replicas
 from vae.utils.distributed import Workers, raise_on_all
 from vae.utils.run_log import RunLog
 from vae.utils.signals import StopSignals, exit_code
+from vae.utils.threads import prefetch
 
 Scalars = Mapping[str, np.float32]
 
