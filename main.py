@@ -50,7 +50,7 @@ def run(argv: Sequence[str] | None) -> None:
     from vae.recommend.recommender import Recommender
     from vae.recommend.similar_items import similar_items_text
     from vae.report.environment import program
-    from vae.report.results import open_outputs
+    from vae.report.results import log_start, open_outputs
     from vae.utils.distributed import check_agreement, init, on_rank_0, raise_on_all
 
     workers = init(given.fp16_allreduce, 60 * given.stall_timeout)
@@ -71,7 +71,7 @@ def run(argv: Sequence[str] | None) -> None:
     writes = trains or (config.train and config.blend == "ease")
     completed = start.state.epoch if start is not None and writes else None
     with open_outputs(config, workers, completed) as (log, results):
-        log.begin(workers, config, dataset, inputs.descriptions)
+        log_start(log, dataset, workers, as_json(config), inputs.descriptions)
         taken = {n: v for n, v in known.items() if getattr(given, n) != v == getattr(config, n)}
         if taken:
             log.say(f"Taken from the checkpoint: {flags_text(taken)}.")

@@ -165,7 +165,7 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
 
     dataset = open_dataset(data_dir, name)
     workers = init()
-    log = RunLog(Path(os.devnull), enabled=False)
+    log = RunLog(None)
     with (
         tempfile.TemporaryDirectory(dir=data_dir) as folder,
         tf.Graph().as_default(),
@@ -211,7 +211,7 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
     more = ["--amp"] if amp else []
     config = parse_flags(["--inference_benchmark", "--model", model, *more])
     architecture, workers = Architecture(len(dataset.item_ids), **config.layers), init()
-    log = RunLog(Path(os.devnull), enabled=False)
+    log = RunLog(None)
     latency = [
         benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]
         for _ in range(3)
