@@ -89,13 +89,14 @@ def training(data_dir: Path, name: str, model: str, batch_size: int, amp: bool) 
     import tensorflow.compat.v1 as tf
 
     from vae.config import parse_flags
-    from vae.load.batches import TrainingBatches, prefetch
+    from vae.load.batches import TrainingBatches
     from vae.load.store import open_dataset
     from vae.models.graph.precision import choose_precision
     from vae.models.graph.session import open_session
     from vae.models.graph.train_step import TrainingStep
     from vae.models.graph.vae import VAE
     from vae.utils.distributed import init
+    from vae.utils.threads import prefetch
 
     dataset = open_dataset(data_dir, name)
     more = ["--amp"] if amp else []
@@ -164,7 +165,7 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
 
     dataset = open_dataset(data_dir, name)
     workers = init()
-    log = RunLog(Path(os.devnull), enabled=False)
+    log = RunLog(None)
     with (
         tempfile.TemporaryDirectory(dir=data_dir) as folder,
         tf.Graph().as_default(),
@@ -209,7 +210,7 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
     more = ["--amp"] if amp else []
     config = parse_flags(["--inference_benchmark", "--model", model, *more])
     architecture, workers = replace(config.model, items=len(dataset.item_ids)), init()
-    log = RunLog(Path(os.devnull), enabled=False)
+    log = RunLog(None)
     latency = [
         benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]
         for _ in range(3)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vae.utils.atomic import write_whole
+from vae.utils.host import processor_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,7 +125,7 @@ def train_seconds(log: Path) -> float:
 def machine() -> dict[str, Any]:
     """Describe the hardware and software that the results depend on."""
     # Not above: it imports TensorFlow, and benchmark.py measures the memory of processes without.
-    from vae.report.environment import processor_name, software_versions
+    from vae.report.environment import software_versions
 
     return {"processor": processor_name(), "cores": os.cpu_count()} | software_versions()
 

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
+
+from vae.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -125,6 +128,40 @@ def _main(arguments, output):
 
     open_console()
     sys.exit(main(arguments))
+
+
+def flags(data, folder, *more, dataset="synthetic"):
+    """Flags of a run on prepared data whose checkpoints and log lie in a folder, and more flags."""
+    outputs = ("--checkpoint_dir", folder / "ckpt", "--log_path", folder / "run.log")
+    return [*map(str, ("--dataset", dataset, "--data_dir", data, *outputs, *more))]
+
+
+def write(path, content):
+    """Write text or bytes to a file; return its path."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(path, columns, threshold=4.0, **options):
+    """The interactions of a ratings file as raw ids, in order."""
+    from vae.load.reading.files import Source
+    from vae.load.reading.interactions import read_interactions
+
+    found = read_interactions([Source(path)], columns, threshold, **options)
+    users, items = (ids.values[ids.codes].tolist() for ids in (found.users, found.items))
+    return list(zip(users, items, strict=True))
+
+
+def problem(path, reader=read, *arguments, **options):
+    """The sentence on a file that ``reader(path, ...)`` cannot use, without the file's name."""
+    with pytest.raises(UserError) as caught:
+        reader(path, *arguments, **options)
+    sentence = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert sentence.startswith(f"{path}: ")
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence.removeprefix(f"{path}: ")
 
 
 def mpirun(workers):

@@ -35,7 +35,7 @@ from vae.recommend.recommend import recommend as write_recommendations
 from vae.recommend.recommender import Recommender
 from vae.recommend.similar_items import similar_items_text
 from vae.report.environment import program
-from vae.report.results import Results, open_outputs
+from vae.report.results import Results, log_start, open_outputs
 from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 
@@ -104,7 +104,7 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     start = find_start(config, architecture, dataset, workers) if config.modes.train else None
     completed = start.state.epoch if start is not None and _writes(config, start) else None
     with open_outputs(config, workers, completed) as (log, results):
-        log.begin(workers, config, dataset, inputs.descriptions)
+        log_start(log, dataset, workers, as_json(config), inputs.descriptions)
         if taken := _taken(known, given, config):
             log.say(f"Taken from the checkpoint: {taken}.")
         run = Run(config, workers, dataset, inputs, log, results, start, TrainedModel(architecture))

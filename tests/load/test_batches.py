@@ -1,8 +1,6 @@
 """Training batches: every user once, the same whatever the number of workers or the first batch."""
 
-import contextlib
 import math
-import threading
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from vae.load.batches import TrainingBatches, prefetch
+from vae.load.batches import TrainingBatches
 
 SEARCH = settings(max_examples=50, deadline=None)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -184,73 +182,3 @@ def test_dropout_drops_its_share_of_the_items(dropout):
     assert abs((1 - batch.keep_mask.mean()) - dropout) < 0.01
     if dropout == 0:
         assert batch.keep_mask.all()
-
-
-@SEARCH
-@given(st.lists(st.integers()), st.integers(1, 5))
-def test_prefetching_yields_the_same(elements, depth):
-    assert list(prefetch(iter(elements), depth)) == elements
-
-
-@SEARCH
-@given(TRAIN, BATCH_SIZES, SEEDS)
-def test_prefetched_batches_are_the_batches(train, size, seed):
-    batches = TrainingBatches(train, size, seed, 0.5)
-    assert [plain(batch) for batch in prefetch(batches.epoch(0))] == epoch(batches)
-
-
-@pytest.mark.parametrize("depth", [1, 2, 5])
-def test_prefetching_raises_an_error_where_the_element_would_have_been_used(depth):
-    def elements():
-        yield 1
-        yield 2
-        raise RuntimeError("no third element")
-
-    ahead = prefetch(elements(), depth)
-    assert [next(ahead), next(ahead)] == [1, 2]
-    with pytest.raises(RuntimeError, match="no third element"):
-        next(ahead)
-
-
-def test_prefetching_works_ahead_in_another_thread_and_never_further_than_its_depth():
-    made, threads = [], set()
-
-    def elements():
-        for number in range(10):
-            made.append(number)
-            threads.add(threading.get_ident())
-            yield number
-
-    for used, number in enumerate(prefetch(elements(), 3)):
-        assert number == used
-        assert len(made) <= used + 1 + 3
-    assert made == list(range(10))
-    assert threading.get_ident() not in threads
-    assert len(threads) == 1
-
-
-def test_prefetching_can_be_given_up_half_way():
-    made = []
-    ahead = prefetch((made.append(number) for number in range(1000)), 2)
-    next(ahead)
-    ahead.close()
-    assert len(made) <= 4
-
-
-@pytest.mark.parametrize("end", ["used up", "closed", "failed"])
-def test_no_thread_is_left_when_prefetching_ends(end):
-    def elements():
-        yield from range(5)
-        if end == "failed":
-            raise RuntimeError
-
-    before = threading.active_count()
-    ahead = prefetch(elements())
-    next(ahead)
-    assert threading.active_count() == before + 1
-    if end == "closed":
-        ahead.close()
-    else:
-        with contextlib.suppress(RuntimeError):
-            list(ahead)
-    assert threading.active_count() == before

@@ -7,15 +7,13 @@ import socket
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import log_lines
 
-from vae.config import Config
 from vae.errors import UserError
-from vae.utils import console_lines, dllogger_fallback, run_log
-from vae.utils.distributed import SingleWorker
+from vae.utils import dllogger_fallback, run_log
 from vae.utils.run_log import RunLog
 
 LOGGERS = {"fallback": dllogger_fallback}
@@ -30,22 +28,18 @@ def logger(request, monkeypatch):
     return LOGGERS[request.param]
 
 
-def lines(path):
-    return [json.loads(x.removeprefix("DLLL ")) for x in path.read_text().splitlines()]
-
-
 def test_numpy_numbers_become_json_and_what_is_not_finite_is_left_out(tmp_path):
     RunLog(tmp_path / "log").log(
         (3,), {"a": np.float32(0.5), "b": np.int64(2), "c": math.nan, "d": np.inf}
     )
-    (line,) = lines(tmp_path / "log")
+    (line,) = log_lines(tmp_path / "log")
     assert line["step"] == [3]
     assert line["data"] == {"a": 0.5, "b": 2}
 
 
 def test_a_line_has_dlloggers_keys(tmp_path):
-    RunLog(tmp_path / "log").log((), {"train_epoch_time": 1.0})
-    unit, line = lines(tmp_path / "log")
+    RunLog(tmp_path / "log", lambda name: "s").log((), {"train_epoch_time": 1.0})
+    unit, line = log_lines(tmp_path / "log")
     assert set(line) == {"timestamp", "datetime", "elapsedtime", "type", "step", "data"}
     assert set(unit) == {"timestamp", "datetime", "elapsedtime", "type", "metric", "metadata"}
     assert unit["metadata"]["unit"] == "s"
@@ -54,50 +48,32 @@ def test_a_line_has_dlloggers_keys(tmp_path):
 
 
 def test_a_value_with_a_unit_gets_it_before_its_first_line_once_per_run(tmp_path):
+    units = {"loss": "nats/user", "valid_users": "users", "latency": "s"}
     for _ in range(2):
-        log = RunLog(tmp_path / "log")
+        log = RunLog(tmp_path / "log", units.get)
+        log.log("PARAMETER", {"loss": 1})
         log.log((1,), {"loss": 1.0, "ndcg@100": 0.5})
-        log.log((2,), {"loss": 1.0, "valid_users": 3, "batch_1_p90_latency": 0.1})
-    found = [line.get("step") or {line["metric"]: line["metadata"]} for line in lines(log._path)]
-    loss, users, latency = (
-        {name: {"unit": unit}}
-        for name, unit in (
-            ("loss", "nats/user"), ("valid_users", "users"), ("batch_1_p90_latency", "s"),
-        )
-    )  # fmt: skip
-    assert found == [loss, [1], users, latency, [2]] * 2
-
-
-def test_the_console_shows_what_people_watch_and_the_log_holds_everything(
-    tmp_path, capsys, monkeypatch
-):
-    log = RunLog(tmp_path / "log")
-    monkeypatch.setattr(console_lines, "monotonic", iter([1000.0, 1190.0, 1200.0]).__next__)
-    dataset = SimpleNamespace(name="mine", train=np.zeros((4953, 1200)))
-    log.begin(SingleWorker("1 worker"), Config.of(train=True, epochs=60), dataset, ["More."])
-    epoch = {"train_epoch_time": 90.0, "train_throughput": 14068.2, "loss": 102.71, "kl_weight": 1}
-    metrics = {"ndcg@100": 0.3823, "recall@20": 0.461, "recall@50": 0.651}
-    errors = {"ndcg@100_se": 0.0101, "recall@20_se": 0.01, "valid_time": 2.0}
-    log.log((12,), epoch)
-    log.log((12,), metrics | errors, "best so far")
-    log.log((13,), epoch)
-    log.log((13,), metrics)
-    log.log((60,), epoch)
-    log.log((), {"mean_training_throughput": 14000.0, "best_ndcg@100": 0.3823, "x": 1.0})
-    log.log((), {"x": 1.0})
-    assert capsys.readouterr().out.splitlines() == [
-        "Data set mine: 4,953 training users, 1,200 items; 1 worker.",
-        "More.",
-        "epoch 12/60   loss 102.7   14,068 users/s   1 h 12 min left",
-        "epoch 12      NDCG@100 0.382 ± 0.010   Recall@20 0.461   Recall@50 0.651   best so far",
-        "epoch 13/60   loss 102.7   14,068 users/s   1 h 50 min left",
-        "epoch 13      NDCG@100 0.382   Recall@20 0.461   Recall@50 0.651",
-        "epoch 60/60   loss 102.7   14,068 users/s",
-        "summary       training 14,000 users/s   best NDCG@100 0.382",
+        log.log((2,), {"loss": 1.0, "valid_users": 3, "latency": 0.1})
+    found = [
+        line.get("step") or {line["metric"]: line["metadata"]} for line in log_lines(log._path)
     ]
-    logged = [line["data"] for line in lines(tmp_path / "log") if line["type"] == "LOG"]
-    assert logged[1:4] == [epoch, metrics | errors, epoch]
-    assert logged[0]["epochs"] == 60
+    loss, users, latency = ({name: {"unit": unit}} for name, unit in units.items())
+    assert found == ["PARAMETER", loss, [1], users, latency, [2]] * 2
+
+
+def test_what_people_watch_is_printed_and_callbacks_get_the_epochs(tmp_path, capsys):
+    epochs = []
+
+    def line_of(step, values, note):
+        return f"{step} {values} {note}" if note else ""
+
+    log = RunLog(tmp_path / "log", line_of=line_of, callbacks=[lambda *epoch: epochs.append(epoch)])
+    log.say("hello")
+    log.log((1,), {"a": np.float32(0.5), "b": math.inf}, "the best")
+    log.log((2,), {"a": 2})
+    log.log((), {"a": 3})
+    assert capsys.readouterr().out == "hello\n(1,) {'a': 0.5} the best\n"
+    assert epochs == [(1, {"a": 0.5}), (2, {"a": 2})]
 
 
 def test_runs_that_share_a_log_at_the_same_time_keep_each_others_lines_whole(tmp_path):
@@ -107,7 +83,7 @@ def test_runs_that_share_a_log_at_the_same_time_keep_each_others_lines_whole(tmp
     for epoch in range(100):
         for log in logs:
             log.log((epoch,), {"loss": 1.0})
-    written = lines(tmp_path / "log")
+    written = log_lines(tmp_path / "log")
     epochs = [[epoch] for epoch in range(100) for _ in logs]
     steps = [line["step"] for line in written if line["type"] == "LOG"]
     assert steps == ["PARAMETER", "PARAMETER", *epochs]
@@ -132,11 +108,11 @@ def test_a_log_whose_last_line_was_cut_is_continued_on_a_new_line(tmp_path):
     assert [json.loads(line.removeprefix("DLLL "))["step"] for line in new] == [[1], [2]]
 
 
-def test_other_ranks_log_nothing(tmp_path, capsys):
-    log = RunLog(tmp_path / "log", enabled=False)
-    log.log("PARAMETER", {"x": 1})
+def test_other_ranks_log_nothing(capsys):
+    log = RunLog(None, callbacks=[print])
+    log.log((1,), {"x": 1})
     log.say("hello")
-    assert not (tmp_path / "log").exists()
+    log.close()
     assert capsys.readouterr().out == ""
 
 
@@ -152,20 +128,16 @@ def a_socket(path):
         (os.mkfifo, "a FIFO or a socket that no program reads"),
         (a_socket, "a FIFO or a socket that no program reads"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: path.parent.write_text(""), "File exists"),
     ],
-    ids=["folder", "fifo", "socket", "loop"],
+    ids=["folder", "fifo", "socket", "loop", "in a file"],
 )
 def test_a_log_that_is_no_file_is_named_at_once(make, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the name of a socket has to be short
-    make(Path("log"))
-    with pytest.raises(UserError, match=f"--log_path log: cannot be written .{reason}.; name an"):
-        RunLog(Path("log"))
-
-
-def test_a_log_in_a_folder_that_is_a_file_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--log_path .*file/log: cannot be written"):
-        RunLog(tmp_path / "file/log")
+    path = Path("in/log") if reason == "File exists" else Path("log")
+    make(path)
+    with pytest.raises(UserError, match=f"--log_path {path}: cannot be written .{reason}.; name "):
+        RunLog(path)
 
 
 def test_a_log_may_be_a_pipe_that_is_read_as_standard_output_often_is():

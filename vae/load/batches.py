@@ -9,19 +9,14 @@ generator (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3").
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vae.utils.distributed import shard
-
-Element = TypeVar("Element")
 
 _ORDER, _DROPOUT = range(2)
 """Independent streams of random numbers."""
@@ -123,20 +118,3 @@ class TrainingBatches:
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox([self._seed, epoch, stream]))
-
-
-def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
-    """Yield the same elements, computed by a background thread up to ``depth`` ahead of their use.
-
-    An exception in the thread is raised where the element would have been used. The thread ends
-    with this generator, whether that is exhausted, closed or interrupted by an exception.
-    """
-    end = object()
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
-    try:
-        ahead = deque(pool.submit(next, elements, end) for _ in range(depth))
-        while (element := ahead.popleft().result()) is not end:
-            ahead.append(pool.submit(next, elements, end))
-            yield cast(Element, element)
-    finally:
-        pool.shutdown(cancel_futures=True)

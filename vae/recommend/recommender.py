@@ -91,7 +91,7 @@ class Recommender:
         self.model = model
         self._config = config
         self.titles = titles
-        self._workers = workers or SingleWorker("1 worker")
+        self._workers = workers or SingleWorker()
 
     @classmethod
     def load(
@@ -149,8 +149,8 @@ class Recommender:
                 None if item_names_col is None else str(item_names_col),
             )
         )
-        worker = SingleWorker("1 worker")
-        silent = RunLog(Path(os.devnull), enabled=False)
+        worker = SingleWorker()
+        silent = RunLog(None)
         architecture = replace(config.model, items=len(data.item_ids))
         model = load_model(config, data, architecture, worker, silent)
         model = blend_model(config, data, worker, silent, model)

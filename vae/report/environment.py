@@ -13,8 +13,8 @@ import tensorflow.compat.v1 as tf
 
 from vae import __version__
 from vae.load.dataset import Dataset
-from vae.models.graph.precision import cpu_info
 from vae.utils.distributed import Workers
+from vae.utils.host import physical_bytes, processor_name
 
 Metadata = dict[str, str]
 
@@ -41,12 +41,11 @@ def hardware_metadata(workers: Workers) -> Metadata:
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "workers": workers.description,
         "processor": processor_name(),
         "cores": f"{len(os.sched_getaffinity(0))} for this process of {os.cpu_count()}",
-        "memory": f"{memory / 2**30:.0f} GiB",
+        "memory": f"{physical_bytes() / 2**30:.0f} GiB",
         "GPUs": ", ".join(gpus) or "none",
         "system": platform.platform(),
     }
@@ -78,8 +77,3 @@ def program() -> Metadata:
     return {f"the version of {name}": versions[name] for name in ("vae", "TensorFlow", "NumPy")} | {
         "the digest of the code": digest.hexdigest()[:12]
     }
-
-
-def processor_name() -> str:
-    """Return the model name of the first processor, or its architecture."""
-    return cpu_info("model name") or platform.machine()

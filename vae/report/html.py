@@ -14,8 +14,8 @@ from vae.cli import as_json, changed_values
 from vae.config import COMPARISONS, Config
 from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
+from vae.report.console_lines import unit_of
 from vae.report.environment import Metadata
-from vae.utils.run_log import unit_of
 
 _CAPTIONS = {
     "loss": "The objective and its negative log-likelihood; means over the epoch's users.",

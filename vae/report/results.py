@@ -6,14 +6,16 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
 from vae.load.dataset import Dataset
+from vae.report.console_lines import ConsoleLines, unit_of
 from vae.report.environment import dataset_metadata, hardware_metadata, software_versions
 from vae.report.epoch_log import EpochLog
 from vae.report.tensorboard import TensorBoardWriter
@@ -110,9 +112,40 @@ def open_outputs(
         results, callbacks = raise_on_all(
             workers, lambda: _open_results(config, completed) if is_first else (None, [])
         )
-        log = raise_on_all(workers, lambda: RunLog(config.files.log_path, is_first, callbacks))
+        path = config.files.log_path if is_first else None
+        line_of = ConsoleLines(config.training.epochs).line
+        log = raise_on_all(workers, lambda: RunLog(path, unit_of, line_of, callbacks))
         locks.callback(log.close)
         yield log, results
+
+
+def log_start(
+    log: RunLog,
+    dataset: Dataset,
+    workers: Workers,
+    parameters: Mapping[str, Any],
+    descriptions: Iterable[str],
+) -> None:
+    """Say what the run works on, and log its parameters.
+
+    Args:
+        log: log of the run.
+        dataset: prepared data set.
+        workers: workers of the run.
+        parameters: flags, by name.
+        descriptions: further sentences, such as on the inputs.
+
+    Raises:
+        UserError: the file of the log cannot be written.
+    """
+    users, items = dataset.train.shape
+    log.say(
+        f"Data set {dataset.name}: {users:,} training users, {items:,} items; "
+        f"{workers.description}."
+    )
+    log.log("PARAMETER", parameters)
+    for sentence in descriptions:
+        log.say(sentence)
 
 
 def _folders(config: Config, trains: bool) -> dict[str, Path]:
@@ -148,7 +181,7 @@ def _open_results(config: Config, completed: int | None) -> tuple[Results | None
     callbacks: list[Callback] = []
     results = Results(config.files.results_dir, completed) if config.files.results_dir else None
     if results:
-        callbacks.append(results.epoch_log)
+        callbacks.append(results.epoch_log.add)
     if config.files.tensorboard_dir:
-        callbacks.append(TensorBoardWriter(config.files.tensorboard_dir, completed or 0))
+        callbacks.append(TensorBoardWriter(config.files.tensorboard_dir, completed or 0).add)
     return results, callbacks

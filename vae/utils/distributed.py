@@ -5,19 +5,19 @@ Other modules use ``Workers`` and never import Horovod.
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.utils.watchdog import Watchdog, deadline
+from vae.utils.watchdog import Watchdog
 
 Result = TypeVar("Result")
 
@@ -35,10 +35,10 @@ come last. SLURM_NTASKS is not among them: a batch script of one process has it 
 """
 
 
-class Workers(Protocol):
-    """A rank's view of the job, and the collective operations.
+class SingleWorker:
+    """A job of a single process, without Horovod.
 
-    All ranks must call the collective operations, in the same order.
+    All ranks of a job must call the collective operations, in the same order.
 
     Attributes:
         rank: 0 to ``size`` - 1.
@@ -48,97 +48,64 @@ class Workers(Protocol):
         description: number of workers, for the log.
     """
 
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    description: str
-
-    def optimizer(self, optimizer: Any) -> Any:
-        """Wrap an optimizer so that it applies the sum of all ranks' gradients."""
-
-    def allreduce_tensor(self, tensor: Any) -> Any:
-        """Return a tensor of the graph that sums a tensor over the ranks at each run."""
-
-    def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Sum values over the ranks, element by element, in float64."""
-
-    def allgather_object(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, in order, on every rank; anything that pickles."""
-
-    def broadcast_object(self, value: Any) -> Any:
-        """Return rank 0's value on every rank; anything that pickles."""
-
-    def broadcast_variables(self, session: Any) -> None:
-        """Overwrite every rank's variables of the session's graph with rank 0's."""
-
-    def report_step(self, step: int | None) -> None:
-        """Tell the watchdog that this rank works on a step; None: on something else."""
-
-
-class SingleWorker:
-    """A single process, without Horovod."""
-
     rank = 0
     size = 1
     local_rank = 0
     local_size = 1
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str = "1 worker (single process, no Horovod)") -> None:
         self.description = description
 
     def optimizer(self, optimizer: Any) -> Any:
-        """Return the optimizer as it is."""
+        """Wrap an optimizer so that it applies the sum of all ranks' gradients."""
         return optimizer
 
     def allreduce_tensor(self, tensor: Any) -> Any:
-        """Return the tensor as it is."""
+        """Return a tensor of the graph that sums a tensor over the ranks at each run."""
         return tensor
 
     def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Return the values as they are."""
+        """Sum values over the ranks, element by element, in float64."""
         return np.asarray(values, dtype=np.float64)
 
     def allgather_object(self, value: Any) -> list[Any]:
-        """Return the value alone."""
+        """Return the values of all ranks, in order, on every rank; anything that pickles."""
         return [value]
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return the value as it is."""
+        """Return rank 0's value on every rank; anything that pickles."""
         return value
 
     def broadcast_variables(self, session: Any) -> None:
-        """Do nothing."""
+        """Overwrite every rank's variables of the session's graph with rank 0's."""
 
-    def report_step(self, step: int | None) -> None:
-        """Do nothing."""
+    def report_position(self, position: str | None) -> None:
+        """Tell the watchdog where this rank is, which has to be left within ``--stall_timeout``.
+
+        Args:
+            position: a step or a batch; None where any time may pass.
+        """
 
 
 class HorovodWorkers:
-    """The ranks of a job that mpirun, horovodrun or srun started.
+    """A job of several ranks that mpirun, horovodrun or srun started; see ``SingleWorker``.
 
     Args:
         fp16_allreduce: halve the gradients' traffic by sending them as float16.
-        stall_timeout: seconds after which the process ends if another rank does not join, is
-            silent, or no step ends; 0: never.
+        stall_timeout: seconds after which the process ends if another rank does not join, or
+            nothing that was reported ends; 0: never.
     """
 
     def __init__(self, fp16_allreduce: bool, stall_timeout: float) -> None:
         import horovod.tensorflow as hvd
 
-        # Registered before Horovod's own end, so run after it: until then, ranks wait for others.
-        atexit.register(self._close)
-        self._watchdog: Watchdog | None = None
-        with deadline(
-            stall_timeout,
-            f"not all workers joined within {stall_timeout:.0f} s; see the messages of the others, "
-            "and start all of them with the same command",
-        ):
-            self._join(hvd, fp16_allreduce)
-            if stall_timeout:
-                self._watch(stall_timeout)
-
-    def _join(self, hvd: Any, fp16_allreduce: bool) -> None:
+        self._timeout = f"{stall_timeout:.0f} s"
+        self._watchdog = Watchdog(stall_timeout) if stall_timeout else None
+        if self._watchdog:
+            self._watchdog.report(
+                f"not all workers joined within {self._timeout}; see the messages of the others, "
+                "and start all of them with the same command"
+            )
         hvd.init()
         self._hvd = hvd
         self._compression = hvd.Compression.fp16 if fp16_allreduce else hvd.Compression.none
@@ -147,22 +114,17 @@ class HorovodWorkers:
         self.local_rank: int = hvd.local_rank()
         self.local_size: int = hvd.local_size()
         self.description = f"{self.size} workers (Horovod)"
+        self.allgather_object(None)  # after which all have joined
+        self.report_position(None)
 
-    def _watch(self, stall_timeout: float) -> None:
-        watchdog = Watchdog(self.rank, self.size, stall_timeout)
-        one_host = self.local_size == self.size
-        address = watchdog.listen(one_host) if self.rank == 0 else None
-        watchdog.start(self.broadcast_object(address))
-        self._watchdog = watchdog
-
-    def _close(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.close()
-
-    def report_step(self, step: int | None) -> None:
-        """Tell the watchdog, if there is one."""
-        if self._watchdog is not None:
-            self._watchdog.report(step)
+    def report_position(self, position: str | None) -> None:
+        """Report it with what to do if it is the last."""
+        if self._watchdog:
+            self._watchdog.report(
+                position
+                and f"rank {self.rank} on {socket.gethostname()} has waited for {self._timeout} in "
+                f"{position}; a rank that says nothing like this is the one that hangs; {_FIX}"
+            )
 
     def optimizer(self, optimizer: Any) -> Any:
         """Wrap it in Horovod's; a sum, since each rank divides by the global batch's users."""
@@ -173,6 +135,9 @@ class HorovodWorkers:
     def allreduce_tensor(self, tensor: Any) -> Any:
         """Add an allreduce to the graph."""
         return self._hvd.allreduce(tensor, op=self._hvd.Sum)
+
+    # The names are explicit: by default Horovod names an operation after the type of the value, and
+    # ranks with values of different types would wait for each other forever.
 
     def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
         """Run an allreduce of its own."""
@@ -185,9 +150,6 @@ class HorovodWorkers:
             )
             return total
 
-    # The names are explicit: by default Horovod names an operation after the type of the value, and
-    # ranks with values of different types would wait for each other for ever.
-
     def allgather_object(self, value: Any) -> list[Any]:
         """Pickle, allgather and unpickle."""
         with self._side_session() as session:
@@ -197,7 +159,7 @@ class HorovodWorkers:
         """Allgather, to which the other ranks contribute nothing.
 
         Of Horovod's two broadcasts of objects one needs an API that TensorFlow 2 lacks, and the
-        other waited for ever in a session (0.28.1).
+        other waited forever in a session (0.28.1).
         """
         return self.allgather_object(value if self.rank == 0 else None)[0]
 
@@ -215,6 +177,15 @@ class HorovodWorkers:
             yield session
 
 
+Workers = SingleWorker | HorovodWorkers
+"""A rank's view of the job, and the collective operations."""
+
+_FIX = (
+    "the earlier checkpoints are complete: rerun the same command to resume, without the host that "
+    "hangs, or with a longer --stall_timeout if a step takes so long"
+)
+
+
 def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
     """Join the other workers that mpirun, horovodrun or srun started, if any.
 
@@ -228,7 +199,7 @@ def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
     """
     variable, launched = _launched()
     if launched == 1:
-        return SingleWorker("1 worker (single process, no Horovod)")
+        return SingleWorker()
     if importlib.util.find_spec("horovod") is None:
         raise UserError(
             f"{launched} workers were started but Horovod is not installed, so they could not work "
@@ -253,12 +224,20 @@ def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
     return workers
 
 
-def _check_host_name() -> None:
-    """Check what Gloo needs: it crashes on a host that has no address.
+def _launched() -> tuple[str, int]:
+    """Return the launcher's variable and its number of processes; 1 if none is set."""
+    name = next((name for name in _LAUNCHER_SIZES if os.environ.get(name)), "")
+    value = os.environ.get(name, "1")
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
+        raise UserError(
+            f"{name}: {value:.20} is not a positive integer; unset it for a single process, or "
+            "start the workers with mpirun, horovodrun or srun, which set it."
+        )
+    return name, int(value)
 
-    Raises:
-        UserError: the name of this host does not resolve.
-    """
+
+def _check_host_name() -> None:
+    """Check that the name of this host resolves, without which Gloo crashes."""
     name = socket.gethostname()
     if os.environ.get("HOROVOD_CONTROLLER") != "gloo":
         return
@@ -271,39 +250,10 @@ def _check_host_name() -> None:
         ) from None
 
 
-def _launched() -> tuple[str, int]:
-    """Return the launcher's variable and its number of processes; 1 if none is set.
-
-    Raises:
-        UserError: the value is not a positive integer.
-    """
-    for name in _LAUNCHER_SIZES:
-        value = os.environ.get(name, "")
-        if value:
-            return name, _positive(name, value)
-    return "", 1
-
-
-def _positive(name: str, value: str) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise UserError(
-            f"{name}: {value:.20} is not a positive integer; unset it for a single process, or "
-            "start the workers with mpirun, horovodrun or srun, which set it."
-        )
-    return number
-
-
 def raise_on_all(workers: Workers, action: Callable[[], Result]) -> Result:
     """Return this rank's result of an action, or raise any rank's ``UserError`` on all ranks.
 
-    Otherwise the other ranks would wait for ever for the one that failed.
-
-    Raises:
-        UserError: the action raised one on some rank.
+    Otherwise the other ranks would wait forever for the one that failed.
     """
     result, problem = None, None
     try:
@@ -319,11 +269,7 @@ def raise_on_all(workers: Workers, action: Callable[[], Result]) -> Result:
 
 
 def on_rank_0(workers: Workers, action: Callable[[], Result]) -> Result:
-    """Run an action on rank 0 and return its result on all ranks.
-
-    Raises:
-        UserError: the action raised one; on all ranks.
-    """
+    """Return the result of an action of rank 0 on all ranks, or raise its ``UserError`` on all."""
     result = raise_on_all(workers, lambda: action() if workers.rank == 0 else None)
     return cast(Result, workers.broadcast_object(result))
 
@@ -334,12 +280,12 @@ def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: a value differs between ranks; on all ranks.
     """
-    everyone = workers.allgather_object(dict(values))
-    for rank, theirs in enumerate(everyone):
-        for name, value in everyone[0].items():
-            if theirs[name] != value:
+    first, *others = workers.allgather_object(dict(values))
+    for rank, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
                 raise UserError(
-                    f"Workers disagree on {name}: {value!r} on rank 0 and {theirs[name]!r} on rank "
+                    f"Workers disagree on {name}: {value!r} on rank 0 and {other[name]!r} on rank "
                     f"{rank}; start all of them with the same command, data and environment."
                 )
 

@@ -7,10 +7,10 @@ keys; ``vae.utils.run_log`` prefers dllogger if it is installed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 Step = str | tuple[int, ...]
 """``"PARAMETER"``, a tuple such as ``(epoch,)``, or ``()`` for the run's summary."""
@@ -22,61 +22,6 @@ class Verbosity:
     OFF = -1
     DEFAULT = 0
     VERBOSE = 1
-
-
-class Backend(Protocol):
-    """An output of the log."""
-
-    verbosity: int
-
-    def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
-        """Write the values of one step."""
-
-    def metadata(
-        self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
-    ) -> None:
-        """Write or store the metadata of a metric, such as its unit."""
-
-    def flush(self) -> None:
-        """Pass buffered lines to the operating system."""
-
-
-class StdOutBackend:
-    """Human-readable lines on standard output.
-
-    Args:
-        verbosity: level of the backend.
-        step_format: takes the step, and returns its text.
-        metric_format: takes a metric, its metadata and its value, and returns their text.
-        prefix_format: takes the time, and returns the beginning of the line.
-    """
-
-    def __init__(
-        self,
-        verbosity: int,
-        step_format: Callable[[Step], str],
-        metric_format: Callable[[str, Mapping[str, Any], Any], str],
-        prefix_format: Callable[[datetime], str],
-    ) -> None:
-        self.verbosity = verbosity
-        self._step_format = step_format
-        self._metric_format = metric_format
-        self._prefix_format = prefix_format
-        self._metadata: dict[str, Mapping[str, Any]] = {}
-
-    def metadata(
-        self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
-    ) -> None:
-        """Store the metadata of a metric for the following lines."""
-        self._metadata[metric] = metadata
-
-    def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
-        """Print one line."""
-        texts = (self._metric_format(n, self._metadata.get(n, {}), v) for n, v in data.items())
-        print(f"{self._prefix_format(now)}{self._step_format(step)} {' '.join(texts)}")
-
-    def flush(self) -> None:
-        """Do nothing: standard output is line-buffered."""
 
 
 class JSONStreamBackend:
@@ -92,54 +37,38 @@ class JSONStreamBackend:
         self.verbosity = verbosity
         self.file = open(filename, "a" if append else "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
-    def metadata(
-        self, now: datetime, elapsed: float, metric: str, metadata: Mapping[str, Any]
-    ) -> None:
-        """Write a line of type METADATA."""
-        self._write(now, elapsed, type="METADATA", metric=metric, metadata=metadata)
-
-    def log(self, now: datetime, elapsed: float, step: Step, data: Mapping[str, Any]) -> None:
-        """Write a line of type LOG."""
-        self._write(now, elapsed, type="LOG", step=step, data=data)
-
-    def flush(self) -> None:
-        """Flush the file."""
-        self.file.flush()
-
-    def _write(self, now: datetime, elapsed: float, **fields: Any) -> None:
-        line = {
+    def write(self, elapsed: float, now: datetime, fields: Mapping[str, Any]) -> None:
+        """Write one line."""
+        times = {
             "timestamp": str(now.timestamp()),
             "datetime": str(now),
             "elapsedtime": str(elapsed),
-            **fields,
         }
-        self.file.write(f"DLLL {json.dumps(line)}\n")
+        self.file.write(f"DLLL {json.dumps(times | dict(fields))}\n")
 
 
 class Logger:
     """Sends each line to all backends with sufficient verbosity."""
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(self, backends: Sequence[JSONStreamBackend]) -> None:
         self.backends = backends
         self._start = datetime.now()
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
-        """Set the metadata of a metric, usually ``{"unit": ...}``."""
-        now = datetime.now()
-        for backend in self.backends:
-            backend.metadata(now, self._elapsed(now), metric, metadata)
+        """Write a line of type METADATA: usually ``{"unit": ...}`` of a metric."""
+        self._write(Verbosity.OFF, {"type": "METADATA", "metric": metric, "metadata": metadata})
 
     def log(self, step: Step, data: Mapping[str, Any], verbosity: int = Verbosity.VERBOSE) -> None:
-        """Log the values of one step."""
+        """Write a line of type LOG: the values of one step."""
+        self._write(verbosity, {"type": "LOG", "step": step, "data": data})
+
+    def flush(self) -> None:
+        """Flush the files."""
+        for backend in self.backends:
+            backend.file.flush()
+
+    def _write(self, verbosity: int, fields: Mapping[str, Any]) -> None:
         now = datetime.now()
         for backend in self.backends:
             if backend.verbosity >= verbosity:
-                backend.log(now, self._elapsed(now), step, data)
-
-    def flush(self) -> None:
-        """Flush every backend."""
-        for backend in self.backends:
-            backend.flush()
-
-    def _elapsed(self, now: datetime) -> float:
-        return (now - self._start).total_seconds()
+                backend.write((now - self._start).total_seconds(), now, fields)

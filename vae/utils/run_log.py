@@ -1,9 +1,7 @@
 """The run's log, on rank 0 only: everything in a JSON file, what people watch on standard output.
 
-Both are dllogger's, each with a logger of its own: a console line in the logger of the file
-would be a second record of the same epoch there. The file is opened for appending, and each line is
-one write: runs can share a log, one after another or at the same time. Callbacks receive the logged
-values of each epoch.
+The file is opened for appending, and each line is one write: runs can share a log, one after
+another or at the same time. Callbacks receive the logged values of each epoch.
 """
 
 from __future__ import annotations
@@ -11,21 +9,16 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
-from vae.cli import as_json
-from vae.config import Config
 from vae.errors import UserError
-from vae.load.dataset import Dataset
 from vae.utils.atomic import discard, unwritable, written
 from vae.utils.console import progress
-from vae.utils.console_lines import ConsoleLines
-from vae.utils.distributed import Workers
 from vae.utils.dllogger_fallback import Step
 
 try:
@@ -33,93 +26,48 @@ try:
 except ImportError:
     from vae.utils import dllogger_fallback as dllogger
 
-_UNITS = {
-    "_time": "s",
-    "_latency": "s",
-    "_throughput": "users/s",
-    "_users": "users",
-    "_items": "items",
-    "loss": "nats/user",
-    "likelihood": "nats/user",
-    "divergence": "nats/user",
-    "penalty": "nats/user",
-}
-"""Units by how the names of the values end."""
-
-
-def unit_of(name: str) -> str | None:
-    """Return the unit of a logged value; metrics and their standard errors have none."""
-    return next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
-
-
-class Callback(Protocol):
-    """Receiver of the logged values of each epoch."""
-
-    def add(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Receive values of an epoch: first those of training, then those of validation."""
+Callback = Callable[[int, Mapping[str, float]], object]
+"""Takes an epoch and its metrics: first those of training, then those of validation."""
 
 
 class RunLog:
     """The log of a run; values that are not finite are omitted, since JSON has no NaN.
 
     Args:
-        path: file to append JSON lines to.
-        enabled: whether to log; False on all ranks but 0.
-        callbacks: receivers of the values of each epoch.
+        path: file to append JSON lines to; None: log and print nothing, as on all ranks but 0.
+        unit_of: returns the unit of a value, by its name; None if it has none.
+        line_of: returns what the console shows of a step, its values and a note; empty for nothing.
+        callbacks: receivers of the metrics of each epoch.
 
     Raises:
         UserError: the file cannot be opened.
     """
 
     def __init__(
-        self, path: Path, enabled: bool = True, callbacks: Sequence[Callback] = ()
+        self,
+        path: Path | None,
+        unit_of: Callable[[str], str | None] = lambda name: None,
+        line_of: Callable[[Step, Mapping[str, Any], str], str] = lambda step, values, note: "",
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self._path = path
-        self._logger: Any = None
-        self._lines = ConsoleLines()
-        self._described: set[str] = set()
+        self._unit_of = unit_of
+        self._line_of = line_of
         self._callbacks = callbacks
-        if not enabled:
-            return
-        self._descriptor = _open_to_append(path)
-        self._stream = dllogger.JSONStreamBackend(
-            dllogger.Verbosity.VERBOSE, self._descriptor, append=True
-        )
-        console = dllogger.StdOutBackend(dllogger.Verbosity.DEFAULT, **self._lines.formats())
-        self._logger = dllogger.Logger([self._stream])
-        self._console = dllogger.Logger([console])
+        self._described: set[str] = set()
+        if path is not None:
+            self._descriptor = _open_to_append(path)
+            self._stream = dllogger.JSONStreamBackend(
+                dllogger.Verbosity.VERBOSE, self._descriptor, append=True
+            )
+            self._logger = dllogger.Logger([self._stream])
 
     def close(self) -> None:
         """Close the file; from now on nothing is logged."""
-        if self._logger is not None:
-            for logger in (self._logger, self._console):
-                logger.backends.clear()  # dllogger flushes them at the end of the process
+        if self._path is not None:
+            self._logger.backends.clear()  # dllogger flushes them at the end of the process
             self._stream.file.close()
-            self._logger = None
-
-    def begin(
-        self, workers: Workers, config: Config, dataset: Dataset, descriptions: Iterable[str]
-    ) -> None:
-        """Say what the run works on, and log its parameters.
-
-        Args:
-            workers: workers of the run.
-            config: flags, logged as parameters.
-            dataset: prepared data set.
-            descriptions: further sentences, such as on the inputs.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
-        users, items = dataset.train.shape
-        self._lines.epochs = config.training.epochs
-        self.say(
-            f"Data set {dataset.name}: {users:,} training users, {items:,} items; "
-            f"{workers.description}."
-        )
-        self.log("PARAMETER", as_json(config))
-        for sentence in descriptions:
-            self.say(sentence)
+            self._path = None
 
     def log(self, step: Step, data: Mapping[str, Any], note: str = "") -> None:
         """Log the values of one step, if there are any, each with a unit before its first line.
@@ -133,29 +81,27 @@ class RunLog:
             UserError: the file cannot be written.
         """
         plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
-        if self._logger is None or not plain:
+        if self._path is None or not plain:
             return
         for name in plain if step != "PARAMETER" else ():
-            if name not in self._described and (unit := unit_of(name)):
-                with self._line() as logger:
-                    logger.metadata(name, {"unit": unit})
+            if name not in self._described and (unit := self._unit_of(name)):
+                with self._one_write(self._path):
+                    self._logger.metadata(name, {"unit": unit})
                 self._described.add(name)
-        with self._line() as logger:
-            logger.log(step, plain, dllogger.Verbosity.VERBOSE)
-        shown_step, shown = self._lines.select(step, plain, note)
-        if shown:
-            with tqdm.external_write_mode():
-                self._console.log(shown_step, shown, dllogger.Verbosity.DEFAULT)
+        with self._one_write(self._path):
+            self._logger.log(step, plain, dllogger.Verbosity.VERBOSE)
+        if line := self._line_of(step, plain, note):
+            self.say(line)
         if isinstance(step, tuple) and step:
             for callback in self._callbacks:
-                callback.add(step[0], plain)
+                callback(step[0], plain)
 
     @contextmanager
-    def _line(self) -> Iterator[Any]:
-        """Yield the logger for one line and flush it, so that the line is a single write."""
+    def _one_write(self, path: Path) -> Iterator[None]:
+        """Flush the line that the block logs."""
         try:
-            with written("--log_path", self._path):
-                yield self._logger
+            with written("--log_path", path):
+                yield
                 self._logger.flush()
         except UserError:
             # dllogger flushes again at the end of the process; a failure would print a stack trace.
@@ -164,7 +110,7 @@ class RunLog:
 
     def say(self, sentence: str) -> None:
         """Print a sentence on standard output; it is not written to the file."""
-        if self._logger is not None:
+        if self._path is not None:
             with tqdm.external_write_mode():
                 print(sentence, flush=True)
 
@@ -172,15 +118,11 @@ class RunLog:
         self, description: str, total: int, unit: str = "users", done: int = 0
     ) -> tqdm[None]:
         """Show the progress of what may take long, see ``console.progress``."""
-        return progress(description, total, unit, done, is_shown=self._logger is not None)
+        return progress(description, total, unit, done, is_shown=self._path is not None)
 
 
 def _open_to_append(path: Path) -> int:
-    """Return a descriptor that appends to a log; an incomplete last line is ended first.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Return a descriptor that appends to a log; an incomplete last line is ended first."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # O_NONBLOCK: opening a FIFO without a reader fails instead of waiting for one.

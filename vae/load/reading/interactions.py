@@ -19,12 +19,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vae.errors import UserError, one_line
-from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.reading.files import Digest, Source
 from vae.load.reading.tables import Block, Tables, named
 from vae.load.reading.text import ONE_ROW_EACH
 from vae.load.reading.values import NUMBER, parse_time
+from vae.utils.threads import prefetch
 
 MAX_ID_LENGTH = 256
 """Characters; ids are stored at a fixed width, so a single huge one would take gigabytes."""

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vae.errors import UserError, one_line
-from vae.load.batches import prefetch
 from vae.load.config import Columns
 from vae.load.reading.files import (
     FIRST_BYTES,
@@ -35,6 +34,7 @@ from vae.load.reading.files import (
 )
 from vae.load.reading.text import ONE_ROW_EACH, TextFile, Texts, is_encodable, not_utf8
 from vae.load.reading.values import NUMBER
+from vae.utils.threads import prefetch
 
 _BLOCK_ROWS = 1 << 18
 _PEEKED_BYTES = 64

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+from vae.utils.host import cpu_info
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Linux's names of bfloat16 instructions (x86, x86, ARM)."""
@@ -114,18 +115,3 @@ class OverflowStreak:
         """
         self.length = self.length + 1 if global_step_before == self._global_step_before else 0
         self._global_step_before = global_step_before
-
-
-def cpu_info(*names: str) -> str:
-    """Return a field of Linux's ``/proc/cpuinfo`` for the first processor.
-
-    Args:
-        names: names of the field; architectures differ.
-
-    Returns:
-        The value of the first field with one of these names; empty if there is none.
-    """
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    fields = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in fields if name.strip() in names), "")

@@ -108,6 +108,7 @@ def evaluate(
     batches: list[UserResults] = []
     totals = dict.fromkeys(METRICS, Moments())
     for first in range(mine.start, mine.stop, shard_size):
+        workers.report_position(f"the evaluation of user {first}")
         if should_stop():
             break
         rows = slice(first, min(first + shard_size, mine.stop))
@@ -118,8 +119,10 @@ def evaluate(
         advance(rows.stop - rows.start)
     if workers.allreduce([should_stop()]).any():
         raise EvaluationInterrupted
+    sums = {name: _sum(moments, workers) for name, moments in totals.items()}
+    workers.report_position(None)
     return Evaluation(
-        {name: _sum(moments, workers) for name, moments in totals.items()},
+        sums,
         held_out.fold_in.shape[0],
         time.perf_counter() - start,
         UserResults.concatenate(batches, held_out.fold_in.shape[1]),

@@ -11,10 +11,6 @@ not counted, so a model that passes may still run out of memory; one that does n
 from __future__ import annotations
 
 import os
-import resource
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
@@ -22,6 +18,7 @@ from vae.baselines.ease import check_ease
 from vae.config import Architecture, Config
 from vae.errors import UserError
 from vae.utils.distributed import Workers
+from vae.utils.host import available_bytes, check_process
 
 _FLOAT32_BYTES = 4
 _ADAM_SLOTS = 2
@@ -32,19 +29,13 @@ _MAX_ELEMENTS = 2**31
 offsets in 32 bits and ends in a segmentation fault beyond (seen on 2.18.1)."""
 
 
-_PROCESS = Path("/proc/self/exe")
-"""TensorFlow looks it up when it saves, and aborts where it is missing."""
-
-
 def check_host(config: Config, architecture: Architecture, workers: Workers) -> None:
     """Check that this host has what its workers' models need, and the memory for the baselines.
 
     Raises:
         UserError: it does not.
     """
-    if not os.path.lexists(_PROCESS):
-        raise UserError(f"{_PROCESS}: file not found, and TensorFlow needs it; mount /proc.")
-    _check_threads(2 * (os.cpu_count() or 1) + 16)
+    check_process(threads=2 * (os.cpu_count() or 1) + 16)  # about as many as TensorFlow starts
     available = available_bytes(workers.local_size)
     check_memory(
         architecture,
@@ -58,26 +49,6 @@ def check_host(config: Config, architecture: Architecture, workers: Workers) -> 
         check_ease(architecture.items, available // workers.local_size, "--blend ease")
     elif config.needs_ease and workers.rank == 0:
         check_ease(architecture.items, available, f"--baselines {config.evaluation.baselines}")
-
-
-def _check_threads(count: int) -> None:
-    """Check that this process can start about as many threads as TensorFlow.
-
-    Raises:
-        UserError: it cannot.
-    """
-    is_over = threading.Event()
-    threads = [threading.Thread(target=is_over.wait) for _ in range(count)]
-    try:
-        for thread in threads:
-            thread.start()
-    except RuntimeError:
-        raise UserError(
-            f"this process cannot start {count} threads; raise the limit on processes (ulimit -u).",
-            exit_code=1,
-        ) from None
-    finally:
-        is_over.set()
 
 
 def check_memory(
@@ -135,55 +106,3 @@ def needed_bytes(architecture: Architecture, train: bool, loaded: bool, gpu: boo
     else:  # variables of the graph, and a copy as they were read
         elements = (1 + loaded) * sum(layers)
     return elements * _FLOAT32_BYTES
-
-
-def available_bytes(workers_here: int = 1, root: Path = Path("/")) -> int:
-    """Return the memory available to all workers of this host, in bytes.
-
-    The minimum of the host's memory, the limit of this process's control group, which the workers
-    are assumed to share, and the limits of their address spaces (``ulimit -v``).
-
-    Args:
-        workers_here: number of workers of this host.
-        root: root of the file system.
-    """
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [physical, *_control_group_limits(root)]
-    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if address_space != resource.RLIM_INFINITY:
-        limits.append(workers_here * address_space)
-    return min(limits)
-
-
-def _control_group_limits(root: Path) -> Iterator[int]:
-    """Yield the limits, in bytes, of this process's control groups and their parents.
-
-    Inside a container the names of the groups may be the host's; the container's limit is then that
-    of the root group.
-    """
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return
-    mounts = root / "sys/fs/cgroup"
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        if not controllers:
-            tree, file = mounts, "memory.max"
-        elif "memory" in controllers.split(","):
-            tree, file = mounts / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        group = tree / name.lstrip("/")
-        for folder in (group, *group.parents):
-            yield from _limit(folder / file)
-            if folder == tree:
-                break
-
-
-def _limit(path: Path) -> Iterator[int]:
-    """Yield the number in a file; nothing if there is none, or for ``max``."""
-    try:
-        yield int(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vae.config import Architecture, Config
 from vae.errors import UserError
-from vae.load.batches import Batch, TrainingBatches, prefetch
+from vae.load.batches import Batch, TrainingBatches
 from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import (
@@ -36,6 +36,7 @@ from vae.models.training.replicas import check_replicas
 from vae.utils.distributed import Workers, raise_on_all
 from vae.utils.run_log import RunLog
 from vae.utils.signals import StopSignals, exit_code
+from vae.utils.threads import prefetch
 
 Scalars = Mapping[str, np.float32]
 
@@ -167,7 +168,7 @@ class Trainer:
                 improved = self._validation_is_due() and self._validate()
                 self._save_and_stop(requests, self._epoch_ends_with_save(improved))
         self._stop_if_signalled()
-        self._workers.report_step(None)
+        self._workers.report_position(None)
         self._log.say(f"Training finished: {finished}.")
         weights = self._session.run({v.op.name: v for v in self._vae.variables})
         metadata = {"trained": self._state.position()}
@@ -242,7 +243,7 @@ class Trainer:
 
     def _run_step(self, batch: Batch) -> tuple[NDArray[np.float32], Scalars, StopOrSave]:
         """Run and check one step; return its totals, its scalars and the workers' requests."""
-        self._workers.report_step(self._state.step)
+        self._workers.report_position(f"step {self._state.step + 1}")
         step = self._step
         fetches = [step.totals, step.scalars, step.requests, step.global_step_before, step.update]
         feed = step.feed(batch, self._signals.received is not None, self._time_is_up())
@@ -300,7 +301,7 @@ class Trainer:
                 self._dataset.validation,
                 self._workers,
                 config.evaluation.batch_size_validation,
-                should_stop=self._should_stop_validation,
+                should_stop=lambda: self._signals.received is not None,
             )
         except EvaluationInterrupted:
             self._state = self._state.before_validation()
@@ -318,11 +319,6 @@ class Trainer:
             "best so far" if improved else "",
         )
         return improved
-
-    def _should_stop_validation(self) -> bool:
-        """Return whether to stop before the next batch of users, and report that it begins."""
-        self._workers.report_step(self._state.step)
-        return self._signals.received is not None
 
     def _time_is_up(self) -> bool:
         """Return whether a checkpoint is due by ``--save_every``, which rank 0 decides."""
@@ -345,7 +341,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Save a checkpoint, if there is a folder for them; only rank 0 writes."""
-        self._workers.report_step(self._state.step)
+        self._workers.report_position(f"the save after step {self._state.step}")
         self._check_weights()
         if self._config.checkpoints.check_replicas is None:
             self._check_replicas()

@@ -1,0 +1,27 @@
+"""Work ahead of its use, in a background thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
+
+Element = TypeVar("Element")
+
+
+def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
+    """Yield the same elements, computed by a background thread up to ``depth`` ahead of their use.
+
+    An exception in the thread is raised where the element would have been used. The thread ends
+    with this generator, whether that is exhausted, closed or interrupted by an exception.
+    """
+    end = object()
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        ahead = deque(pool.submit(next, elements, end) for _ in range(depth))
+        while (element := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(next, elements, end))
+            yield cast(Element, element)
+    finally:
+        pool.shutdown(cancel_futures=True)
