@@ -8,7 +8,7 @@ from helpers import ROOT, checkpoints, log_lines, run_main
 
 from vae.load import store
 from vae.models.checkpoints import checkpoint
-from vae.utils.atomic import seal, unseal
+from vae.utils.sealed_json import seal, unseal
 
 GOLDEN = ROOT / "tests/golden"
 PREPARED = GOLDEN / f"prepared-{store.FORMAT_VERSION}"

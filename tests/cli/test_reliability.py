@@ -34,7 +34,8 @@ from vae.config import parse_flags
 from vae.errors import UserError
 from vae.models.checkpoints.checkpoint import verify
 from vae.models.training import train
-from vae.utils.atomic import lock_folder, seal, unseal
+from vae.utils.atomic import lock_folder
+from vae.utils.sealed_json import seal, unseal
 
 EPOCHS = 40
 WHOLE = ("--epochs", EPOCHS)

@@ -22,7 +22,7 @@ from helpers import (
 
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.checkpoint import read_item_ids
-from vae.utils.atomic import seal, unseal
+from vae.utils.sealed_json import seal, unseal
 
 ITEM_AXES = {"encoder/hidden/kernel": 0, "decoder/items/kernel": 1, "decoder/items/bias": 0}
 

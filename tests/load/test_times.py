@@ -19,7 +19,7 @@ from vae.load.reading.interactions import Ids, Interactions, read_interactions
 from vae.load.reading.values import parse_time
 from vae.load.split import split_interactions
 from vae.load.store import open_dataset, prepared_folder, read_manifest
-from vae.utils.atomic import seal, unseal
+from vae.utils.sealed_json import seal, unseal
 
 COLUMNS = Columns("user", "item")
 DAY = 86_400.0

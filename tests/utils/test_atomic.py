@@ -9,11 +9,9 @@ import pytest
 from vae.utils.atomic import (
     lock_folder,
     read_text,
-    seal,
     sha256,
     temporary_file,
     temporary_folder,
-    unseal,
     write_whole,
 )
 from vae.utils.signals import SIGNALS
@@ -103,12 +101,3 @@ def test_a_pipe_in_place_of_a_file_is_an_error_and_no_hang(tmp_path):
         with pytest.raises(OSError, match="not a regular file"):
             read(tmp_path / "state.json")
     assert stat.S_ISFIFO((tmp_path / "state.json").stat().st_mode)
-
-
-def test_a_sealed_document_comes_back_and_any_change_to_its_text_is_noticed():
-    document = {"step": 7, "loss": 1 / 3, "path": "é"}
-    text = seal(document)
-    assert unseal(text) == document
-    for changed in (text.replace("7", "8", 1), text.rstrip(), f" {text}", "{}", "[]", "", "7"):
-        with pytest.raises(ValueError, match=r"Expecting|Extra|not a JSON|checksum"):
-            unseal(changed)

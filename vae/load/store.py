@@ -28,14 +28,13 @@ from vae.utils.atomic import (
     lock_folder,
     read_text,
     remove_leftovers,
-    seal,
     sha256,
     sync,
     temporary_file,
-    unseal,
     unwritable,
 )
 from vae.utils.json_types import from_json, shown
+from vae.utils.sealed_json import seal, unseal
 
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"

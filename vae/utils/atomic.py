@@ -6,16 +6,15 @@ import errno
 import fcntl
 import glob
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from vae.errors import UserError
 from vae.utils.signals import unwinding
@@ -285,28 +284,6 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def seal(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON text that holds the SHA-256 digest of the document itself."""
-    digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()
-    return json.dumps({**document, "sha256": digest}, indent=2) + "\n"
-
-
-def unseal(text: str) -> dict[str, Any]:
-    """Return the document that :func:`seal` made the text of, without its digest.
-
-    Raises:
-        ValueError: the text is not JSON, or differs from the sealed one in any byte.
-        RecursionError: it is nested too deeply to be read.
-    """
-    document = json.loads(text)
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")
-    document.pop("sha256", None)
-    if seal(document) != text:
-        raise ValueError("its checksum differs from the one written with it")
-    return document
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.graph.vae import VAE, Architecture
 from vae.models.inference.trained_model import load_model
-from vae.utils.atomic import seal, temporary_file
+from vae.utils.atomic import temporary_file
 from vae.utils.distributed import SingleWorker
+from vae.utils.sealed_json import seal
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
 NEW = TrainState.new(ARCHITECTURE, "digest", {"lr": 0.1})

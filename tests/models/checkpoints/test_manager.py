@@ -15,8 +15,9 @@ from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import find_start
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.graph.vae import Architecture
-from vae.utils.atomic import seal, sha256
+from vae.utils.atomic import sha256
 from vae.utils.distributed import SingleWorker
+from vae.utils.sealed_json import seal
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
 DATASET = SimpleNamespace(train=csr_matrix(np.ones((10, 9), np.uint8)), fingerprint="digest")

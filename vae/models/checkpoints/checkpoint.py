@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from vae.errors import UserError, one_line
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.graph.vae import Architecture
-from vae.utils.atomic import read_text, seal, sha256, sync, unseal, write_whole
+from vae.utils.atomic import read_text, sha256, sync, write_whole
 from vae.utils.json_types import has_type
+from vae.utils.sealed_json import seal, unseal
 
 FORMAT_VERSION = 2
 STATE_FILE = "state.json"
