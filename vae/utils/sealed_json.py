@@ -1,6 +1,6 @@
 """JSON files that hold a version and the SHA-256 digest of their own text.
 
-Whatever differs in a byte from the file that was written is damaged: its values need no checks.
+What differs in a byte from the text that was written is damaged: no value needs another check.
 """
 
 from __future__ import annotations
@@ -22,59 +22,44 @@ class OtherFormatError(ValueError):
 
 
 def seal(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON text that holds the SHA-256 digest of the document itself."""
-    digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()
-    return json.dumps({**document, "sha256": digest}, indent=2) + "\n"
-
-
-def unseal(text: str) -> dict[str, Any]:
-    """Return the document that :func:`seal` made the text of, without its digest.
-
-    Raises:
-        ValueError: the text is not JSON, or differs from the sealed one in any byte.
-        RecursionError: it is nested too deeply to be read.
-    """
-    document = _parse(text)
-    document.pop("sha256", None)
-    if seal(document) != text:
-        raise ValueError("its checksum differs from the one written with it")
-    return document
+    """Return a document as JSON text that holds its digest; an earlier digest is replaced."""
+    values = {name: value for name, value in document.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return json.dumps({**values, "sha256": digest}, indent=2) + "\n"
 
 
 def read_sealed(
     path: Path, key: str, version: int, parse: Callable[[dict[str, Any]], Parsed]
 ) -> Parsed:
-    """Return the parsed document of a file whose text :func:`seal` made.
+    """Read a file whose text :func:`seal` made.
 
     Args:
         path: the file.
         key: key of the version in the document.
         version: the version that can be read.
-        parse: takes the document without version and digest; a ValueError, KeyError or TypeError
-            of it means that the file is damaged.
+        parse: takes the document without version and digest; by a ValueError, KeyError or
+            TypeError it refuses that as damaged.
+
+    Returns:
+        What ``parse`` returns.
 
     Raises:
         OSError: the file cannot be read or is not a regular file.
         OtherFormatError: the version is another one; the message says which.
-        ValueError: the file is damaged; the message says so, and how.
+        ValueError: the file is damaged; the message is the cause.
     """
     try:
         text = read_text(path)
-        found = _parse(text)[key]
+        document = json.loads(text)
+        found = document[key]
         if found == version:
-            document = unseal(text)
-            del document[key]
-            return parse(document)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-        raise ValueError(f"is damaged ({cause})") from None
+            if seal(document) != text:
+                raise ValueError("its checksum differs from the one written with it")
+            return parse({k: v for k, v in document.items() if k not in (key, "sha256")})
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]} is missing") from None
+    except (TypeError, RecursionError) as error:
+        raise ValueError(error) from None
     raise OtherFormatError(
         f"was written in format {one_line(repr(found))}, this program reads {version}"
     )
-
-
-def _parse(text: str) -> dict[str, Any]:
-    document = json.loads(text)
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")
-    return document

@@ -44,7 +44,6 @@ NO_STRING = (None, 7, True, [], {})
 NO_OBJECT = (None, 7, "text", [], [["a", 1]])
 
 WRONG = {
-    "format": (GONE, "1", 1.0, True, None, [1]),
     "files": (
         GONE,
         *NO_OBJECT,
