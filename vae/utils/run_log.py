@@ -17,9 +17,9 @@ from typing import Any
 from tqdm import tqdm
 
 from vae.errors import UserError
-from vae.utils.atomic import discard, unwritable, written
 from vae.utils.console import progress
 from vae.utils.dllogger_fallback import Step
+from vae.utils.outputs import discard, report_write_errors, write_error
 
 try:
     import dllogger
@@ -100,7 +100,7 @@ class RunLog:
     def _one_write(self, path: Path) -> Iterator[None]:
         """Flush the line that the block logs."""
         try:
-            with written("--log_path", path):
+            with report_write_errors(f"--log_path {self._path}"):
                 yield
                 self._logger.flush()
         except UserError:
@@ -133,7 +133,9 @@ def _open_to_append(path: Path) -> int:
     except OSError as error:
         unread = "a FIFO or a socket that no program reads"
         reason = unread if error.errno == errno.ENXIO else error
-        raise unwritable(f"--log_path {path}", reason, "; name another file", exit_code=2) from None
+        raise write_error(
+            f"--log_path {path}", reason, "; name another file", exit_code=2
+        ) from None
     return descriptor
 
 
