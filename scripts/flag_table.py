@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vae.cli import flags
-from vae.config import Config
+from vae.cli import flags_text, headed_flags
+from vae.config import NAMED_VALUES, Config
 from vae.load.config import PrepareConfig
 from vae.utils.atomic import write_atomically
 
@@ -44,11 +44,14 @@ def table(options: type) -> str:
     """Return a Markdown table with a row for each field, grouped as in ``--help``."""
     lines = ["| Flag | Default | Meaning |", "|---|---|---|"]
     group = None
-    for field in flags(options).values():
-        if field.metadata["group"] != group:
-            group = field.metadata["group"]
+    for heading, field, _ in headed_flags(options):
+        if heading != group:
+            group = heading
             lines.append(f"| **{group}** | | |")
         lines.append(f"| `--{field.name}` | {default(field)} | {meaning(field)} |")
+    for name, choices in NAMED_VALUES.items() if options is Config else ():
+        for choice, values in choices.items():
+            lines.append(f"| `--{name} {choice}` | | stands for `{flags_text(values)}` |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
-"""The command line of ``main.py``: one frozen dataclass, checked before TensorFlow is imported.
+"""The command line of ``main.py``: frozen dataclasses, checked before TensorFlow is imported.
 
-Each field of ``Config`` is the flag of the same name, with its default, range and help text.
+Each field of a group is the flag of the same name, with its default, range and help text.
 """
 
 from __future__ import annotations
@@ -9,31 +9,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vae.cli import (
-    FlagError,
-    Paths,
-    flag,
-    flags_text,
-    from_values,
-    out_of_range,
-    overwritten,
-    parse,
-    useless,
-    values_of,
-    without_effect,
-)
+from vae import cli
 from vae.errors import UserError
 
-MODES = "modes (one or several)"
-DATA = "data and files"
-CHECKPOINTS = "checkpoints"
-MODEL = "model and loss"
-OPTIMISATION = "training"
-EVALUATION = "evaluation and inference"
-EXECUTION = "execution"
+flag = partial(cli.flag, None)
+"""A flag whose heading in ``--help`` is the name of its group in ``Config``."""
 
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _RESULTS = re.compile(r"(args|results)\.json|epochs\.csv|report\.html|\w+\.png")
@@ -50,6 +34,7 @@ _MAX_MINUTES = 525_600
 _MODEL_MODES = ("test", "recommend", "similar_items", "export_items", "export")
 """Modes that need a trained model; the inference benchmark can use random weights."""
 _ANNEALING = ("total_anneal_steps", "anneal_cap")
+_SAVING = ("resume", "restart", "checkpoint", "save_every", "keep_checkpoints")
 _TITLE_MODES = ("recommend", "similar_items", "export_items", "export")
 """Modes that show item titles."""
 
@@ -70,51 +55,32 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Adam's learning rate and beta2, validation after each epoch: the authors' code. Layer sizes,
     # dropout and activation are this program's defaults.
     "liang": {
-        "epochs": 200,
-        "batch_size_train": 500,
-        "lr": 0.001,
-        "beta2": 0.999,
-        "total_anneal_steps": 200_000,
-        "anneal_cap": 0.2,
-        "validation_step": 1,
+        "epochs": 200, "batch_size_train": 500, "lr": 0.001, "beta2": 0.999,
+        "total_anneal_steps": 200_000, "anneal_cap": 0.2, "validation_step": 1,
     },
     # Selected by validation NDCG@100 on MovieLens-1M, see docs/settings.md.
     "recvae": {
-        "model": "recvae",
-        "epochs": 200,
-        "batch_size_train": 500,
-        "lr": 0.0005,
-        "beta2": 0.999,
+        "model": "recvae", "epochs": 200, "batch_size_train": 500, "lr": 0.0005, "beta2": 0.999,
         "validation_step": 5,
     },
-    # Selected by validation NDCG@100 on data sets of 483 and 4,953 training users, see
-    # docs/settings.md.
+    # The same on data sets of 483 and 4,953 training users.
     "small": {
-        "epochs": 60,
-        "batch_size_train": 100,
-        "lr": 0.001,
-        "beta2": 0.999,
-        "total_anneal_steps": 1_000,
-        "anneal_cap": 0.2,
-        "validation_step": 5,
+        "epochs": 60, "batch_size_train": 100, "lr": 0.001, "beta2": 0.999,
+        "total_anneal_steps": 1_000, "anneal_cap": 0.2, "validation_step": 5,
     },
-}
-"""Values of flags, by the name of the preset; a flag that is given takes precedence."""
-
+}  # fmt: skip
+"""Values of flags, by the name of the preset."""
 MODELS: dict[str, dict[str, Any]] = {
     "multvae": {"encoder": "tanh", "decoder": "deep", "prior": "normal", "kl_per_item": 0.0},
     # Gamma: the value of Shenbin et al. for MovieLens-20M.
     "recvae": {"encoder": "dense", "decoder": "linear", "prior": "composite", "kl_per_item": 0.005},
 }
-"""Values of flags, by the name of the model; a flag that is given takes precedence."""
+"""Values of flags, by the name of the model."""
+NAMED_VALUES = {"preset": PRESETS, "model": MODELS}
+"""Values of flags that are not given, by the flag and the name that stand for them."""
 
-MODEL_FLAGS = (
-    *("model", "encoder", "decoder", "prior", "activation"),
-    *("hidden_dim", "latent_dim", "kl_per_item"),
-)
-"""Flags that a checkpoint knows: what is not given is as it was when its model was trained."""
-
-_INTERVAL = re.compile(r"(?P<minutes>\d{1,9}(\.\d+)?)m|(?P<epochs>\d{1,9})e?", re.ASCII)
+_INTERVAL = re.compile(r"(?=.*[1-9])(\d{1,9}(\.\d+)?m|\d{1,9}e?)", re.ASCII)
+"""Minutes (``10m``) or epochs (``5e`` or ``5``), not zero."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +92,9 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """Parse minutes (``10m``) or epochs (``5e`` or ``5``).
-
-        Raises:
-            ValueError: the text is not an interval, or the interval is zero.
-        """
-        match = _INTERVAL.fullmatch(text)
-        if match and match["epochs"] and int(match["epochs"]):
-            return cls(epochs=int(match["epochs"]))
-        if match and match["minutes"] and float(match["minutes"]):
-            return cls(minutes=float(match["minutes"]))
-        raise ValueError(
-            f"{text!r} is not a positive interval in minutes (10m) or epochs (5e or 5)"
-        )
+        """Return the interval that a valid ``--save_every`` means."""
+        number = text.rstrip("em")
+        return cls(minutes=float(number)) if text.endswith("m") else cls(epochs=int(number))
 
     def epochs_are_over(self, epoch: int) -> bool:
         """Return whether an interval ends after this epoch, counted from 1."""
@@ -153,26 +109,21 @@ class Interval:
 class Modes:
     """What the run does, in this order."""
 
-    train: bool = flag(MODES, False, "train the model")
-    test: bool = flag(MODES, False, "evaluate on the held-out test users")
-    inference_benchmark: bool = flag(MODES, False, "measure inference latency and throughput")
+    train: bool = flag(False, "train the model")
+    test: bool = flag(False, "evaluate on the held-out test users")
+    inference_benchmark: bool = flag(False, "measure inference latency and throughput")
     recommend: Path | Literal[True] | None = flag(
-        MODES,
         None,
         "recommend items to the users in this file of histories (without a file: to all "
         "prepared users)",
         bare=True,
     )
-    similar_items: str | None = flag(
-        MODES, None, "list the items most similar to the one with this id"
-    )
+    similar_items: str | None = flag(None, "list the items most similar to the one with this id")
     export_items: Path | None = flag(
-        MODES, None, "write a vector for each item, with its id and title, to this .parquet file"
+        None, "write a vector for each item, with its id and title, to this .parquet file"
     )
     export: Path | None = flag(
-        MODES,
-        None,
-        "write a SavedModel for serving, with item ids and a model card, to this folder",
+        None, "write a SavedModel for serving, with item ids and a model card, to this folder"
     )
 
     @property
@@ -185,51 +136,43 @@ class Modes:
 class Files:
     """Data, inputs and outputs."""
 
-    data_dir: Path = flag(DATA, Path("/data"), "folder that holds the prepared data sets")
-    dataset: str = flag(DATA, "ml-20m", "name of the prepared data set")
+    data_dir: Path = flag(Path("/data"), "folder that holds the prepared data sets")
+    dataset: str = flag("ml-20m", "name of the prepared data set")
     checkpoint_dir: Path | None = flag(
-        DATA, None, "folder for checkpoints (none: the trained model is discarded)"
+        None, "folder for checkpoints (none: the trained model is discarded)"
     )
     results_dir: Path | None = flag(
-        DATA,
         None,
         "folder for args.json, results.json, epochs.csv, learning curves and the report (none: "
         "not written)",
     )
     tensorboard_dir: Path | None = flag(
-        DATA,
-        None,
-        "folder for TensorBoard summaries of each epoch (none: not written)",
-        needs=("train",),
+        None, "folder for TensorBoard summaries of each epoch (none: not written)", needs=("train",)
     )
-    log_path: Path = flag(DATA, Path("./vae_cf.log"), "file for the JSON log lines")
+    log_path: Path = flag(Path("./vae_cf.log"), "file for the JSON log lines")
     output: Path | None = flag(
-        DATA,
         None,
         "file for the recommendations: .csv, .tsv, .csv.gz, .tsv.gz or .parquet",
         needs=("recommend",),
     )
     allow: Path | None = flag(
-        DATA,
         None,
         "file of the only items to recommend: item ids, or user and item ids, as in the "
         "ratings file",
         needs=("recommend",),
     )
     deny: Path | None = flag(
-        DATA, None, "file of items not to recommend, like that of --allow", needs=("recommend",)
+        None, "file of items not to recommend, like that of --allow", needs=("recommend",)
     )
     item_names: Path | None = flag(
-        DATA, None, "file of item titles, in any format of ratings files", needs=_TITLE_MODES
+        None, "file of item titles, in any format of ratings files", needs=_TITLE_MODES
     )
     item_names_col: str | None = flag(
-        DATA,
         None,
         "column of ids in --item_names (none: the item column of the ratings)",
         needs=("item_names",),
     )
     title_col: str = flag(
-        DATA,
         "title",
         "column of titles in --item_names, as a number from 0 if it has no header row",
         needs=("item_names",),
@@ -241,43 +184,37 @@ class Checkpoints:
     """Where training starts, and which checkpoints it leaves."""
 
     resume: str = flag(
-        CHECKPOINTS,
         "auto",
-        "auto: resume the latest checkpoint if there is one; never: fail if there is one; "
-        "must: fail if there is none; or the path of the checkpoint to resume from",
+        "auto: resume if there is a checkpoint; never: fail if there is one; must: fail if there "
+        "is none; or a checkpoint's path",
         needs=("train",),
     )
     restart: bool = flag(
-        CHECKPOINTS,
         False,
         "start over; existing checkpoints are moved to the subfolder replaced-1",
         needs=("train",),
     )
     warm_start: Path | None = flag(
-        CHECKPOINTS,
         None,
         "initialise from this checkpoint, or folder of checkpoints; items are matched by id",
         needs=("train",),
     )
     save_every: str = flag(
-        CHECKPOINTS,
         "10m",
         "interval between checkpoints in minutes (10m) or epochs (5e or 5), besides the best "
         "and the final one",
         needs=("train",),
     )
     keep_checkpoints: int = flag(
-        CHECKPOINTS, 2, "latest checkpoints to keep, besides the best one", ge=1, needs=("train",)
+        2, "latest checkpoints to keep, besides the best one", ge=1, needs=("train",)
     )
     checkpoint: str = flag(
-        CHECKPOINTS,
         "best",
         "checkpoint to use after training: the best by validation NDCG@100, or the latest",
         choices=("best", "latest"),
         needs=(*_MODEL_MODES, "inference_benchmark"),
     )
     check_replicas: int | None = flag(
-        CHECKPOINTS,
         None,
         "epochs between checks that the workers' weights are equal (0: never; none: before "
         "each checkpoint)",
@@ -296,14 +233,12 @@ class Presets:
     """Names that stand for values of several flags."""
 
     model: str = flag(
-        MODEL,
         "multvae",
         "defaults of the model's flags: multvae (Liang et al. 2018) or recvae (Shenbin et al. "
         "2020), see below",
         choices=tuple(MODELS),
     )
     preset: str | None = flag(
-        OPTIMISATION,
         None,
         "defaults for training: the paper's (liang), for few users (small) or for RecVAE "
         "(recvae), see below",
@@ -323,22 +258,18 @@ class Architecture:
 
     items: int = 0
 
-    hidden_dim: int = flag(MODEL, 600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
-    latent_dim: int = flag(MODEL, 200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
-    activation: str = flag(
-        MODEL, "tanh", "activation function of the hidden layers", choices=ACTIVATIONS
-    )
+    hidden_dim: int = flag(600, "units of the hidden layers", ge=1, le=_MAX_UNITS)
+    latent_dim: int = flag(200, "dimensions of the latent space", ge=1, le=_MAX_UNITS)
+    activation: str = flag("tanh", "activation function of the hidden layers", choices=ACTIVATIONS)
     encoder: str = flag(
-        MODEL,
         "tanh",
         "tanh: one hidden layer of --activation; dense: five swish layers with skip connections",
         choices=ENCODERS,
     )
     decoder: str = flag(
-        MODEL, "deep", "deep: one hidden layer of --activation; linear: none", choices=DECODERS
+        "deep", "deep: one hidden layer of --activation; linear: none", choices=DECODERS
     )
     prior: str = flag(
-        MODEL,
         "normal",
         "normal: the standard normal distribution; composite: its mixture with earlier latent "
         "distributions",
@@ -369,20 +300,18 @@ class Architecture:
         return shapes
 
 
+MODEL_FLAGS = ("model", *cli.flags(Architecture), "kl_per_item")
+"""Flags that a checkpoint knows: what is not given is as it was when its model was trained."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """The loss and its regularisation."""
 
     dropout: float = flag(
-        MODEL,
-        0.5,
-        "fraction of a user's items dropped from the input",
-        ge=0,
-        lt=1,
-        affects="training",
+        0.5, "fraction of a user's items dropped from the input", ge=0, lt=1, affects="training"
     )
     kl_per_item: float = flag(
-        MODEL,
         0.0,
         "weight of a user's KL term per item of the history, without annealing (0: annealed, "
         "equal for all)",
@@ -390,79 +319,62 @@ class Objective:
         affects="training",
     )
     total_anneal_steps: int = flag(
-        MODEL,
         15000,
         "steps in which the weight of the KL term would rise from 0 to 1",
         ge=1,
         affects="training",
     )
-    anneal_cap: float = flag(MODEL, 0.1, "maximum weight of the KL term", ge=0, affects="training")
-    lam: float = flag(
-        MODEL, 0.0, "weight of the L2 penalty on the kernels", ge=0, affects="training"
-    )
+    anneal_cap: float = flag(0.1, "maximum weight of the KL term", ge=0, affects="training")
+    lam: float = flag(0.0, "weight of the L2 penalty on the kernels", ge=0, affects="training")
 
 
 @dataclass(frozen=True)
 class Training:
     """Optimiser, batches and validations."""
 
-    epochs: int = flag(OPTIMISATION, 400, "epochs to train", ge=1)
+    epochs: int = flag(400, "epochs to train", ge=1)
     batch_size_train: int = flag(
-        OPTIMISATION, 24576, "users per training batch, over all workers", ge=1, affects="order"
+        24576, "users per training batch, over all workers", ge=1, affects="order"
     )
-    lr: float = flag(OPTIMISATION, 0.004, "Adam's learning rate", ge=0, affects="training")
-    beta1: float = flag(OPTIMISATION, 0.90, "Adam's beta1", ge=0, lt=1, affects="training")
-    beta2: float = flag(OPTIMISATION, 0.90, "Adam's beta2", ge=0, lt=1, affects="training")
-    validation_step: int = flag(
-        OPTIMISATION, 50, "epochs between validations", ge=1, affects="training"
-    )
+    lr: float = flag(0.004, "Adam's learning rate", ge=0, affects="training")
+    beta1: float = flag(0.90, "Adam's beta1", ge=0, lt=1, affects="training")
+    beta2: float = flag(0.90, "Adam's beta2", ge=0, lt=1, affects="training")
+    validation_step: int = flag(50, "epochs between validations", ge=1, affects="training")
     early_stop: int = flag(
-        OPTIMISATION,
         0,
         "stop after this many validations without improvement in NDCG@100 (0: never)",
         ge=0,
         needs=("train",),
     )
-    warm_up_epochs: int = flag(
-        OPTIMISATION, 5, "first epochs to exclude from the mean throughput", ge=0
-    )
+    warm_up_epochs: int = flag(5, "first epochs to exclude from the mean throughput", ge=0)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Validation, test and inference."""
 
-    batch_size_validation: int = flag(
-        EVALUATION, 10000, "users per batch in validation and test", ge=1
-    )
+    batch_size_validation: int = flag(10000, "users per batch in validation and test", ge=1)
     inference_batch_sizes: str = flag(
-        EVALUATION,
         "1",
         "users per query in the inference benchmark, e.g. 1,64,512",
         needs=("inference_benchmark",),
     )
     baselines: str = flag(
-        EVALUATION,
         "popularity",
         "models to compare with in the test, e.g. popularity,ease,itemknn",
         needs=("test",),
     )
     ease_lambda: float | None = flag(
-        EVALUATION,
-        None,
-        "L2 penalty of EASE (none: the best of a few values on the validation users)",
-        ge=1e-3,
+        None, "L2 penalty of EASE (none: the best of a few values on the validation users)", ge=1e-3
     )
     blend: str | None = flag(
-        EVALUATION,
         None,
         "ease: mix in EASE with the weight that is best on the validation users (none: as in "
         "the checkpoint)",
         choices=("ease", "none"),
     )
-    top_results: int = flag(EVALUATION, 100, "items to recommend per user", ge=1)
+    top_results: int = flag(100, "items to recommend per user", ge=1)
     explain: int = flag(
-        EVALUATION,
         0,
         "history items to name beside each recommendation, those with the largest "
         "leave-one-out effect (0: none)",
@@ -471,7 +383,6 @@ class Evaluation:
         needs=("recommend",),
     )
     export_dtype: str = flag(
-        EVALUATION,
         "float32",
         "type of the exported model's last layer; bfloat16 halves its size",
         choices=("float32", "bfloat16"),
@@ -494,35 +405,30 @@ class Execution:
     """How the machine computes."""
 
     amp: bool = flag(
-        EXECUTION,
         False,
         "train and benchmark in float16 on GPUs, in bfloat16 on CPUs that have it",
         affects="training",
     )
     no_tf32: bool = flag(
-        EXECUTION, False, "keep GPUs from rounding float32 matmuls to TF32", affects="training"
+        False, "keep GPUs from rounding float32 matmuls to TF32", affects="training"
     )
     fp16_allreduce: bool = flag(
-        EXECUTION, False, "send gradients between workers as float16", affects="training"
+        False, "send gradients between workers as float16", affects="training"
     )
     stall_timeout: float = flag(
-        EXECUTION,
         10.0,
         "minutes without a step, or waiting for a worker, after which several workers end (0: "
         "never)",
         ge=0,
         le=_MAX_MINUTES,
     )
-    xla: bool = flag(EXECUTION, False, "compile the graph with XLA", affects="training")
+    xla: bool = flag(False, "compile the graph with XLA", affects="training")
     trace: bool = flag(
-        EXECUTION,
         False,
         "save a timeline of one step for chrome://tracing",
         needs=("train", "inference_benchmark"),
     )
-    seed: int = flag(
-        EXECUTION, 0, "seed of all random numbers", ge=0, le=2**31 - 1, affects="order"
-    )
+    seed: int = flag(0, "seed of all random numbers", ge=0, le=2**31 - 1, affects="order")
 
 
 @dataclass(frozen=True)
@@ -546,11 +452,11 @@ class Config:
     @classmethod
     def of(cls, **flags: Any) -> Config:
         """Return the settings with these flags; the others have their defaults."""
-        return from_values(cls, flags)
+        return cli.from_values(cls, flags)
 
     def having(self, **flags: Any) -> Config:
         """Return these settings with other values of some flags."""
-        return from_values(Config, values_of(self) | flags)
+        return cli.from_values(Config, cli.values_of(self) | flags)
 
     @property
     def needs_checkpoint(self) -> bool:
@@ -581,101 +487,75 @@ class Config:
         return {mode: folder / f"timeline_{mode}.json" for mode in traced}
 
     def __post_init__(self) -> None:
-        wrong = (phrase for is_wrong, phrase in self._contradictions() if is_wrong)
-        problems = [*out_of_range(self), *without_effect(self), *wrong, *self._useless()]
-        problems += overwritten(*self._paths())
+        wrong = (phrase for phrase, is_wrong in self._contradictions().items() if is_wrong)
+        problems = [*cli.out_of_range(self), *cli.without_effect(self), *wrong, *self._useless()]
+        problems += cli.overwritten(*self._paths())
         if problems:
-            raise FlagError(problems)
+            raise cli.FlagError(problems)
 
-    def _contradictions(self) -> Iterator[tuple[bool, str]]:
-        """Yield what may be wrong with values, or with flags beside others, and whether it is."""
-        modes, files = self.modes, self.files
-        checkpoints, evaluation = self.checkpoints, self.evaluation
-        sizes, baselines = evaluation.inference_batch_sizes, evaluation.baseline_names
-        has_model = modes.train or files.checkpoint_dir is not None
-        output, vectors, resume = files.output, modes.export_items, checkpoints.resume
-        yield (
-            not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", sizes),
+    def _contradictions(self) -> dict[str, bool]:
+        """Return what may be wrong with values, or with flags beside others, and whether it is."""
+        modes, files, evaluation = self.modes, self.files, self.evaluation
+        resume, save_every = self.checkpoints.resume, self.checkpoints.save_every
+        sizes, output, vectors = evaluation.inference_batch_sizes, files.output, modes.export_items
+        folder = "" if modes.export is None else str(modes.export.absolute())
+        user = next(iter(modes.of_a_model), "--blend" if evaluation.blend else None)
+        no_mode = not (modes.train or modes.inference_benchmark or modes.of_a_model)
+        return {
             f"--inference_batch_sizes: {sizes!r} is not a comma-separated list of integers, "
-            "e.g. 1,64,512",
-        )
-        yield (
-            not set(baselines) <= set(BASELINES),
+            "e.g. 1,64,512": not re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", sizes),
             f"--baselines: {evaluation.baselines!r} is not a comma-separated list of "
-            f"{', '.join(BASELINES)}",
-        )
-        yield (
-            evaluation.ease_lambda is not None and not self.needs_ease,
-            "--ease_lambda has no effect without --blend, or --test and ease in --baselines",
-        )
-        yield (
-            not (modes.train or modes.inference_benchmark or modes.of_a_model),
+            f"{', '.join(BASELINES)}": not set(evaluation.baseline_names) <= set(BASELINES),
             "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
-            "--recommend, --similar_items, --export_items and --export",
-        )
-        # One of them is enough to name.
-        for mode in [*modes.of_a_model[:1], *(["--blend"] if evaluation.blend else [])]:
-            yield not has_model, f"{mode} needs a trained model; pass --checkpoint_dir or --train"
-        yield (
-            evaluation.blend == "ease" and evaluation.explain > 0,
+            "--recommend, --similar_items, --export_items and --export": no_mode,
+            f"{user} needs a trained model; pass --checkpoint_dir or --train": (
+                user is not None and not modes.train and files.checkpoint_dir is None
+            ),
             "--explain and --blend ease are mutually exclusive: it explains the model alone; "
-            "pass --blend none",
-        )
-        yield modes.recommend is not None and output is None, "--recommend needs --output"
-        yield (
-            output is not None and not output.name.endswith(OUTPUT_SUFFIXES),
-            f"--output {output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}",
-        )
-        yield (
-            vectors is not None and vectors.suffix != ".parquet",
-            f"--export_items {vectors}: the name must end in .parquet",
-        )
-        folder = str(modes.export.absolute()) if modes.export is not None else ""
-        yield (
-            re.search(r"[\[\\]", folder) is not None,
+            "pass --blend none": evaluation.blend == "ease" and evaluation.explain > 0,
+            "--recommend needs --output": modes.recommend is not None and output is None,
+            f"--output {output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}": (
+                output is not None and not output.name.endswith(OUTPUT_SUFFIXES)
+            ),
+            f"--export_items {vectors}: the name must end in .parquet": (
+                vectors is not None and vectors.suffix != ".parquet"
+            ),
             f"--export {folder}: TensorFlow reads '[' and '\\' in a path as a pattern and could "
-            "not load the model; name another folder",
-        )
-        yield (
-            re.search("[\ud800-\udfff]", folder) is not None,  # bytes that are not UTF-8
-            f"--export {folder}: TensorFlow needs a path in UTF-8; name another folder",
-        )
-        try:
-            Interval.parse(checkpoints.save_every)
-        except ValueError as error:
-            yield True, f"--save_every: {error}"
-        yield (
-            resume != "auto" and checkpoints.restart,
-            f"--resume {resume} and --restart are mutually exclusive",
-        )
-        for flag_, is_given in {
-            f"--resume {resume}": resume != "auto",
-            "--restart": checkpoints.restart,
-            "--checkpoint latest": checkpoints.checkpoint == "latest",
-        }.items():
-            yield is_given and files.checkpoint_dir is None, f"{flag_} needs --checkpoint_dir"
+            "not load the model; name another folder": re.search(r"[\[\\]", folder) is not None,
+            f"--export {folder}: TensorFlow needs a path in UTF-8; name another folder": (
+                re.search("[\ud800-\udfff]", folder) is not None  # bytes that are not UTF-8
+            ),
+            f"--save_every: {save_every!r} is not a positive interval in minutes (10m) or epochs "
+            "(5e or 5)": not _INTERVAL.fullmatch(save_every),
+            f"--resume {resume} and --restart are mutually exclusive": (
+                resume != "auto" and self.checkpoints.restart
+            ),
+        }
 
     def _useless(self) -> Iterator[str]:
         """Yield a phrase for each flag that has no effect beside others."""
+        useless, resume = partial(cli.useless, self), self.checkpoints.resume
         if (self.model.encoder, self.model.decoder) == ("dense", "linear"):
-            yield from useless(self, ["activation"], "with --encoder dense and --decoder linear")
+            yield from useless(["activation"], "with --encoder dense and --decoder linear")
         if self.objective.kl_per_item:
             preset = PRESETS.get(self.presets.preset or "", {})
-            annealing = (n for n in _ANNEALING if getattr(self.objective, n) != preset.get(n))
-            yield from useless(self, annealing, "with --kl_per_item, which is not annealed")
-        if self.modes.train and self.files.checkpoint_dir is None:
-            saving = ("save_every", "keep_checkpoints")
-            yield from useless(self, saving, "without --checkpoint_dir")
-        if self.checkpoints.resume not in ("auto", "never"):
-            yield from useless(self, ["warm_start"], f"with --resume {self.checkpoints.resume}")
+            names = [n for n in _ANNEALING if getattr(self.objective, n) != preset.get(n)]
+            yield from useless(names, "with --kl_per_item, which is not annealed")
+        if not self.needs_ease:
+            reason = "without --blend, or --test and ease in --baselines"
+            yield from useless(["ease_lambda"], reason)
+        if self.files.checkpoint_dir is None:
+            yield from useless(_SAVING, "without --checkpoint_dir")
+        if resume not in ("auto", "never"):
+            yield from useless(["warm_start"], f"with --resume {resume}")
 
-    def _paths(self) -> Iterator[Paths]:
+    def _paths(self) -> Iterator[cli.Paths]:
         """Yield the outputs, the folders of outputs and the inputs, with their flags."""
-        values, files = values_of(self), self.files
+        files, values = self.files, cli.values_of(self)
+        paths = {name: value for name, value in values.items() if isinstance(value, Path)}
 
-        def named(*names: str) -> Paths:
-            paths = ((f"--{name}", values[name]) for name in names)
-            return [(flag, path if isinstance(path, Path) else None) for flag, path in paths]
+        def named(*names: str) -> list[tuple[str, Path]]:
+            return [(f"--{name}", paths[name]) for name in names if name in paths]
 
         traces = [("--trace", path) for path in self.trace_paths.values()]
         # The folder of --export is created as a whole, at the end.
@@ -684,7 +564,7 @@ class Config:
         results = [
             ("--results_dir", files.results_dir / path.name)
             for path in (files.log_path, files.output)
-            if files.results_dir is not None and path is not None and _RESULTS.fullmatch(path.name)
+            if files.results_dir and path and _RESULTS.fullmatch(path.name)
         ]
         read = named("recommend", "allow", "deny", "item_names")
         yield [*read, *results, ("--data_dir", files.data_dir / files.dataset / "preprocessed")]
@@ -697,25 +577,24 @@ def parse_flags(
 
     Args:
         arguments: command line; None for that of this process.
-        of_checkpoint: values of flags that are not given, see
-            ``flags_of_checkpoint``.
+        of_checkpoint: values of flags that are not given, see ``flags_of_checkpoint``.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type or is out of range, or flags
             contradict each other.
     """
     try:
-        return parse(
+        return cli.parse(
             Config,
             "main.py",
-            "Train a variational autoencoder for collaborative filtering in TensorFlow",
+            "Train a variational autoencoder for collaborative filtering: one mode or several",
             arguments,
-            {"preset": PRESETS, "model": MODELS},
+            NAMED_VALUES,
             of_checkpoint,
         )
     except UserError as error:
         if not of_checkpoint:
             raise
         # The flags that were given are right by themselves.
-        taken = flags_text(of_checkpoint)
+        taken = cli.flags_text(of_checkpoint)
         raise UserError(f"{str(error)[:-1]}; the checkpoint has {taken}.") from None

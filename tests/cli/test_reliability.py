@@ -821,5 +821,5 @@ def test_an_invalid_value_is_refused_with_the_flags_name(arguments):
 
 @pytest.mark.parametrize("arguments", [("--restart",), ("--resume", "must")])
 def test_resumption_needs_a_folder(arguments):
-    with pytest.raises(UserError, match="needs --checkpoint_dir"):
+    with pytest.raises(UserError, match="has no effect without --checkpoint_dir"):
         parse_flags(["--train", *arguments])
