@@ -1,6 +1,5 @@
 """Several workers: real jobs of mpirun and horovodrun, compared with a single process."""
 
-import importlib.util
 import json
 import os
 import random
@@ -313,18 +312,6 @@ def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_
     assert done.returncode != 0
     assert "epochs: 1 on rank 0 and 2 on rank 1" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "ckpt").exists()
-
-
-def test_several_workers_without_horovod_are_an_error(demo_data, tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "horovod" else find(name)
-    )
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    done = run_main(*flags(demo_data, tmp_path, *RUN))
-    assert done.returncode == 2
-    assert "Horovod is not installed" in done.stderr
     assert not (tmp_path / "ckpt").exists()
 
 
