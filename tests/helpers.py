@@ -65,6 +65,20 @@ def run_prepare(*arguments):
     return _call(main, arguments)
 
 
+def output_of(done):
+    """The standard output of a program that succeeded."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def error_of(done, code=2):
+    """The standard error of a program that failed; with code 2 it had trained nothing."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert code != 2 or "\nepoch " not in done.stdout
+    return done.stderr
+
+
 def _call(main, arguments):
     """The end of ``main(arguments)``; the signal handlers that it sets are taken back."""
     out, err = (
