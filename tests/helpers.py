@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,20 @@ def run_prepare(*arguments):
     from prepare_dataset import main
 
     return _call(main, arguments)
+
+
+def output_of(done):
+    """The standard output of a program that succeeded."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def error_of(done, code=2):
+    """The standard error of a program that failed; with code 2 it had trained nothing."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert code != 2 or "\nepoch " not in done.stdout
+    return done.stderr
 
 
 def _call(main, arguments):
@@ -197,9 +212,47 @@ def variables(checkpoint):
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-def assert_close_weights(folder, reference):
+def newest_step(folder):
+    """The step of a run's newest checkpoint; 0 without one."""
+    return max((int(path.name[5:]) for path in checkpoints(folder)), default=0)
+
+
+def copy(reference, folder, keep=None):
+    """A folder with the checkpoints of a run: all, or those of steps up to ``keep``."""
+    shutil.copytree(reference / "ckpt", folder / "ckpt")
+    for checkpoint in checkpoints(folder):
+        if keep is not None and int(checkpoint.name[5:]) > keep:
+            shutil.rmtree(checkpoint)
+    return folder
+
+
+def losses(folder):
+    """The loss of each epoch; of one that was trained twice, the last."""
+    return {
+        line["step"][0]: line["data"]["loss"]
+        for line in log_lines(folder / "run.log")
+        if line["type"] == "LOG" and "loss" in line["data"]
+    }
+
+
+def assert_close_weights(folder, reference, rtol=2e-3, atol=2e-5):
     """The newest checkpoints of two runs hold the same variables up to rounding."""
     found, expected = (variables(checkpoints(run)[-1]) for run in (folder, reference))
     assert set(found) == set(expected)
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], value, rtol=rtol, atol=atol, err_msg=name)
+
+
+def assert_same_run(folder, reference):
+    """Two runs logged the same losses and ended with the same variables, bit for bit."""
+    assert_close_weights(folder, reference, rtol=0, atol=0)
+    assert losses(folder) == losses(reference)
+
+
+def wait_for(condition, job=None, seconds=120):
+    """Wait for a condition that has to come true while the job runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert job is None or job.poll() is None, "the job ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import ONE_THREAD, SMALL, mpirun, run_main, run_script
+from helpers import SMALL, run_main
 
 ALL = ("--baselines", "popularity,ease,itemknn")
 
@@ -56,21 +56,6 @@ def test_a_difference_is_that_of_the_means_and_has_a_smaller_error_than_theirs(t
                 < values[f"test_minus_{name}_{metric}_se"]
                 < sum(error**2 for error in errors) ** 0.5
             )
-
-
-@pytest.mark.xdist_group("mpi")
-def test_two_workers_report_the_same_differences(tested, run, tmp_path):
-    _, flags, _ = run
-    of_model = flags[: flags.index("--results_dir")]
-    done = run_script(
-        "main.py", "--test", *of_model, *SMALL, *ALL, "--results_dir", tmp_path,
-        "--log_path", tmp_path / "log", launcher=mpirun(2), env=ONE_THREAD,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found, expected = results(tmp_path), results(tested[0])
-    for key, value in expected.items():
-        if "_minus_" in key or key.startswith("ease"):
-            assert found[key] == pytest.approx(value, abs=1e-6)
 
 
 def test_the_lambda_of_ease_can_be_given(on_model, tmp_path):

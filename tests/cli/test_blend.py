@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from helpers import ONE_THREAD, SMALL, checkpoints, log_lines, mpirun, run_main, run_script
+from helpers import SMALL, checkpoints, log_lines, run_main
 
 from vae import Recommender
 from vae.baselines.best_unseen import best_unseen
@@ -92,18 +92,6 @@ def test_the_difference_to_the_model_alone_is_reported(blended):
     values = results(blended[0])
     difference = values["test_ndcg@100"] - values["unblended_ndcg@100"]
     assert values["test_minus_unblended_ndcg@100"] == pytest.approx(difference, abs=1e-9)
-
-
-@pytest.mark.xdist_group("mpi")
-def test_two_workers_read_the_choice_and_test_the_same(blended, demo_data, tmp_path):
-    shutil.copytree(blended[0] / "ckpt", tmp_path / "ckpt")
-    done = run_script(
-        "main.py", "--test", *flags(demo_data, tmp_path, *BLEND), launcher=mpirun(2), env=ONE_THREAD
-    )
-    assert done.returncode == 0, done.stderr
-    found, expected = results(tmp_path), results(blended[0])
-    for name in ("test_ndcg@100", "unblended_ndcg@100", "test_minus_unblended_ndcg@100_se"):
-        assert found[name] == pytest.approx(expected[name], abs=1e-6)
 
 
 def digests(folder):

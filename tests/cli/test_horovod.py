@@ -1,37 +1,51 @@
-"""Several workers: real mpirun and horovodrun jobs, compared with a single process."""
+"""Several workers: real jobs of mpirun and horovodrun, compared with a single process."""
 
 import json
 import os
+import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
 
-import numpy as np
 import pytest
 from helpers import (
     ONE_THREAD,
     ROOT,
+    Forked,
     assert_close_weights,
+    assert_same_run,
     checkpoints,
+    copy,
+    error_of,
+    flags,
     horovodrun,
     log_lines,
     mpirun,
+    newest_step,
+    output_of,
     run_main,
     run_script,
     variables,
+    wait_for,
 )
 
 from vae.models.checkpoints.checkpoint import verify
 
-SMALL = ("--hidden_dim", 32, "--latent_dim", 8, "--batch_size_train", 1001, "--lr", 0.01)
-
-# Two jobs at the same time would fight for the cores.
-pytestmark = pytest.mark.xdist_group("mpi")
-
-
+EPOCHS, STEPS = 4, 5
+TRAIN = (
+    "--train", "--hidden_dim", 32, "--latent_dim", 8, "--lr", 0.01, "--validation_step", 2,
+    "--batch_size_train", 1238,  # the last batch of an epoch has one user, so some workers none
+)  # fmt: skip
+RUN = (*TRAIN, "--epochs", EPOCHS)
+EACH_STEP = ("--save_every", "0.0000001m", "--keep_checkpoints", EPOCHS * STEPS)
+MODELS = {
+    "multvae": (),
+    "recvae": ("--model", "recvae", "--blend", "ease", "--baselines", "popularity,ease,itemknn"),
+}
 LAUNCHERS = {
     "mpirun-2": mpirun(2),
     "mpirun-3": mpirun(3),
@@ -43,110 +57,155 @@ LAUNCHERS = {
     ),
 }  # fmt: skip
 LOCAL_SSH = {"PATH": f"{ROOT / 'tests/support/ssh'}:{os.environ['PATH']}"}
+FAULTY_MAIN = "tests/support/faulty_main.py"
+
+# Two jobs at the same time would fight for the cores.
+pytestmark = pytest.mark.xdist_group("mpi")
 
 
-def train_flags(data, folder):
-    return (
-        "--dataset", "synthetic", "--data_dir", data, "--checkpoint_dir", folder / "ckpt",
-        "--results_dir", folder / "results", "--log_path", folder / "run.log",
-        "--tensorboard_dir", folder / "summaries", *SMALL,
-    )  # fmt: skip
+def run_job(*arguments, script="main.py", launcher="mpirun-2"):
+    """Runs a job to its end, with a core for each worker."""
+    environment = ONE_THREAD | LOCAL_SSH
+    return run_script(script, *arguments, launcher=LAUNCHERS[launcher], env=environment)
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "mpirun-2",
-        "gloo-2",
-        pytest.param("mpirun-3", marks=pytest.mark.slow),
-        pytest.param("gloo-2-hosts", marks=pytest.mark.slow),
-    ],
-)
-def job(request, demo_data, build_once):
-    """The folder of a finished job of 20 steps; its test ran in the same job."""
+@pytest.fixture(scope="session")
+def jobs(demo_data, build_once):
+    """Gives the folder of a finished job; its test ran in the same job."""
 
-    def train(folder):
-        done = run_script(
-            "main.py", "--train", "--test", *train_flags(demo_data, folder), "--epochs", 4,
-            launcher=LAUNCHERS[request.param], env=ONE_THREAD | LOCAL_SSH,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    def finished(launcher, model):
+        def train(folder):
+            outputs = ("--results_dir", folder / "results", "--tensorboard_dir", folder / "board")
+            arguments = flags(demo_data, folder, *RUN, *MODELS[model], "--test", *outputs)
+            output_of(run_job(*arguments, launcher=launcher))
 
-    return build_once(request.param, train)[0]
+        return build_once(f"job-{launcher}-{model}", train)[0]
+
+    return finished
 
 
 @pytest.fixture(scope="session")
 def alone(demo_data, build_once):
-    """The folder of the same run of one process."""
+    """Gives the folder of the same run of one process, with a checkpoint of each step."""
 
-    def train(folder):
-        done = run_main("--train", "--test", *train_flags(demo_data, folder), "--epochs", 4)
-        assert done.returncode == 0, done.stderr
+    def finished(model):
+        def train(folder):
+            more = ("--test", "--results_dir", folder / "results", *EACH_STEP)
+            output_of(run_main(*flags(demo_data, folder, *RUN, *MODELS[model], *more)))
 
-    return build_once("alone", train)[0]
+        return build_once(f"alone-{model}", train)[0]
+
+    return finished
 
 
-def test_any_number_of_workers_trains_the_same_weights(job, alone):
-    assert variables(*checkpoints(alone))["global_step"] == 20
-    assert_close_weights(job, alone)
+def results(folder):
+    """What the test reported, without times."""
+    values = json.loads((folder / "results/results.json").read_text())
+    kinds = ("test_", "unblended_", "popularity_", "ease_", "itemknn_", "blend_")
+    return {name: v for name, v in values.items() if name.startswith(kinds) and "time" not in name}
 
 
 @pytest.mark.parametrize(
-    ("last_batch", "launcher"),
+    ("launcher", "model"),
     [
-        (1, "mpirun-2"),
-        *(
-            pytest.param(users, launcher, marks=pytest.mark.slow)
-            for users in (1, 2, 4)
-            for launcher in ("mpirun-2", "mpirun-3")
-            if (users, launcher) != (1, "mpirun-2")
-        ),
+        ("mpirun-2", "recvae"),
+        ("gloo-2", "multvae"),
+        pytest.param("mpirun-3", "recvae", marks=pytest.mark.slow),
+        pytest.param("gloo-2-hosts", "multvae", marks=pytest.mark.slow),
     ],
 )
-def test_a_last_batch_with_few_users_trains_the_same_weights(
-    last_batch, launcher, demo_data, tmp_path
-):
-    train = np.load(demo_data / "synthetic/preprocessed/train_user_ids.npy")
-    batch = len(train) - last_batch  # two steps per epoch, of very unequal size
-    more = ("--epochs", 3, "--batch_size_train", batch)
-    alone, job = tmp_path / "alone", tmp_path / launcher
-    done = run_main("--train", *train_flags(demo_data, alone), *more)
-    assert done.returncode == 0, done.stderr
-    done = run_script(
-        "main.py", "--train", *train_flags(demo_data, job), *more,
-        launcher=LAUNCHERS[launcher], env=ONE_THREAD,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert variables(*checkpoints(alone))["global_step"] == 6
-    assert_close_weights(job, alone)
+def test_any_number_of_workers_gives_the_same_weights_and_results(launcher, model, jobs, alone):
+    job, single = jobs(launcher, model), alone(model)
+    assert variables(checkpoints(single)[-1])["global_step"] == EPOCHS * STEPS
+    assert_close_weights(job, single)
+    found = results(job)
+    assert {"test_ndcg@100", "test_recall@20", "test_recall@50", "test_users"} <= set(found)
+    if model == "recvae":
+        assert {"ease_lambda", "blend_model_weight", "test_minus_unblended_ndcg@100"} <= set(found)
+        assert {"test_minus_ease_ndcg@100_se", "itemknn_ndcg@100"} <= set(found)
+    assert found == pytest.approx(results(single), abs=1e-6)
 
 
-def test_any_number_of_workers_reports_the_same_test_metrics(job, alone):
-    found, expected = (
-        json.loads((folder / "results/results.json").read_text()) for folder in (job, alone)
-    )
-    for name in ("test_ndcg@100", "test_recall@20", "test_recall@50", "test_users"):
-        assert found[name] == pytest.approx(expected[name], abs=1e-6)
-
-
-def test_rank_0_alone_writes_the_log_and_the_summaries(job):
+def test_rank_0_alone_writes_the_log_and_the_summaries(jobs):
+    job = jobs("mpirun-2", "recvae")
     steps = [line["step"] for line in log_lines(job / "run.log") if line["type"] == "LOG"]
     assert steps.count("PARAMETER") == 1
     assert steps.count([1]) == 1
-    assert len(list((job / "summaries").iterdir())) == 1
+    assert len(list((job / "board").iterdir())) == 1
+
+
+def test_a_finished_job_run_again_ends_at_once_and_tests_the_same(jobs, demo_data, tmp_path):
+    job = jobs("mpirun-2", "recvae")
+    copy(job, tmp_path)
+    more = ("--test", *MODELS["recvae"][:-2], "--results_dir", tmp_path / "results")
+    out = output_of(run_job(*flags(demo_data, tmp_path, *RUN, *more)))
+    assert f"Nothing to do: {EPOCHS} epochs completed" in out
+    found = results(tmp_path)
+    assert "unblended_ndcg@100" in found
+    assert found == pytest.approx({name: results(job)[name] for name in found}, abs=1e-6)
+
+
+def stop_one_rank(fault, data, folder, *more):
+    """A job of which one rank alone receives SIGTERM."""
+    done = run_job(fault, *flags(data, folder, *RUN, *more), script=FAULTY_MAIN)
+    error = error_of(done, code=143)
+    assert error.count(f"Stopped by SIGTERM at step {newest_step(folder)}") == 2
+
+
+@pytest.fixture(scope="session")
+def interrupted(demo_data, build_once):
+    """The folder of a job that a signal to one rank stopped within an epoch."""
+
+    def train(folder):
+        stop_one_rank("signal_in_step", demo_data, folder)
+
+    folder, _ = build_once("interrupted", train)
+    assert newest_step(folder) in (7, 8)
+    return folder
+
+
+def test_a_signal_to_one_rank_stops_all_and_they_go_on_bit_for_bit(
+    interrupted, jobs, demo_data, tmp_path
+):
+    (tmp_path / "run.log").write_bytes((interrupted / "run.log").read_bytes())
+    copy(interrupted, tmp_path)
+    output_of(run_job(*flags(demo_data, tmp_path, *RUN)))
+    assert_same_run(tmp_path, jobs("gloo-2", "multvae"))
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_in_a_validation_costs_nothing_either(jobs, demo_data, tmp_path):
+    stop_one_rank("signal_in_validation", demo_data, tmp_path, "--batch_size_validation", 200)
+    assert newest_step(tmp_path) == 2 * STEPS
+    output_of(run_job(*flags(demo_data, tmp_path, *RUN)))
+    assert_same_run(tmp_path, jobs("gloo-2", "multvae"))
+
+
+def test_one_worker_goes_on_with_what_two_began(interrupted, alone, demo_data, tmp_path):
+    folder = copy(interrupted, tmp_path)
+    output_of(Forked(flags(demo_data, folder, *RUN)).wait())
+    assert_close_weights(folder, alone("multvae"))
+
+
+def test_two_workers_go_on_with_what_one_began(alone, demo_data, tmp_path):
+    folder = copy(alone("multvae"), tmp_path, keep=8)
+    out = output_of(run_job(*flags(demo_data, folder, *RUN)))
+    assert "at step 8 (1 epoch completed, batch 3 of the next)" in out
+    assert newest_step(folder) == EPOCHS * STEPS
+    assert_close_weights(folder, alone("multvae"))
 
 
 @contextmanager
 def endless_job(launcher, data, folder, *more):
     """A job that has written a checkpoint and trains on, and the process ids of its ranks."""
-    command = [*LAUNCHERS[launcher], sys.executable, "main.py", "--train"]
-    flags = [*map(str, train_flags(data, folder)), *more, "--epochs", "100000"]
+    command = [*LAUNCHERS[launcher], sys.executable, "main.py"]
+    arguments = flags(data, folder, *TRAIN, "--epochs", 10**6, "--save_every", "1e", *more)
     with subprocess.Popen(
-        [*command, *flags, "--validation_step", "1"],
+        [*command, *arguments],
         cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     ) as job:  # fmt: skip
         try:
-            wait_until(lambda: list((folder / "ckpt").glob("step-*")), job)
+            wait_for(lambda: newest_step(folder), job)
             ranks = ranks_of(folder)
             assert len(ranks) == 2
             yield job, ranks
@@ -156,24 +215,17 @@ def endless_job(launcher, data, folder, *more):
                     os.kill(process, signal.SIGKILL)
 
 
-def wait_until(condition, job=None, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert job is None or job.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def ranks_of(folder):
     """Process ids of the workers that train into a folder, in ascending order."""
     import psutil  # not above: it comes with Horovod
 
-    start = [sys.executable, "main.py", "--train"]
     processes = [(each.pid, each.info["cmdline"]) for each in psutil.process_iter(["cmdline"])]
     return sorted(
         pid
         for pid, command in processes
-        if command and command[:3] == start and str(folder / "ckpt") in command
+        if command
+        and command[:2] == [sys.executable, "main.py"]
+        and str(folder / "ckpt") in command
     )
 
 
@@ -183,29 +235,37 @@ def test_a_killed_rank_ends_the_job_and_leaves_a_usable_checkpoint(launcher, dem
         os.kill(ranks[-1], signal.SIGKILL)
         job.communicate(timeout=60)
         assert job.returncode != 0
-    flags = train_flags(demo_data, tmp_path)
-    tested = flags[: flags.index("--tensorboard_dir")]  # which has no effect on a test
-    done = run_main("--test", *tested, *SMALL)
-    assert done.returncode == 0, done.stderr
+    output_of(run_main("--test", *flags(demo_data, tmp_path)))
 
 
-@pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
-def test_workers_whose_launcher_is_killed_end_too(launcher, demo_data, tmp_path):
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ("mpirun-2", signal.SIGKILL),
+        pytest.param("gloo-2", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("mpirun-2", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_whose_launcher_is_killed_end_too(launcher, number, demo_data, tmp_path):
     with endless_job(launcher, demo_data, tmp_path) as (job, _):
-        job.kill()
-        wait_until(lambda: not ranks_of(tmp_path), seconds=30)
+        job.send_signal(number)
+        wait_for(lambda: not ranks_of(tmp_path), seconds=30)
+        assert job.wait(timeout=30) != 0
+    assert verify(checkpoints(tmp_path)[-1])
 
 
 @pytest.mark.parametrize("launcher", ["mpirun-2", pytest.param("gloo-2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_stopped_rank_is_named_and_ends_the_job(launcher, victim, demo_data, tmp_path):
+def test_a_stopped_rank_ends_the_job_and_the_others_say_where_they_waited(
+    launcher, victim, demo_data, tmp_path
+):
     timeout = ("--stall_timeout", "0.1666667")
     with endless_job(launcher, demo_data, tmp_path, *timeout) as (job, ranks):
         os.kill(ranks[victim], signal.SIGSTOP)
         _, error = job.communicate(timeout=120)  # without the watchdog it would never end
         assert job.returncode == 1
-    named = r"main.py: error: rank [01] has been silent for \d+ s, in step \d+; the earlier"
-    assert re.search(named, error), error
+    waited = r"main.py: error: rank ([01]) on \S+ has waited for 10 s in (step|the save|the eval)"
+    assert len(re.findall(waited, error)) == 1, error
     assert 'Traceback (most recent call last):\n  File "main.py' not in error
     assert verify(checkpoints(tmp_path)[-1])
 
@@ -222,74 +282,134 @@ def test_a_job_that_is_paused_as_a_whole_goes_on(demo_data, tmp_path):
 
 
 def test_a_worker_that_does_not_join_ends_the_others(demo_data, tmp_path):
-    flags = [*map(str, train_flags(demo_data, tmp_path)), "--stall_timeout", "0.1666667"]
-    stranger = [*mpirun(1), "sleep", "60"]
-    worker = [":", "-np", "1", sys.executable, "main.py", "--train", *flags]
-    done = subprocess.run(
-        [*stranger, *worker], cwd=ROOT, capture_output=True, text=True, timeout=45, check=False
-    )
-    assert done.returncode == 1
-    assert "not all workers joined within 10 s; see the messages of the others" in done.stderr
+    arguments = flags(demo_data, tmp_path, *TRAIN, "--stall_timeout", "0.1666667")
+    other = (*mpirun(1), "sleep", "100", ":", "-np", "1")
+    error = error_of(run_script("main.py", *arguments, launcher=other, timeout=90), code=1)
+    assert "not all workers joined within 10 s; see the messages of the others" in error
 
 
 def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_path):
-    flags = [*map(str, train_flags(demo_data, tmp_path))]
-    command = [*mpirun(1), sys.executable, "main.py", "--train", *flags, "--epochs", "1"]
-    other = ["-np", "1", sys.executable, "main.py", "--train", *flags, "--epochs", "2"]
-    done = subprocess.run(
-        [*command, ":", *other], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode != 0
-    assert "epochs: 1 on rank 0 and 2 on rank 1" in done.stderr
-    assert "Traceback" not in done.stderr
+    arguments = flags(demo_data, tmp_path, *TRAIN, "--epochs")
+    other = (*mpirun(1), sys.executable, "main.py", *arguments, "1", ":", "-np", "1")
+    error = error_of(run_script("main.py", *arguments, 2, launcher=other))
+    assert "epochs: 1 on rank 0 and 2 on rank 1" in error
+    assert not (tmp_path / "ckpt").exists()
 
 
-def test_a_worker_with_another_version_of_a_library_ends_all_with_the_difference(
+def test_processes_that_srun_started_and_horovod_cannot_join_end_with_the_reason(
     demo_data, tmp_path
 ):
-    done = run_script(
-        "tests/support/faulty_main.py", "other_numpy", "--train", *train_flags(demo_data, tmp_path),
-        launcher=mpirun(2), timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2
-    sentence = f"the version of NumPy: '{np.__version__}' on rank 0 and '1.2.3' on rank 1; start"
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    task = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
+    done = run_script("main.py", *flags(demo_data, tmp_path, *RUN), env=ONE_THREAD | task)
+    assert "2 processes were started, but Horovod sees 1" in error_of(done)
     assert not (tmp_path / "ckpt").exists()
 
 
-def test_several_workers_without_horovod_are_an_error(demo_data, tmp_path):
-    # A Python that cannot find Horovod: a module of that name which is not there to be found.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u\n"
-        "find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'horovod' else find(name, *a)\n"
+def test_what_rank_0_alone_finds_wrong_ends_all_ranks(alone, demo_data, tmp_path):
+    folder = copy(alone("multvae"), tmp_path)
+    done = run_job(*flags(demo_data, folder, *RUN, "--resume", "never"))
+    assert "rank 0: --resume never" in error_of(done)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
+def test_the_script_for_schedulers_passes_a_signal_on(number, demo_data, tmp_path):
+    document = (ROOT / "docs/many-workers.md").read_text()
+    (script,) = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    arguments = flags(demo_data, tmp_path, *TRAIN, "--epochs", 10**6, "--save_every", "1e")
+    command = shlex.join([*mpirun(2), sys.executable, "main.py", *arguments])
+    script, replaced = re.subn(r"^mpirun.*(?= &$)", lambda _: command, script, flags=re.MULTILINE)
+    assert replaced == 1
+    with subprocess.Popen(
+        ["bash", "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, **ONE_THREAD},
+    ) as job:  # fmt: skip
+        wait_for(lambda: newest_step(tmp_path), job)
+        job.send_signal(number)
+        _, error = job.communicate(timeout=120)
+    assert job.returncode == 138, error
+    assert error.count(f"Stopped by SIGUSR1 at step {newest_step(tmp_path)}") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_sigusr1_to_mpirun_at_random_moments_costs_nothing(demo_data, tmp_path):
+    signals = int(os.environ.get("VAE_CF_SIGNALS", "4"))  # each takes half a minute
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train = (*TRAIN, "--epochs", 40 * signals)
+    moments = random.Random(5)
+    for _ in range(signals):
+        saved = newest_step(stopped)
+        command = [*mpirun(2), sys.executable, "main.py"]
+        with subprocess.Popen(
+            [*command, *flags(demo_data, stopped, *train, "--save_every", "1e")],
+            cwd=ROOT, text=True, env={**os.environ, **ONE_THREAD},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        ) as job:  # fmt: skip
+            wait_for(lambda saved=saved: newest_step(stopped) > saved, job)
+            time.sleep(moments.uniform(0, 1))
+            saved = newest_step(stopped)
+            job.send_signal(signal.SIGUSR1)
+            _, error = job.communicate(timeout=120)
+        assert job.returncode == 138, error
+        assert error.count(f"Stopped by SIGUSR1 at step {newest_step(stopped)}") == 2
+        assert newest_step(stopped) >= saved
+    for folder in (whole, stopped):
+        output_of(run_job(*flags(demo_data, folder, *train)))
+    assert_same_run(stopped, whole)
+
+
+def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, *RUN, "--save_every", "1e")
+    done = run_job("crash", *arguments, script=FAULTY_MAIN)
+    assert done.returncode == 1
+    assert "RuntimeError: a mistake of the program" in done.stderr
+    assert done.stderr.count("Traceback") == 1, "the sound rank has nothing to trace"
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005"]
+
+
+@pytest.mark.parametrize(
+    ("more", "saved"),
+    [
+        (("--save_every", "1e"), ["step-00000005"]),
+        pytest.param(("--check_replicas", 2), [], marks=pytest.mark.slow),
+    ],
+)
+def test_a_flipped_bit_of_one_rank_is_named_and_never_saved(more, saved, demo_data, tmp_path):
+    done = run_job("flip_bit", *flags(demo_data, tmp_path, *RUN, *more), script=FAULTY_MAIN)
+    sentence = "The weights of rank 1 differ from those of rank 0 at step 10 (2 epochs completed)"
+    assert error_of(done, code=1).count(sentence) == 2
+    assert [path.name for path in checkpoints(tmp_path)] == saved
+
+
+@pytest.mark.slow
+def test_replicas_are_not_compared_with_check_replicas_0(demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, *RUN, "--check_replicas", 0)
+    output_of(run_job("flip_bit", *arguments, script=FAULTY_MAIN))
+
+
+@pytest.mark.slow
+def test_gradients_that_overflow_in_every_step_end_all_ranks(demo_data, tmp_path):
+    arguments = flags(demo_data, tmp_path, *TRAIN, "--epochs", 40, "--amp")
+    done = run_job("overflow", *arguments, script=FAULTY_MAIN)
+    sentence = (
+        "Training diverged: non-finite gradients in 64 consecutive steps before step 65, epoch 13 "
+        "(the loss scale of --amp is 1); last finite loss: 1"
     )
-    done = run_script(
-        "main.py", "--train", *train_flags(demo_data, tmp_path),
-        launcher=mpirun(2), env={"PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "Horovod is not installed" in done.stderr
-    assert not (tmp_path / "ckpt").exists()
+    assert error_of(done, code=1).count(sentence) == 2
 
 
-def test_processes_that_srun_started_and_horovod_cannot_join_all_end_with_the_reason(
-    demo_data, tmp_path
+def test_a_loss_that_is_not_finite_ends_all_ranks_and_spares_the_checkpoints(
+    alone, demo_data, tmp_path
 ):
-    flags = (*train_flags(demo_data, tmp_path), "--epochs", 1)
-    command = [sys.executable, "main.py", "--train", *map(str, flags)]
-    task = {**os.environ, **ONE_THREAD, "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
-    job = [
-        subprocess.Popen(
-            command, cwd=ROOT, env={**task, "SLURM_PROCID": str(rank)}, stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in job:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 2
-        assert "2 processes were started, but Horovod sees 1" in error
-        assert "Traceback" not in error
-    assert not (tmp_path / "ckpt").exists()
+    folder = copy(alone("multvae"), tmp_path)
+    before = [verify(path) for path in checkpoints(folder)]
+    arguments = flags(demo_data, folder, *TRAIN, "--epochs", 9, "--save_every", "1e")
+    error = error_of(run_job(*arguments, "--lr", "1e30"), code=1)
+    for part in (
+        "Training diverged: the loss of ", "step 2", "epoch 5", "last finite loss: 1",
+        "lower --lr than 1e+30",
+    ):  # fmt: skip
+        assert part in error
+    assert [verify(path) for path in checkpoints(folder)] == before

@@ -1,22 +1,12 @@
 """RecVAE from the command line: all that holds for a run of Mult-VAE holds for it too."""
 
-import json
 import os
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import (
-    ONE_THREAD,
-    Forked,
-    assert_close_weights,
-    checkpoints,
-    mpirun,
-    run_main,
-    run_script,
-    variables,
-)
+from helpers import Forked, checkpoints, run_main, variables
 
 from vae.load.store import open_dataset
 
@@ -95,20 +85,6 @@ def test_the_prior_is_the_encoder_as_it_was_at_the_end_of_the_epoch_before(whole
             if step % STEPS and name.endswith("kernel"):
                 assert not np.array_equal(at_step[name], at_step[encoder])
             assert f"{name}/Adam" not in at_step
-
-
-@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.xdist_group("mpi")
-def test_any_number_of_workers_trains_the_same_weights(workers, whole, demo_data, tmp_path):
-    done = run_script(
-        "main.py", *flags(demo_data, tmp_path, "--test"), launcher=mpirun(workers), env=ONE_THREAD
-    )
-    assert done.returncode == 0, done.stderr
-    assert_close_weights(tmp_path, whole)
-    found, expected = (
-        json.loads((folder / "results/results.json").read_text()) for folder in (tmp_path, whole)
-    )
-    assert found["test_ndcg@100"] == pytest.approx(expected["test_ndcg@100"], abs=1e-6)
 
 
 def test_the_loss_falls_and_the_report_shows_it(whole):

@@ -87,18 +87,12 @@ def flip_bit():
     at_step(6, flip)
 
 
-def other_numpy():
-    """The last rank has another version of NumPy."""
-    if RANK == LAST_RANK:
-        np.__version__ = "1.2.3"
-
-
 def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.5)  # until the thread that waits for signals has read it
 
 
-FAULTS = (overflow, crash, signal_in_step, signal_in_validation, flip_bit, other_numpy)
+FAULTS = (overflow, crash, signal_in_step, signal_in_validation, flip_bit)
 
 if __name__ == "__main__":
     {fault.__name__: fault for fault in FAULTS}[sys.argv.pop(1)]()

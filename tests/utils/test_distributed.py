@@ -26,7 +26,7 @@ def connected(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if seen else None)
         monkeypatch.setattr(distributed, "HorovodWorkers", lambda *_: SimpleNamespace(size=seen))
         return init()
 
@@ -43,25 +43,16 @@ def test_a_launchers_variable_that_is_not_a_positive_integer_is_refused(connecte
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        dict.fromkeys(VARIABLES, ""),
-        dict.fromkeys(VARIABLES, "1"),
-        # Of a batch script, or of a shell in an allocation.
-        {"SLURM_NTASKS": "2", "SLURM_NPROCS": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": ""},
-        # mpirun -np 1 in an allocation of two hosts, where srun started its daemons.
-        {"OMPI_COMM_WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "2"},
-        {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "2"},
-    ],
-)
-def test_a_single_process_needs_no_horovod(connected, environment):
-    assert isinstance(connected(environment), SingleWorker)
-
-
-@pytest.mark.parametrize(
     ("environment", "size"),
     [
+        ({}, None),
+        (dict.fromkeys(VARIABLES, ""), None),
+        (dict.fromkeys(VARIABLES, "1"), None),
+        # Of a batch script, or of a shell in an allocation.
+        ({"SLURM_NTASKS": "2", "SLURM_NPROCS": "2", "SLURM_PROCID": "0"}, None),
+        # mpirun -np 1 in an allocation of two hosts, where srun started its daemons.
+        ({"OMPI_COMM_WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "2"}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "2"}, None),
         *(({name: "3"}, 3) for name in VARIABLES),
         ({"OMPI_COMM_WORLD_SIZE": "8", "SLURM_STEP_NUM_TASKS": "2"}, 8),
         ({"OMPI_COMM_WORLD_SIZE": "2", "SLURM_STEP_NUM_TASKS": "4", "PMI_SIZE": "4"}, 2),
@@ -70,15 +61,25 @@ def test_a_single_process_needs_no_horovod(connected, environment):
         ({"SLURM_STEP_NUM_TASKS": "2"}, 4),
     ],
 )
-def test_processes_of_one_launcher_join_through_horovod(connected, environment, size):
-    assert connected(environment, seen=size).size == size
+def test_a_launchers_processes_join_through_horovod_and_a_single_one_does_not_need_it(
+    connected, environment, size
+):
+    workers = connected(environment, seen=size or 0)
+    assert workers.size == (size or 1)
+    assert isinstance(workers, SingleWorker) == (size is None)
 
 
-@pytest.mark.parametrize("seen", [1, 2])
-@pytest.mark.parametrize("name", VARIABLES)
-def test_processes_that_horovod_cannot_join_never_work_alone(connected, name, seen):
-    with pytest.raises(UserError, match=f"{name}=3 .* 3 processes .* Horovod sees {seen}"):
-        connected({name: "3"}, seen)
+@pytest.mark.parametrize(
+    ("seen", "problem"),
+    [
+        (0, "^3 workers were started but Horovod is not installed"),
+        (1, "HOROVOD_SIZE=3 .* 3 processes .* Horovod sees 1"),
+        (2, "HOROVOD_SIZE=3 .* 3 processes .* Horovod sees 2"),
+    ],
+)
+def test_processes_that_horovod_cannot_join_never_work_alone(connected, seen, problem):
+    with pytest.raises(UserError, match=problem):
+        connected({"HOROVOD_SIZE": "3"}, seen)
 
 
 def test_a_horovod_that_cannot_be_loaded_is_a_sentence(monkeypatch):

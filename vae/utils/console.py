@@ -33,7 +33,10 @@ def open_console() -> None:
       terminal also sends SIGHUP, which stops a run unless ``nohup`` started it.
     """
     for descriptor in range(3):
-        _open_if_closed(descriptor)
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the lowest closed one is opened
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = _stream(1, sys.stdout)
     sys.stderr = _stream(2, sys.stderr)
@@ -70,8 +73,7 @@ def progress(
 ) -> tqdm[None]:
     """Return a progress bar on standard error, which leaves no line behind.
 
-    It is there at once, since what it waits for may be a single call. Where standard error is no
-    terminal, a sentence on standard output says what begins.
+    Where standard error is no terminal, a sentence on standard output says what begins.
 
     Args:
         description: what takes long, ``Testing the model``.
@@ -112,9 +114,8 @@ silent: Progress = partial(progress, is_shown=False)
 class _Console(io.FileIO):
     """A stream that is redirected to ``/dev/null`` once it cannot be written.
 
-    The log holds the same information, so hours of training must not be lost with the console, be
-    it a pipe, a terminal or a file on a full disk. A failure of standard output is reported on
-    standard error, unless it is a pipe whose reader ended (``| head``).
+    Hours of training must not be lost with a pipe, a terminal or a full disk. A failure of standard
+    output is reported on standard error, unless it is a pipe whose reader ended (``| head``).
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -135,14 +136,6 @@ class _Console(io.FileIO):
                 )
             return len(data)
         return written
-
-
-def _open_if_closed(descriptor: int) -> None:
-    """Open ``/dev/null`` on a closed descriptor; all lower ones must be open."""
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _stream(descriptor: int, before: TextIO | None) -> TextIO:

@@ -9,8 +9,7 @@ import importlib.util
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -136,27 +135,23 @@ class HorovodWorkers:
         """Add an allreduce to the graph."""
         return self._hvd.allreduce(tensor, op=self._hvd.Sum)
 
-    # The names are explicit: by default Horovod names an operation after the type of the value, and
-    # ranks with values of different types would wait for each other forever.
-
     def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Run an allreduce of its own."""
-        import tensorflow.compat.v1 as tf
-
-        with self._side_session() as session:
-            tensor = tf.constant(values, tf.float64)
-            total: NDArray[np.float64] = session.run(
-                self._hvd.allreduce(tensor, op=self._hvd.Sum, name="allreduce")
-            )
-            return total
+        """Gather the values and sum them in the order of the ranks."""
+        everyone = np.asarray(self.allgather_object(list(values)), dtype=np.float64)
+        return cast("NDArray[np.float64]", everyone.sum(axis=0))
 
     def allgather_object(self, value: Any) -> list[Any]:
-        """Pickle, allgather and unpickle."""
-        with self._side_session() as session:
+        """Pickle, allgather and unpickle, in a session on the CPU separate from the model's."""
+        import tensorflow.compat.v1 as tf
+
+        settings = tf.ConfigProto(device_count={"GPU": 0})
+        with tf.Graph().as_default(), tf.Session(config=settings) as session:
+            # By default Horovod names an operation after the type of the value, and ranks with
+            # values of different types would wait for each other forever.
             return list(self._hvd.allgather_object(value, session=session, name="allgather"))
 
     def broadcast_object(self, value: Any) -> Any:
-        """Allgather, to which the other ranks contribute nothing.
+        """Gather the values, all but one of them None.
 
         Of Horovod's two broadcasts of objects one needs an API that TensorFlow 2 lacks, and the
         other waited forever in a session (0.28.1).
@@ -166,15 +161,6 @@ class HorovodWorkers:
     def broadcast_variables(self, session: Any) -> None:
         """Broadcast the global variables."""
         session.run(self._hvd.broadcast_global_variables(0))
-
-    @contextmanager
-    def _side_session(self) -> Iterator[Any]:
-        """Yield a session with an empty graph on the CPU, separate from the model's."""
-        import tensorflow.compat.v1 as tf
-
-        settings = tf.ConfigProto(device_count={"GPU": 0})
-        with tf.Graph().as_default(), tf.Session(config=settings) as session:
-            yield session
 
 
 Workers = SingleWorker | HorovodWorkers

@@ -65,7 +65,6 @@ def _control_group_limits(root: Path) -> Iterator[int]:
     with suppress(OSError):  # not Linux
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8")
         for name in re.findall("^0::/(.*)", groups, re.MULTILINE):
-            # A name of its own, so that the parents include the root group.
             file = root / "sys/fs/cgroup" / name / "memory.max"
             for folder in file.parents:
                 with suppress(OSError, ValueError):  # no such file; "max"
@@ -86,10 +85,7 @@ def check_process(threads: int) -> None:
         for thread in started:
             thread.start()
     except RuntimeError:
-        raise UserError(
-            f"this process cannot start {threads} threads; raise the limit on processes (ulimit "
-            "-u).",
-            exit_code=1,
-        ) from None
+        reason = f"this process cannot start {threads} threads"
+        raise UserError(f"{reason}; raise the limit on processes (ulimit -u).", 1) from None
     finally:
         is_over.set()

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import NoReturn
 
 SIGNALS = (
@@ -29,15 +28,14 @@ and to its group."""
 class StopSignals:
     """A context manager that records the first stop signal and exits at the second.
 
-    Python runs a signal handler between two bytecode instructions, so not before a running step
-    ends. A thread reads the wake-up descriptor instead, to which the interpreter writes as soon as
-    the signal arrives: a second signal does not wait for the step.
+    Python runs a handler only after a running step. A thread reads the wake-up descriptor instead,
+    to which the interpreter writes as soon as a signal arrives: a second one does not wait.
 
     A signal that is ignored at the start stays ignored: ``nohup`` and a shell script that starts
     the process with ``&`` rely on it.
 
     The handlers of before are back after the block, but not after an exception with which a signal
-    ended it: until the process has ended, further signals are met like those in the block.
+    ended it: further signals are met like those in the block.
 
     Attributes:
         received: the first signal; None before.
@@ -56,12 +54,7 @@ class StopSignals:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self.received is not None and kind is not None:
             return
         for number, handler in self._handlers_before.items():
