@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vae.utils.atomic import write_whole
+from vae.utils.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -132,7 +132,7 @@ def machine() -> dict[str, Any]:
 def write_json(path: Path, document: object) -> None:
     """Write a JSON file atomically, with its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(document, indent=2) + "\n")
+    write_atomically(path, json.dumps(document, indent=2) + "\n")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from vae.cli import flags
 from vae.config import Config
 from vae.load.config import PrepareConfig
-from vae.utils.atomic import write_whole
+from vae.utils.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/command-line.md"
@@ -36,7 +36,7 @@ def main() -> int:
         if new != old:
             print(f"{DOCUMENT.name}: the flags have changed; run python scripts/flag_table.py.")
         return int(new != old)
-    write_whole(DOCUMENT, new)
+    write_atomically(DOCUMENT, new)
     return 0
 
 

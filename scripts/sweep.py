@@ -44,7 +44,7 @@ except ModuleNotFoundError as error:
 
 from vae.config import parse_flags
 from vae.errors import UserError
-from vae.utils.atomic import write_whole
+from vae.utils.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = "ndcg@100"
@@ -218,7 +218,7 @@ def write_csv(path: Path, trials: list[FrozenTrial]) -> None:
         row = [trial.number, trial.state.name.lower(), best_validation(trial)]
         row += [trial.user_attrs.get("epoch", ""), seconds]
         rows.writerow([*row, *(trial.params.get(name, "") for name in names)])
-    write_whole(path, text.getvalue())
+    write_atomically(path, text.getvalue())
 
 
 def best_validation(trial: FrozenTrial) -> float:

@@ -18,7 +18,7 @@ from load.test_store import FILES, make_split, written
 from vae.config import Architecture
 from vae.models.checkpoints.checkpoint import FORMAT_VERSION
 from vae.models.checkpoints.train_state import TrainState
-from vae.utils.atomic import seal
+from vae.utils.sealed_json import seal
 
 pytestmark = pytest.mark.slow
 

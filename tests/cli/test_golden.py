@@ -8,7 +8,7 @@ from helpers import ROOT, checkpoints, log_lines, run_main
 
 from vae.load import store
 from vae.models.checkpoints import checkpoint
-from vae.utils.atomic import seal, unseal
+from vae.utils.sealed_json import seal
 
 GOLDEN = ROOT / "tests/golden"
 PREPARED = GOLDEN / f"prepared-{store.FORMAT_VERSION}"
@@ -47,7 +47,7 @@ def of_format(kind, number, present, numbered, folder):
     for path in folder.rglob("*.json"):
         document = json.loads(path.read_text())
         if numbered in document:
-            document = unseal(path.read_text()) | {numbered: number}
+            document = json.loads(path.read_text()) | {numbered: number}
             path.write_text(seal(document))
     return folder
 
@@ -91,5 +91,5 @@ def test_checkpoints_of_an_earlier_format_are_refused_with_what_to_do(number, ru
     )
     code, _, err = run(PREPARED, files, "--test")
     assert code == 2
-    assert f"has checkpoint format {number}" in err
+    assert f"was written in format {number}" in err
     assert "train again, or use the version that wrote it" in err

@@ -22,7 +22,7 @@ from helpers import (
 
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.checkpoint import read_item_ids
-from vae.utils.atomic import seal, unseal
+from vae.utils.sealed_json import seal
 
 ITEM_AXES = {"encoder/hidden/kernel": 0, "decoder/items/kernel": 1, "decoder/items/bias": 0}
 
@@ -207,7 +207,7 @@ def test_a_checkpoint_without_ids_is_refused(old, on_new, tmp_path):
     shutil.copytree(old("multvae") / "ckpt", before)
     for path in before.glob("step-*"):
         (path / "item_ids.npy").unlink()
-        document = unseal((path / "state.json").read_text())
+        document = json.loads((path / "state.json").read_text())
         del document["files"]["item_ids.npy"]
         (path / "state.json").write_text(seal(document))
     done = run_main(*on_new(tmp_path, before, "multvae"))

@@ -28,7 +28,7 @@ from vae.load.store import (
     read_manifest,
     write_split,
 )
-from vae.utils.atomic import seal
+from vae.utils.sealed_json import seal
 
 MATRICES = ("train", "validation_fold_in", "validation_targets", "test_fold_in", "test_targets")
 IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")

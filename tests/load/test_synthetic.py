@@ -106,7 +106,7 @@ def test_a_crash_while_writing_leaves_no_file_that_counts(tmp_path, monkeypatch,
 
     generated(tmp_path, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "_write" if step == "the rows" else "write_whole", crash)
+        patch.setattr(synthetic, "_write" if step == "the rows" else "write_atomically", crash)
         with pytest.raises(Crash):
             generated(tmp_path, 1)
     for seed in (0, 1):

@@ -9,12 +9,10 @@ import pytest
 from vae.utils.atomic import (
     lock_folder,
     read_text,
-    seal,
     sha256,
     temporary_file,
     temporary_folder,
-    unseal,
-    write_whole,
+    write_atomically,
 )
 from vae.utils.signals import SIGNALS
 
@@ -23,7 +21,7 @@ def test_a_file_is_written_as_a_whole_with_the_mode_of_the_umask(tmp_path):
     path = tmp_path / "results.json"
     path.write_text("old")
     with path.open() as reader:  # who opened the file before has the whole of it
-        write_whole(path, "new", durable=True)
+        write_atomically(path, "new", durable=True)
         assert reader.read() == "old"
     assert path.read_text() == "new"
     (tmp_path / "plain").touch()
@@ -35,7 +33,7 @@ def test_a_file_is_written_as_a_whole_with_the_mode_of_the_umask(tmp_path):
 def test_a_failed_write_leaves_nothing(tmp_path, temporary):
     def fail():
         with temporary(tmp_path / "x") as path:
-            assert path.exists()
+            (path if temporary is temporary_file else path / "half").touch()
             raise ValueError("midway")
 
     with pytest.raises(ValueError, match="midway"):
@@ -71,20 +69,20 @@ def test_a_signal_just_after_the_creation_leaves_nothing(tmp_path, temporary, nu
 
 @pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
 def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_in_use(tmp_path, temporary):
-    target = tmp_path / "model"
-    (tmp_path / ".writing-0123-model").mkdir()
-    (tmp_path / ".writing-0123-model/half").touch()
-    (tmp_path / ".writing-4567-model").touch()
-    (tmp_path / ".writing-0123-other").touch()
-    with temporary(target) as first, temporary(target) as second:
+    (tmp_path / ".writing-0123").mkdir()
+    (tmp_path / ".writing-0123/half").touch()
+    (tmp_path / ".mine").touch()
+    (tmp_path / ".writing-4567").symlink_to(tmp_path / ".mine")
+    with temporary(tmp_path / "model") as first, temporary(tmp_path / "model") as second:
         names = {path.name for path in tmp_path.iterdir()}
-        assert names == {first.name, second.name, ".writing-0123-other"}
+        assert names == {first.parent.name, second.parent.name, ".mine", ".writing-4567"}
 
 
 def test_a_long_name_has_a_temporary_file_too(tmp_path):
     path = tmp_path / ("\N{SNOWMAN}" * 84 + ".gz")
     with temporary_file(path) as temporary:
-        assert temporary.suffix == ".gz"
+        assert temporary.name == path.name
+        temporary.touch()
         temporary.replace(path)
     assert path.exists()
 
@@ -103,12 +101,3 @@ def test_a_pipe_in_place_of_a_file_is_an_error_and_no_hang(tmp_path):
         with pytest.raises(OSError, match="not a regular file"):
             read(tmp_path / "state.json")
     assert stat.S_ISFIFO((tmp_path / "state.json").stat().st_mode)
-
-
-def test_a_sealed_document_comes_back_and_any_change_to_its_text_is_noticed():
-    document = {"step": 7, "loss": 1 / 3, "path": "é"}
-    text = seal(document)
-    assert unseal(text) == document
-    for changed in (text.replace("7", "8", 1), text.rstrip(), f" {text}", "{}", "[]", "", "7"):
-        with pytest.raises(ValueError, match=r"Expecting|Extra|not a JSON|checksum"):
-            unseal(changed)

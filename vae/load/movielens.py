@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from vae.errors import UserError, one_line
-from vae.utils.atomic import temporary_file, temporary_folder, unwritable
+from vae.utils.atomic import temporary_file, temporary_folder
+from vae.utils.outputs import write_error
 
 Say = Callable[[str], None]
 
@@ -78,7 +79,7 @@ def download(name: str, mirror: str, folder: Path, say: Say) -> None:
         if is_downloaded:
             archive.unlink()
     except OSError as error:
-        raise unwritable(str(folder), error) from None
+        raise write_error(folder, error) from None
 
 
 def unpack(name: str, archive: Path, folder: Path, say: Say) -> None:
@@ -103,7 +104,7 @@ def unpack(name: str, archive: Path, folder: Path, say: Say) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _unpack(archive, name, folder)
     except OSError as error:
-        raise unwritable(str(folder), error) from None
+        raise write_error(folder, error) from None
     say(f"Unpacked {archive.name} to {folder}.")
 
 

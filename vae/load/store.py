@@ -8,11 +8,9 @@ counts as prepared.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +20,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from vae.errors import UserError, one_line
-from vae.load.config import SEPARATOR, Columns
+from vae.load.config import Columns
 from vae.load.dataset import Dataset, HeldOut, Split
-from vae.utils.atomic import (
-    lock_folder,
-    read_text,
-    remove_leftovers,
-    seal,
-    sha256,
-    sync,
-    temporary_file,
-    unseal,
-    unwritable,
-)
-from vae.utils.json_types import from_json, shown
+from vae.utils.atomic import lock_folder, remove_leftovers, sha256, sync, temporary_folder
+from vae.utils.outputs import report_write_errors
+from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
@@ -50,8 +39,6 @@ _MATRICES = (
 _IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
 FILES = (*(f"{name}.npz" for name in _MATRICES), *(f"{name}.npy" for name in _IDS))
 """Everything in the folder but the manifest."""
-
-_SHA256 = "[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
@@ -100,14 +87,12 @@ class Manifest:
     """The metadata of prepared data.
 
     Attributes:
-        format_version: ``FORMAT_VERSION`` of the program that wrote them.
         fingerprint: SHA-256 digest of the content of the matrices and ids, hexadecimal.
         provenance: what the data were made from.
         counts: what was kept and dropped, by step; see ``split.py``.
         files: the other files of the folder.
     """
 
-    format_version: int
     fingerprint: str
     provenance: Provenance
     counts: dict[str, int]
@@ -128,11 +113,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be written to.
     """
-    try:
+    with report_write_errors(folder, "; pass another --data_dir", exit_code=2):
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder, wait=True)
-    except OSError as error:
-        raise unwritable(str(folder), error, "; pass another --data_dir", exit_code=2) from None
     try:
         remove_leftovers(folder)
         yield
@@ -164,35 +147,24 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         "validation_user_ids": split.validation.user_ids,
         "test_user_ids": split.test.user_ids,
     }
-    written: dict[Path, Path] = {}
-    try:
-        with ExitStack() as temporaries:
-
-            def temporary(name: str) -> Path:
-                target = folder / name
-                written[target] = temporaries.enter_context(temporary_file(target))
-                return written[target]
-
-            for name, matrix in matrices.items():
-                save_npz(temporary(f"{name}.npz"), matrix, compressed=False)
-            for name, values in ids.items():
-                with temporary(f"{name}.npy").open("wb") as file:
-                    np.save(file, values, allow_pickle=False)
-            manifest = Manifest(
-                FORMAT_VERSION,
-                _fingerprint(matrices, ids),
-                provenance,
-                split.counts,
-                [FileDigest.of(path, target.name) for target, path in written.items()],
-            )
-            temporary(MANIFEST).write_text(seal(asdict(manifest)), encoding="utf-8")
-            for path in written.values():
-                sync(path)
-            (folder / MANIFEST).unlink(missing_ok=True)
-            for target, path in written.items():
-                path.replace(target)
-    except OSError as error:
-        raise unwritable(str(folder), error) from None
+    with report_write_errors(folder), temporary_folder(folder / "new") as new:
+        for name, matrix in matrices.items():
+            save_npz(new / f"{name}.npz", matrix, compressed=False)
+        for name, values in ids.items():
+            np.save(new / f"{name}.npy", values, allow_pickle=False)
+        manifest = Manifest(
+            _fingerprint(matrices, ids),
+            provenance,
+            split.counts,
+            [FileDigest.of(new / name, name) for name in FILES],
+        )
+        text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
+        (new / MANIFEST).write_text(text, encoding="utf-8")
+        for name in (*FILES, MANIFEST):
+            sync(new / name)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in (*FILES, MANIFEST):
+            (new / name).replace(folder / name)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -202,53 +174,38 @@ def read_manifest(folder: Path) -> Manifest | None:
         UserError: it is damaged, cannot be read, or another version of this program wrote it.
     """
     path = folder / MANIFEST
+    fix = "remove it and run prepare_dataset.py again"
     try:
-        text = read_text(path)
-        version = json.loads(text)["format_version"]
-        if version == FORMAT_VERSION:
-            return _parse_manifest(unseal(text))
+        return read_sealed(path, "format_version", FORMAT_VERSION, _parse_manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); fix this or prepare the data in another "
-            "--data_dir."
-        ) from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-        raise UserError(
-            f"{path}: is damaged ({cause}); remove it and run prepare_dataset.py again."
-        ) from None
-    raise UserError(
-        f"{path}: was written in format {version}, this program reads {FORMAT_VERSION}; "
-        "remove it and run prepare_dataset.py again."
-    )
+        cause = f"cannot be read ({error.strerror})"
+        fix = "fix this or prepare the data in another --data_dir"
+    except OtherFormatError as error:
+        cause = str(error)
+    except ValueError as error:
+        cause = f"is damaged ({error})"
+    raise UserError(f"{path}: {cause}; {fix}.")
 
 
 def _parse_manifest(document: Mapping[str, Any]) -> Manifest:
-    """Return the manifest of a JSON object.
-
-    Raises:
-        ValueError: a value is missing, of another type or impossible.
-        KeyError: a nested value is missing.
-        TypeError: a nested value is of another type.
-    """
-    provenance = document["provenance"]
-    columns = from_json(Columns, provenance["columns"])
-    if columns.separator is not None and not re.fullmatch(SEPARATOR, columns.separator):
-        raise ValueError(f"separator is {shown(columns.separator)}")
-    sources = [from_json(FileDigest, source) for source in provenance["sources"]]
-    nested = {
-        "provenance": from_json(Provenance, provenance | {"columns": columns, "sources": sources}),
-        "files": [from_json(FileDigest, file) for file in document["files"]],
-    }
-    manifest = from_json(Manifest, {**document, **nested})
-    if sorted(file.path for file in manifest.files) != sorted(FILES):
+    files = [FileDigest(**file) for file in document["files"]]
+    # A name that leads out of the folder is never opened.
+    if sorted(file.path for file in files) != sorted(FILES):
         raise ValueError("it does not list the prepared files")
-    for digest in (manifest.fingerprint, *(file.sha256 for file in (*sources, *manifest.files))):
-        if not re.fullmatch(_SHA256, digest):
-            raise ValueError(f"{shown(digest)} is not a digest")
-    return manifest
+    provenance = document["provenance"]
+    return Manifest(
+        document["fingerprint"],
+        Provenance(
+            [FileDigest(**source) for source in provenance["sources"]],
+            Columns(**provenance["columns"]),
+            provenance["threshold"],
+            provenance["flags"],
+        ),
+        document["counts"],
+        files,
+    )
 
 
 def open_dataset(data_dir: Path, name: str) -> Dataset:

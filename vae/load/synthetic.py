@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from vae.utils.atomic import read_text, temporary_file, unwritable, write_whole
+from vae.utils.atomic import read_text, temporary_file, write_atomically
+from vae.utils.outputs import write_error
 
 GENERATOR_VERSION = 1
 
@@ -90,9 +91,9 @@ def generate(path: Path, scale: str, seed: int, log: Callable[[str], None]) -> N
             rows = _write(ratings, movies, population, seed)
             movies.replace(titles)
             ratings.replace(path)
-        write_whole(note, json.dumps(parameters, indent=2) + "\n")
+        write_atomically(note, json.dumps(parameters, indent=2) + "\n")
     except OSError as error:
-        raise unwritable(str(path), error) from None
+        raise write_error(path, error) from None
     log(f"Generated {path}: {rows:,} ratings of {population.users:,} users.")
 
 

@@ -43,7 +43,8 @@ from vae.models.graph.sparse_input import PortableSparseBatch
 from vae.models.graph.vae import VAE
 from vae.models.inference.trained_model import TrainedModel
 from vae.recommend.model_card import model_card
-from vae.utils.atomic import check_creatable, temporary_folder, written
+from vae.utils.atomic import temporary_folder
+from vae.utils.outputs import check_creatable, report_write_errors
 
 RAW_IDS, ITEM_INDICES = "serving_default", "columns"
 FILTERED_RAW_IDS, FILTERED_ITEM_INDICES = "filtered", "filtered_columns"
@@ -97,7 +98,7 @@ def export(
     """
     assert config.modes.export is not None
     folder = config.modes.export
-    with written("--export", folder):
+    with report_write_errors(f"--export {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder) as temporary:
             try:

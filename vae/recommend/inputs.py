@@ -14,7 +14,7 @@ from vae.load.item_filters import ItemList, Rules, read_item_list
 from vae.recommend.export import check_export
 from vae.recommend.similar_items import find_item
 from vae.recommend.titles import read_titles
-from vae.utils.atomic import check_file
+from vae.utils.outputs import check_file
 
 
 @dataclass(frozen=True)

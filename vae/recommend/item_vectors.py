@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from vae.recommend.recommender import Recommender
-from vae.utils.atomic import temporary_file, written
+from vae.utils.atomic import temporary_file
+from vae.utils.outputs import report_write_errors
 
 
 def export_items(path: Path, recommender: Recommender) -> str:
@@ -34,7 +35,7 @@ def export_items(path: Path, recommender: Recommender) -> str:
     if recommender.titles is not None:
         columns["title"] = pa.array(recommender.titles, pa.string(), from_pandas=True)
     columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, len(vectors))
-    with written("--export_items", path):
+    with report_write_errors(f"--export_items {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as temporary:
             with temporary.open("wb") as file:  # Arrow takes no name that is not UTF-8

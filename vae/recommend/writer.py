@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from vae.utils.atomic import temporary_file, written
+from vae.utils.atomic import temporary_file
+from vae.utils.outputs import report_write_errors
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pd.DataFra
     Raises:
         UserError: the file cannot be written.
     """
-    with written("--output", path):
+    with report_write_errors(f"--output {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as temporary:
             with ThreadPoolExecutor(max_workers=1) as thread, _open(temporary, schema) as writer:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vae.errors import UserError
-from vae.utils.atomic import read_text, write_whole, written
+from vae.utils.atomic import read_text, write_atomically
 from vae.utils.json_types import shown
+from vae.utils.outputs import report_write_errors
 
 Series = tuple[list[int], list[float]]
 """Epochs, and a metric's value at each of them."""
@@ -50,8 +51,8 @@ class EpochLog:
         table = csv.DictWriter(text, ["epoch", *names], lineterminator="\n")
         table.writeheader()
         table.writerows({"epoch": n, **row} for n, row in self._rows.items())
-        with written("--results_dir", self._path):
-            write_whole(self._path, text.getvalue())
+        with report_write_errors(f"--results_dir {self._path}"):
+            write_atomically(self._path, text.getvalue())
 
     def series(self, name: str) -> Series:
         """Return the epochs that have a metric, and its values."""

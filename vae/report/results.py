@@ -17,8 +17,9 @@ from vae.load.dataset import Dataset
 from vae.report.environment import dataset_metadata, hardware_metadata, software_versions
 from vae.report.epoch_log import EpochLog
 from vae.report.tensorboard import TensorBoardWriter
-from vae.utils.atomic import lock_folder, make_folder, write_whole, written
+from vae.utils.atomic import lock_folder, write_atomically
 from vae.utils.distributed import Workers, raise_on_all
+from vae.utils.outputs import make_folder, report_write_errors
 from vae.utils.run_log import Callback, RunLog
 
 
@@ -79,8 +80,8 @@ class Results:
         self._write("report.html", page.encode(errors="backslashreplace"))
 
     def _write(self, name: str, content: str | bytes) -> None:
-        with written("--results_dir", self._folder / name):
-            write_whole(self._folder / name, content)
+        with report_write_errors(f"--results_dir {self._folder / name}"):
+            write_atomically(self._folder / name, content)
 
 
 @contextmanager

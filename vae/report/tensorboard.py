@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-from vae.utils.atomic import make_folder, written
+from vae.utils.outputs import make_folder, report_write_errors
 
 _VALIDATION = ("ndcg", "recall", "valid_")
 """Prefixes of the names of validation metrics."""
@@ -41,7 +41,7 @@ class TensorBoardWriter:
             UserError: the event file cannot be written.
         """
         values = [tf.Summary.Value(tag=_tag(k), simple_value=v) for k, v in metrics.items()]
-        with written("--tensorboard_dir", self._folder):
+        with report_write_errors(f"--tensorboard_dir {self._folder}"):
             try:
                 if self._writer is None:
                     self._writer = self._open()

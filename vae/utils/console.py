@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-from vae.utils.atomic import discard
+from vae.utils.outputs import discard
 
 if TYPE_CHECKING:
     from tqdm import tqdm

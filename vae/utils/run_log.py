@@ -22,11 +22,11 @@ from vae.cli import as_json
 from vae.config import Config
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.utils.atomic import discard, unwritable, written
 from vae.utils.console import progress
 from vae.utils.console_lines import ConsoleLines
 from vae.utils.distributed import Workers
 from vae.utils.dllogger_fallback import Step
+from vae.utils.outputs import discard, report_write_errors, write_error
 
 try:
     import dllogger
@@ -154,7 +154,7 @@ class RunLog:
     def _line(self) -> Iterator[Any]:
         """Yield the logger for one line and flush it, so that the line is a single write."""
         try:
-            with written("--log_path", self._path):
+            with report_write_errors(f"--log_path {self._path}"):
                 yield self._logger
                 self._logger.flush()
         except UserError:
@@ -191,7 +191,9 @@ def _open_to_append(path: Path) -> int:
     except OSError as error:
         unread = "a FIFO or a socket that no program reads"
         reason = unread if error.errno == errno.ENXIO else error
-        raise unwritable(f"--log_path {path}", reason, "; name another file", exit_code=2) from None
+        raise write_error(
+            f"--log_path {path}", reason, "; name another file", exit_code=2
+        ) from None
     return descriptor
 
 

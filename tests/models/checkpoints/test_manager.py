@@ -14,8 +14,9 @@ from vae.errors import UserError
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import find_start
 from vae.models.checkpoints.train_state import TrainState
-from vae.utils.atomic import seal, sha256
+from vae.utils.atomic import sha256
 from vae.utils.distributed import SingleWorker
+from vae.utils.sealed_json import seal
 
 ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
 DATASET = SimpleNamespace(train=csr_matrix(np.ones((10, 9), np.uint8)), fingerprint="digest")
@@ -42,7 +43,6 @@ NO_STRING = (None, 7, True, [], {})
 NO_OBJECT = (None, 7, "text", [], [["a", 1]])
 
 WRONG = {
-    "format": (GONE, "1", 1.0, True, None, [1]),
     "files": (
         GONE,
         *NO_OBJECT,

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from vae.config import Architecture
 from vae.errors import UserError, one_line
 from vae.models.checkpoints.train_state import TrainState
-from vae.utils.atomic import read_text, seal, sha256, sync, unseal, write_whole
+from vae.utils.atomic import sha256, sync, write_atomically
 from vae.utils.json_types import has_type
+from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 
 FORMAT_VERSION = 2
 STATE_FILE = "state.json"
@@ -252,26 +253,22 @@ def check_progress(checkpoint: Path, state: TrainState, users: int, steps_per_ep
 def _read_document(checkpoint: Path) -> tuple[TrainState, dict[str, str]]:
     """Return the state and the digest of each file."""
     path = checkpoint / STATE_FILE
-    try:
-        document = unseal(read_text(path))
-        version = document.pop("format")
-        if not has_type(version, int):
-            raise ValueError("format is not an integer")
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{path}: has checkpoint format {version} and this version reads {FORMAT_VERSION}; "
-                "train again, or use the version that wrote it."
-            )
+
+    def parse(document: dict[str, Any]) -> tuple[TrainState, dict[str, str]]:
         digests = document.pop("files")
         _check_digests(digests)
         state = TrainState.from_json(document)
         _check_name(checkpoint.name, state.step)
         return state, digests
+
+    try:
+        return read_sealed(path, "format", FORMAT_VERSION, parse)
+    except OtherFormatError as error:
+        fix = "train again, or use the version that wrote it"
+        raise UserError(f"{path}: {error}; {fix}.") from None
     except OSError as error:
         raise _damaged(path, error.strerror) from None
-    except KeyError as error:
-        raise _damaged(path, f"{error.args[0]} is missing") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(path, error) from None
 
 
@@ -304,7 +301,7 @@ def _check_name(name: str, step: int) -> None:
 
 def _write_document(path: Path, state: TrainState, digests: dict[str, str]) -> None:
     document = {"format": FORMAT_VERSION, "files": digests, **dataclasses.asdict(state)}
-    write_whole(path, seal(document), durable=True)
+    write_atomically(path, seal(document), durable=True)
 
 
 def _damaged(path: Path, cause: object) -> UserError:

@@ -23,15 +23,9 @@ from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.train_state import TrainState, plural
 from vae.models.checkpoints.warm_start import WarmStart
-from vae.utils.atomic import (
-    make_folder,
-    remove,
-    remove_leftovers,
-    sync,
-    temporary_folder,
-    unwritable,
-)
+from vae.utils.atomic import remove_leftovers, sync, temporary_folder
 from vae.utils.distributed import Workers, on_rank_0
+from vae.utils.outputs import make_folder, write_error
 
 Result = TypeVar("Result")
 
@@ -162,10 +156,10 @@ class CheckpointManager:
         try:
             remove_leftovers(self.path)
             for leftover in self.path.glob(f"{_REMOVED_PREFIX}*"):
-                remove(leftover)
+                shutil.rmtree(leftover)
             free = shutil.disk_usage(self.path).free
         except OSError as error:
-            raise unwritable(
+            raise write_error(
                 f"--checkpoint_dir {self.path}", error, "; name another folder", exit_code=2
             ) from None
         if free < checkpoint_bytes:
@@ -202,7 +196,7 @@ class CheckpointManager:
             self._remove_old(keep, state.best_step)
         except (OSError, tf.errors.OpError) as error:
             fix = "; earlier checkpoints are intact: fix this and rerun the same command to resume"
-            raise unwritable(str(target), _cause(error), fix) from None
+            raise write_error(str(target), _cause(error), fix) from None
 
     def set_aside(self, after: int) -> Path | None:
         """Move the checkpoints of later steps to a new subfolder ``replaced-N``.

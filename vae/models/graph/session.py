@@ -12,8 +12,9 @@ from tensorflow.python.client import timeline
 
 from vae.errors import UserError
 from vae.models.graph.precision import FLOAT32, Precision
-from vae.utils.atomic import write_whole, written
+from vae.utils.atomic import write_atomically
 from vae.utils.distributed import Workers
+from vae.utils.outputs import report_write_errors
 
 
 @contextmanager
@@ -82,9 +83,9 @@ def run_traced(session: tf.Session, fetches: Any, feed: dict[tf.Tensor, Any], pa
     metadata = tf.RunMetadata()
     result = session.run(fetches, feed, options=options, run_metadata=metadata)
     trace = timeline.Timeline(metadata.step_stats).generate_chrome_trace_format()
-    with written("--trace", path):
+    with report_write_errors(f"--trace {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, trace)
+        write_atomically(path, trace)
     return result
 
 
