@@ -36,7 +36,8 @@ def run(argv: Sequence[str] | None) -> None:
     given = parse_flags(argv)
     # TensorFlow takes seconds to import: --help and a wrong flag do not wait for it.
     from vae.load.store import open_dataset
-    from vae.models.checkpoints.manager import find_start, flags_of_checkpoint
+    from vae.models.checkpoints.resume import find_resume_point, flags_of_checkpoint
+    from vae.models.checkpoints.train_state import TrainState
     from vae.models.inference.blend import blend
     from vae.models.inference.evaluate import test
     from vae.models.inference.inference_benchmark import benchmark
@@ -58,13 +59,18 @@ def run(argv: Sequence[str] | None) -> None:
     check_agreement(workers, program())
     dataset = raise_on_all(workers, lambda: open_dataset(given.files.data_dir, given.files.dataset))
     check_agreement(workers, as_json(given) | {"the dataset fingerprint": dataset.fingerprint})
-    known = on_rank_0(workers, lambda: flags_of_checkpoint(given))
+    folder, options = given.files.checkpoint_dir, given.checkpoints
+    known = on_rank_0(workers, lambda: flags_of_checkpoint(folder, options, given.uses_blend))
     config = raise_on_all(workers, lambda: parse_flags(argv, known))
     architecture = dataclasses.replace(config.model, items=len(dataset.item_ids))
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
     # What can be wrong with the inputs and outputs is found before hours of training.
     inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
-    start = find_start(config, architecture, dataset, workers) if config.modes.train else None
+    new = TrainState(architecture, dataset.fingerprint, as_json(config))
+    epochs, early_stop = config.training.epochs, config.training.early_stop
+    ids = dataset.item_ids
+    find = lambda: find_resume_point(new, ids, folder, options, epochs, early_stop)  # noqa: E731
+    start = on_rank_0(workers, find) if config.modes.train else None
 
     trains = start is not None and start.finished is None
     # A finished run whose end was cut off may still write the choice of its blend.
