@@ -21,7 +21,8 @@ from vae.config import COMPARISONS, Config, parse_flags
 from vae.load.dataset import Dataset
 from vae.load.store import open_dataset
 from vae.metrics.comparison import Comparison, UserResults
-from vae.models.checkpoints.manager import Start, find_start, flags_of_checkpoint
+from vae.models.checkpoints.resume import ResumePoint, find_resume_point, flags_of_checkpoint
+from vae.models.checkpoints.train_state import TrainState
 from vae.models.inference import blend as blending
 from vae.models.inference import inference_benchmark
 from vae.models.inference.evaluate import evaluate_on_all
@@ -62,7 +63,7 @@ class Run:
     inputs: Inputs
     log: RunLog
     results: Results | None
-    start: Start | None
+    start: ResumePoint | None
     model: TrainedModel
     summary: dict[str, float] = field(default_factory=dict)
 
@@ -95,13 +96,29 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     check_agreement(workers, program())
     dataset = raise_on_all(workers, lambda: open_dataset(given.files.data_dir, given.files.dataset))
     check_agreement(workers, as_json(given) | {"the dataset fingerprint": dataset.fingerprint})
-    known = on_rank_0(workers, lambda: flags_of_checkpoint(given))
+    folder, uses_blend = given.files.checkpoint_dir, given.uses_blend
+    known = on_rank_0(workers, lambda: flags_of_checkpoint(folder, given.checkpoints, uses_blend))
     config = raise_on_all(workers, lambda: parse_flags(argv, known))
     architecture = replace(config.model, items=len(dataset.item_ids))
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
     is_first = workers.rank == 0
     inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
-    start = find_start(config, architecture, dataset, workers) if config.modes.train else None
+    new = TrainState(architecture, dataset.fingerprint, as_json(config))
+    start = (
+        on_rank_0(
+            workers,
+            lambda: find_resume_point(
+                new,
+                dataset.item_ids,
+                folder,
+                config.checkpoints,
+                config.training.epochs,
+                config.training.early_stop,
+            ),
+        )
+        if config.modes.train
+        else None
+    )
     completed = start.state.epoch if start is not None and _writes(config, start) else None
     with open_outputs(config, workers, completed) as (log, results):
         log_start(log, dataset, workers, as_json(config), inputs.descriptions)
@@ -115,7 +132,7 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
             log.say(f"Report: {config.files.results_dir}/report.html")
 
 
-def _writes(config: Config, start: Start) -> bool:
+def _writes(config: Config, start: ResumePoint) -> bool:
     """Return whether a training run may write to its checkpoints.
 
     A finished run whose end was cut off may still write the choice of its blend.

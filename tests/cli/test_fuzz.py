@@ -134,43 +134,21 @@ def test_any_prepared_data_are_what_was_written_or_refused(tmp_path, prepared, d
 
 
 STATE = dataclasses.replace(
-    TrainState.new(Architecture(9, 3, 2), "digest", {"lr": 0.1, "checkpoint_dir": "é"}),
+    TrainState(Architecture(9, 3, 2), "digest", {"lr": 0.1, "checkpoint_dir": "é"}),
     losses=[0.1, 1e-300, 1 / 3], best_ndcg=0.1 + 0.2, best_step=5, step=7,
 )  # fmt: skip
-FILE_DIGESTS = {f"variables.{part}": "0" * 64 for part in ("index", "data-00000-of-00001")}
-DOCUMENT = {"format": FORMAT_VERSION, "files": FILE_DIGESTS, **dataclasses.asdict(STATE)}
-SEALED = seal(DOCUMENT)
-NEARLY = st.sampled_from([0, 1, 3, -1, 2.0, 0.5, True, None, "1", 2**63, math.nan, math.inf])
+SEALED = seal({"format": FORMAT_VERSION, "files": {}, **dataclasses.asdict(STATE)})
 JSON = st.recursive(
-    st.integers() | st.floats() | st.text(max_size=9),
+    st.sampled_from([0, 1, 2.0, True, None, 2**63, math.nan, math.inf]) | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=9,
 )
-VALUES = st.one_of(NEARLY, NEARLY, NEARLY, st.lists(NEARLY, min_size=3, max_size=3), JSON)
-
-
-@st.composite
-def other_values(draw):
-    """The document with values that no run has written, of the model too."""
-    names = st.sampled_from([*DOCUMENT, *STATE.architecture, "another"])
-    changes = draw(st.dictionaries(names, VALUES, min_size=1, max_size=2))
-    of_model = {name: changes.pop(name) for name in STATE.architecture if name in changes}
-    return DOCUMENT | {"architecture": STATE.architecture | of_model} | changes
-
-
-def with_former_digest(document):
-    """JSON text of a document that somebody has edited."""
-    return json.dumps(document | {"sha256": json.loads(SEALED)["sha256"]}, indent=2).encode()
+EDITED = st.dictionaries(st.sampled_from([*json.loads(SEALED), "another"]), JSON, min_size=1).map(
+    lambda changes: (json.dumps(json.loads(SEALED) | changes, indent=2) + "\n").encode()
+)
 
 
 @FUZZ
-@given(damaged(SEALED.encode()) | other_values().map(with_former_digest) | st.binary(max_size=99))
+@given(damaged(SEALED.encode()) | EDITED | st.binary(max_size=99))
 def test_any_state_is_the_one_that_was_written_or_refused(tmp_path, content):
-    fuzzing.check_state(tmp_path, DOCUMENT, content)
-
-
-@FUZZ
-@given(other_values())
-def test_any_sealed_state_is_read_as_it_is_written_or_refused(tmp_path, document):
-    """The digest fits, as that of another program would: then each value must be a possible one."""
-    fuzzing.check_state(tmp_path, document, seal(document).encode())
+    fuzzing.check_state(tmp_path, STATE, content)

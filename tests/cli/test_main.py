@@ -116,7 +116,7 @@ def test_a_seed_fixes_a_run_and_another_seed_changes_it(run, tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(run):
     done = run_main("--test", *run[1], *SMALL, "--latent_dim", 8)
     assert done.returncode == 2
-    assert "latent_dim is 16 there and 8 here" in done.stderr
+    assert "latent_dim is 16 in the checkpoint, 8 now" in done.stderr
 
 
 def test_a_checkpoint_of_other_data_is_refused(run, tmp_path):

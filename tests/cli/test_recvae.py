@@ -132,7 +132,7 @@ def test_another_model_is_refused_with_the_part_that_differs(whole, demo_data):
         "--checkpoint_dir", whole / "ckpt", "--log_path", os.devnull,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "prior is composite there and normal here" in done.stderr
+    assert "prior is composite in the checkpoint, normal now" in done.stderr
 
 
 @pytest.mark.parametrize(("flag", "tolerance"), [("--xla", 1e-4), ("--amp", 0.01)])

@@ -385,7 +385,7 @@ def test_training_on_with_another_model_or_other_data_is_refused(short, demo_dat
     folder = copy(short, tmp_path)
     code, _, err = run_main(*train_flags(demo_data, folder, "--epochs", 3), "--latent_dim", 8)
     assert code == 2
-    assert "latent_dim is 4 there and 8 here" in err
+    assert "latent_dim is 4 in the checkpoint, 8 now" in err
     done = run_prepare("--dataset", "synthetic", "--data_dir", tmp_path, "--seed", 1)
     assert done.returncode == 0, done.stderr
     code, _, err = run_main(*train_flags(tmp_path, folder, "--epochs", 3))

@@ -111,8 +111,8 @@ def check_prepared(sound, folder, damage, resealed=False):
     return None
 
 
-def check_state(folder, document, content):
-    """Reads a ``state.json`` of this content: it is refused, or what the document says.
+def check_state(folder, expected, content):
+    """Reads a ``state.json`` of this content: it is refused, or the expected state.
 
     Returns:
         The sentence, None if the file was read.
@@ -123,17 +123,8 @@ def check_state(folder, document, content):
         state = checkpoint.read_state(folder)
     except UserError as error:
         return checked_sentence(path, error)
-    assert set(document["files"]) == {"variables.index", "variables.data-00000-of-00001"}
-    read = {"format": checkpoint.FORMAT_VERSION, "files": document["files"]}
     # As text: 1, 1.0 and True are equal.
-    assert json.dumps(read | dataclasses.asdict(state)) == json.dumps(document, allow_nan=False)
-    counts = [state.epoch, state.batch, state.step, state.validations_since_best]
-    counts += [state.architecture[name] - 1 for name in ("items", "hidden_dim", "latent_dim")]
-    assert all(type(count) is int and 0 <= count < 2**63 for count in counts)
-    numbers = [*state.losses, state.seconds, 0 if state.best_ndcg is None else state.best_ndcg]
-    assert [type(number) in (int, float) for number in numbers] == [True] * 5
-    assert type(state.validation_is_due) is bool
-    assert type(state.dataset_fingerprint) is str
+    assert json.dumps(dataclasses.asdict(state)) == json.dumps(dataclasses.asdict(expected))
     return None
 
 

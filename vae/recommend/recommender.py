@@ -35,7 +35,7 @@ from vae.load.dataset import Dataset
 from vae.load.histories import UserHistories, read_histories
 from vae.load.item_filters import ItemList, Rules, read_item_list
 from vae.load.store import open_dataset
-from vae.models.checkpoints.manager import flags_of_checkpoint
+from vae.models.checkpoints.resume import flags_of_checkpoint
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.precision import FLOAT32, Precision, choose_precision
 from vae.models.graph.sparse_input import feed
@@ -137,7 +137,8 @@ class Recommender:
             checkpoint=checkpoint,
             blend=blend,
         )
-        config = config.having(**flags_of_checkpoint(config))
+        folder, options = config.files.checkpoint_dir, config.checkpoints
+        config = config.having(**flags_of_checkpoint(folder, options, config.uses_blend))
         data = open_dataset(config.files.data_dir, dataset)
         titles = (
             None

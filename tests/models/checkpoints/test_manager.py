@@ -1,149 +1,221 @@
-"""Where training starts from: a checkpoint whose state makes sense, or a sentence."""
+"""The folder of checkpoints: all of them whole, and no more than asked for."""
 
-import dataclasses
-import math
+import itertools
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
+import tensorflow.compat.v1 as tf
 
-from vae.cli import as_json
-from vae.config import Architecture, parse_flags
+from vae.config import Config
 from vae.errors import UserError
-from vae.models.checkpoints import checkpoint
-from vae.models.checkpoints.manager import find_start
-from vae.models.checkpoints.train_state import TrainState
-from vae.utils.atomic import sha256
+from vae.models.checkpoints import checkpoint, manager
+from vae.models.checkpoints.manager import CheckpointManager
+from vae.models.inference.trained_model import load_model
+from vae.utils import atomic
+from vae.utils.atomic import temporary_file
 from vae.utils.distributed import SingleWorker
-from vae.utils.sealed_json import seal
-
-ARCHITECTURE = Architecture(items=9, hidden_dim=3, latent_dim=2)
-DATASET = SimpleNamespace(train=csr_matrix(np.ones((10, 9), np.uint8)), fingerprint="digest")
-FLAGS = ("--train", "--batch_size_train", "4")  # three steps per epoch
-STATE = TrainState(
-    architecture=dataclasses.asdict(ARCHITECTURE),
-    dataset_fingerprint="digest",
-    config=as_json(parse_flags(FLAGS)),
-    epoch=2,
-    batch=1,
-    losses=[3.0, 2.0, 1.0],
-    seconds=0.5,
-    best_ndcg=0.25,
-    best_step=3,
-    validations_since_best=1,
-    step=7,
-)
-GONE = object()
-DIGEST = "0" * 64
-
-NOT_A_NUMBER = ("7", "", True, None, [], [7], {}, math.nan, math.inf, -math.inf, -1, 10**400)
-NOT_AN_INTEGER = (*NOT_A_NUMBER, 7.0, 10**9)
-NO_STRING = (None, 7, True, [], {})
-NO_OBJECT = (None, 7, "text", [], [["a", 1]])
-
-WRONG = {
-    "files": (
-        GONE,
-        *NO_OBJECT,
-        {},
-        {"variables.index": DIGEST},
-        {"variables.data-00000-of-00001": DIGEST},
-        {"variables.index": None, "variables.data-00000-of-00001": DIGEST},
-        {"variables.index": "short", "variables.data-00000-of-00001": DIGEST},
-        {"../variables.index": DIGEST},
-        {"/etc/passwd": DIGEST},
-        {"..": DIGEST},
-        {"": DIGEST},
-        {"state.json": DIGEST},
-    ),
-    "architecture": (
-        GONE,
-        *NO_OBJECT,
-        {},
-        {"items": 9, "hidden_dim": 3, "latent_dim": 2},
-        {**STATE.architecture, "depth": 2},
-        {**STATE.architecture, "items": "9"},
-        {**STATE.architecture, "hidden_dim": 3.0},
-        {**STATE.architecture, "latent_dim": True},
-        {**STATE.architecture, "hidden_dim": 0},
-        {**STATE.architecture, "items": 10**400},
-        {**STATE.architecture, "activation": None},
-        {**STATE.architecture, "activation": "step"},
-    ),
-    "dataset_fingerprint": (GONE, *NO_STRING),
-    "config": (GONE, *NO_OBJECT),
-    "epoch": (GONE, *NOT_AN_INTEGER, 0, 8),
-    "batch": (GONE, *NOT_AN_INTEGER, 3),
-    "losses": (
-        GONE,
-        *NO_OBJECT,
-        [],
-        [1.0, 2.0],
-        [1.0] * 4,
-        [1.0, 2.0, "3"],
-        [1.0, 2.0, None],
-        [1.0, 2.0, True],
-        [1.0, 2.0, math.nan],
-        [1.0, 2.0, math.inf],
-        [[1.0], [2.0], [3.0]],
-        {"0": 1.0, "1": 2.0, "2": 3.0},
-    ),
-    "seconds": (GONE, *NOT_A_NUMBER),
-    "best_ndcg": (GONE, *NOT_A_NUMBER, 1.5),
-    "best_step": (GONE, *NOT_AN_INTEGER, 0, 8),
-    "validations_since_best": (GONE, *NOT_AN_INTEGER, 3),
-    "step": (GONE, *NOT_AN_INTEGER, 2, 22),
-    "validation_is_due": (GONE, None, 0, 1, "false", [], True),
-    "summary": (*NO_OBJECT, {"final_ndcg@100": "high"}, {"final_ndcg@100": math.nan}),
-    "another": (None, 7),
-}
 
 
-def write(folder, **changes):
-    """A checkpoint whose files are sound and whose state holds these values as well."""
-    folder.mkdir(parents=True)
-    for name in ("variables.index", "variables.data-00000-of-00001"):
-        (folder / name).write_bytes(b"weights")
-    digests = {path.name: sha256(path) for path in folder.iterdir()}
-    document = {
-        "format": checkpoint.FORMAT_VERSION,
-        "files": digests,
-        **dataclasses.asdict(STATE),
-        **changes,
-    }
-    sealed = seal({n: value for n, value in document.items() if value is not GONE})
-    (folder / checkpoint.STATE_FILE).write_text(sealed)
+@pytest.fixture
+def folder(tmp_path):
+    return CheckpointManager(tmp_path)
 
 
-def start(folder, *more):
-    flags = (*FLAGS, "--checkpoint_dir", str(folder), *more)
-    return find_start(parse_flags(flags), ARCHITECTURE, DATASET, SingleWorker(""))
+def test_the_newest_and_the_best_are_kept(folder, save):
+    save(folder, 1, 2)
+    assert folder.best() == folder.at(2)  # before any validation
+    save(folder, 3, 4, 5, 6, best_ndcg=0.5, best_step=2)
+    assert folder.steps() == [2, 5, 6]
+    assert folder.latest() == folder.at(6)
+    assert folder.best() == folder.at(2)
+    assert {path.name for path in folder.path.iterdir()} == {folder.at(s).name for s in (2, 5, 6)}
 
 
-def test_a_sound_state_is_where_training_goes_on(tmp_path):
-    write(tmp_path / "step-00000007")
-    write(tmp_path / "step-00000003", step=3, epoch=1, batch=0, validations_since_best=0)
-    found = start(tmp_path)
-    assert found.checkpoint == tmp_path / "step-00000007"
-    assert dataclasses.replace(found.state, config=STATE.config) == STATE
+def test_a_best_checkpoint_that_is_gone_is_an_error(folder, save):
+    save(folder, 3, best_ndcg=0.5, best_step=2)
+    with pytest.raises(UserError, match="step-00000002: the best checkpoint is missing"):
+        folder.best()
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_state_of_wrong_types_or_impossible_values_is_damaged(tmp_path, name):
-    for number, value in enumerate(WRONG[name]):
-        folder = tmp_path / str(number)
-        write(folder, **{name: value})
-        with pytest.raises(UserError, match="the checkpoint is damaged") as caught:
-            start(tmp_path, "--resume", str(folder))
-        sentence = str(caught.value)
-        assert sentence.startswith(f"{folder / 'state.json'}: "), value
-        assert len(sentence) < 500 + 2 * len(str(folder))
+def test_only_folders_of_that_name_are_checkpoints(folder):
+    (folder.path / "step-00000009").touch()
+    for name in ("step-x", "step-1", ".writing-12", "replaced-1"):
+        (folder.path / name).mkdir()
+    assert folder.steps() == []
+    assert folder.best() is None
+    assert CheckpointManager(folder.path / "none").best() is None
 
 
-def test_a_checkpoint_under_the_name_of_another_step_is_damaged(tmp_path):
-    write(tmp_path / "step-00000008")
-    with pytest.raises(UserError, match=r"damaged \(step is 7"):
-        start(tmp_path)
-    write(tmp_path / "copy of it")
-    assert start(tmp_path, "--resume", str(tmp_path / "copy of it")).state.step == 7
+class Crash(BaseException):
+    """What ends a program and is no error that it handles."""
+
+
+def test_a_crash_at_any_step_of_a_save_leaves_the_checkpoints_whole(
+    folder, model, save, monkeypatch
+):
+    steps, crash_at = [], []
+
+    def watched(name, function):
+        def step(*args, **kwargs):
+            steps.append(name)
+            if len(steps) in crash_at:
+                raise Crash
+            return function(*args, **kwargs)
+
+        return step
+
+    for owner, name in (
+        (model[1], "save"),
+        (checkpoint, "sha256"),
+        (checkpoint, "sync"),
+        (manager, "sync"),
+        (atomic.shutil, "rmtree"),
+        (Path, "mkdir"),
+        (Path, "write_bytes"),
+        (Path, "rename"),
+    ):
+        monkeypatch.setattr(owner, name, watched(name, getattr(owner, name)))
+    save(folder, 1, keep=1)
+    steps.clear()
+    save(folder, 2, keep=1)  # and remove the first
+    assert steps.count("rename") == 2
+    seen = set()
+    for place in range(1, len(steps) + 1):
+        step = 2 + place
+        steps.clear()
+        crash_at[:] = [place]
+        with pytest.raises(Crash):
+            save(folder, step, keep=1)
+        crash_at.clear()
+        newest = folder.latest()
+        assert checkpoint.verify(newest).step in (step - 1, step)
+        assert len(folder.steps()) <= 2
+        seen.add(newest == folder.at(step))
+        folder.prepare(1)
+        save(folder, step, keep=1)
+        assert [path.name for path in folder.path.iterdir()] == [folder.at(step).name]
+    assert seen == {False, True}
+
+
+def test_a_checkpoint_from_before_a_validation_is_brought_up_to_its_result(folder, model, save):
+    before = save(folder, 5, epoch=1, validation_is_due=True)
+    assert checkpoint.verify(folder.at(5)).validation_is_due
+    weights = checkpoint.read_weights(folder.at(5))
+    model[0].run(tf.global_variables_initializer())
+    after = before.after_validation(0.25)
+    folder.save(*model, after, np.arange(9), keep=2)
+    assert checkpoint.verify(folder.at(5)) == after
+    assert not after.validation_is_due
+    assert [path.name for path in folder.path.iterdir()] == ["step-00000005"]
+    for name, value in checkpoint.read_weights(folder.at(5)).items():
+        np.testing.assert_array_equal(value, weights[name])
+
+
+def test_what_killed_runs_left_is_removed_and_the_rest_is_not(folder, save):
+    save(folder, 1)
+    for name in (".writing-12", ".mine"):
+        (folder.path / name).mkdir()
+        (folder.path / name / "file").touch()
+    with temporary_file(folder.path / "others.csv") as of_a_running_process:
+        of_a_running_process.touch()
+        folder.prepare(checkpoint_bytes=1)
+        assert of_a_running_process.exists()
+    assert {path.name for path in folder.path.iterdir()} == {"step-00000001", ".mine"}
+
+
+def test_without_room_for_a_checkpoint_training_does_not_begin(folder):
+    with pytest.raises(UserError, match="MiB are free and a checkpoint takes"):
+        folder.prepare(1 << 60)
+
+
+def test_later_checkpoints_are_set_aside_whole(folder, save):
+    assert folder.set_aside(after=-1) is None
+    save(folder, 1, 2, 3, keep=9)
+    assert folder.set_aside(after=1) == folder.path / "replaced-1"
+    assert folder.steps() == [1]
+    assert CheckpointManager(folder.path / "replaced-1").steps() == [2, 3]
+    assert folder.set_aside(after=-1) == folder.path / "replaced-2"
+
+
+@pytest.fixture
+def load(folder, new):
+    """Loads the latest or the best model of the folder, as ``--test`` does."""
+
+    def load(which):
+        config = Config.of(test=True, checkpoint_dir=folder.path, checkpoint=which)
+        dataset = SimpleNamespace(fingerprint=new.dataset_fingerprint)
+        log = SimpleNamespace(say=lambda _: None)
+        return load_model(config, dataset, new.architecture, SingleWorker(""), log)
+
+    return load
+
+
+READS = [
+    *itertools.product(["best", "latest"], ["verify", "read_weights", "sha256", "_read_state"]),
+    ("best", "read_state"),
+]
+"""Functions of a reader; a training may remove the checkpoint before or after any of them."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("which", "name"), READS)
+def test_a_reader_of_a_checkpoint_that_a_training_removes_reads_the_next(
+    which, name, after, folder, save, load, monkeypatch
+):
+    save(folder, 1, keep=1, best_ndcg=0.25, best_step=1)
+    read, races = getattr(checkpoint, name), []
+
+    def race():
+        if not races:
+            races.append(name)
+            with monkeypatch.context() as training:  # which is another process
+                training.setattr(checkpoint, name, read)
+                save(folder, 2, keep=1, best_ndcg=0.5, best_step=2)
+
+    def raced(*args):
+        if not after:
+            race()
+        result = read(*args)
+        if after:
+            race()
+        return result
+
+    monkeypatch.setattr(checkpoint, name, raced)
+    loaded = load(which)
+    assert races
+    assert folder.steps() == [2]
+    # Weights that were read before the removal are whole, too.
+    read_before = name == "read_weights" and after
+    assert ("step 1 " if read_before else "step 2 ") in loaded.metadata["checkpoint"]
+
+
+def after_verifying(monkeypatch, change):
+    """Have the reader's checkpoint changed, as by a training, after it was verified."""
+    verify = checkpoint.verify
+
+    def raced(path):
+        state = verify(path)
+        change(path)
+        return state
+
+    monkeypatch.setattr(checkpoint, "verify", raced)
+
+
+def test_a_reader_whose_checkpoint_is_removed_every_time_says_so(folder, save, load, monkeypatch):
+    save(folder, *range(1, 22), keep=21)
+    after_verifying(monkeypatch, shutil.rmtree)
+    with pytest.raises(UserError, match=r"a training removed the checkpoint in each of 20 attempt"):
+        load("latest")
+    assert folder.steps() == [1]
+
+
+def test_weights_that_are_gone_after_they_were_verified_are_a_sentence(
+    folder, save, load, monkeypatch
+):
+    save(folder, 1)
+    after_verifying(monkeypatch, lambda path: (path / "variables.index").unlink())
+    with pytest.raises(UserError, match=r"step-00000001/variables: the checkpoint is damaged"):
+        load("latest")

@@ -1,11 +1,14 @@
-"""``--warm_start``: a new run that starts from the weights of a model of other items."""
+"""``--warm_start``: a new run that starts from the weights of a model of other items.
+
+Raises:
+    UserError: there is no checkpoint, it is damaged, has other layers, or no item in common.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -15,6 +18,7 @@ from vae.config import Architecture
 from vae.errors import UserError
 from vae.load.histories import find_ids
 from vae.models.checkpoints import checkpoint
+from vae.models.checkpoints.manager import CheckpointManager, Result
 
 _ITEM_AXES = {"encoder/hidden/kernel": 0, "decoder/items/kernel": 1, "decoder/items/bias": 0}
 """The axis of the items, by the name of the variable."""
@@ -26,103 +30,90 @@ class WarmStart:
 
     Attributes:
         checkpoint: verified checkpoint.
-        theirs: (N,) int64 item indices of the common items in the checkpoint.
-        ours: (N,) int64 item indices of the same items in the data set.
-        new_items: number of items of the data set that the checkpoint does not have.
-        gone_items: number of items of the checkpoint that the data set does not have.
+        source_indices: (N,) int64 item indices of the common items in the checkpoint.
+        target_indices: (N,) int64 item indices of the same items in the data set.
+        counts: numbers of common, new and removed items, by their log keys.
     """
 
     checkpoint: Path
-    theirs: NDArray[np.int64]
-    ours: NDArray[np.int64]
-    new_items: int
-    gone_items: int
+    source_indices: NDArray[np.int64]
+    target_indices: NDArray[np.int64]
+    counts: dict[str, int]
 
     @classmethod
-    def of(cls, path: Path, architecture: Architecture, item_ids: NDArray[np.generic]) -> WarmStart:
-        """Compare the items by their raw ids.
-
-        Args:
-            path: checkpoint.
-            architecture: of the new model.
-            item_ids: (I,) raw ids of the data set.
-
-        Raises:
-            UserError: the checkpoint is damaged, has other layers, or no item in common.
-        """
+    def of(
+        cls, folder: CheckpointManager, architecture: Architecture, item_ids: NDArray[np.generic]
+    ) -> WarmStart:
+        """Compare the items of the best checkpoint with (I,) raw ids."""
+        path = folder.best()
+        if path is None:
+            raise UserError(
+                f"--warm_start {folder.path}: holds no checkpoint; pass the path of a folder "
+                "step-... or of a --checkpoint_dir."
+            )
         state = checkpoint.verify(path)
-        differences = checkpoint.architecture_differences(state, architecture, ignore="items")
-        if differences:
+        layers = replace(architecture, items=state.architecture.items)  # items and data may differ
+        if differences := state.differences(layers, state.dataset_fingerprint):
             raise UserError(
                 f"--warm_start {path}: has other layers ({'; '.join(differences)}); leave these "
                 "flags out."
             )
-        their_ids = checkpoint.read_item_ids(path)
-        if their_ids is None:
+        source_ids = checkpoint.read_item_ids(path)
+        found = find_ids(source_ids, item_ids)
+        source_indices = np.flatnonzero(found >= 0)
+        common = len(source_indices)
+        if not common:
             raise UserError(
-                f"--warm_start {path}: holds no item ids, because an earlier version wrote it; "
-                "train it again, or start without it."
+                f"--warm_start {path}: none of its items is in the data set; the ids in the "
+                f"checkpoint are such as {source_ids[0]}, now such as {item_ids[0]}."
             )
-        found = find_ids(their_ids, item_ids)
-        theirs = np.flatnonzero(found >= 0)
-        if not len(theirs):
-            raise UserError(
-                f"--warm_start {path}: none of its items is in the data set; the ids there are "
-                f"such as {their_ids[0]} and here such as {item_ids[0]}."
-            )
-        new, gone = len(item_ids) - len(theirs), len(their_ids) - len(theirs)
-        return cls(path, theirs, found[theirs], new, gone)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Numbers of items by their log keys."""
-        return {
-            "warm_start_items": len(self.ours),
-            "warm_start_new_items": self.new_items,
-            "warm_start_gone_items": self.gone_items,
+        counts = {
+            "warm_start_items": common,
+            "warm_start_new_items": len(item_ids) - common,
+            "warm_start_gone_items": len(source_ids) - common,
         }
+        return cls(path, source_indices, found[source_indices], counts)
 
     def load(self, session: tf.Session, variables: Iterable[tf.Variable]) -> str:
         """Take over the variables of the checkpoint, with Adam's slots and the global step.
 
         A variable that the checkpoint does not have, such as the loss scale of ``--amp``, keeps its
-        value.
-
-        Args:
-            session: holds initialised variables.
-            variables: of the training graph.
-
-        Returns:
-            What is taken over, human-readable.
-
-        Raises:
-            UserError: the checkpoint cannot be read.
+        initial value, and so do the new items. Returns what is taken over, human-readable.
         """
         values = checkpoint.read_variables(self.checkpoint)
         for variable in variables:
             name = variable.op.name
-            if name in values:
-                axis = _item_axis(name)
-                taken = values[name]
-                if axis is not None:
-                    taken = self._merge(session.run(variable), taken, axis)
-                variable.load(taken, session)
+            if name not in values:
+                continue
+            value = values[name]
+            # Adam's slots, and a layer's copy in the prior, are named after the layer.
+            layer = name.removeprefix("prior/")
+            for axis in (axis for start, axis in _ITEM_AXES.items() if layer.startswith(start)):
+                common = np.moveaxis(value, axis, 0)[self.source_indices]
+                value = session.run(variable).copy()
+                np.moveaxis(value, axis, 0)[self.target_indices] = common
+            variable.load(value, session)
+        common_items, new_items, removed_items = self.counts.values()
         return (
-            f"Warm start from {self.checkpoint}: takes over the weights of {len(self.ours):,} "
-            f"items; {self.new_items:,} new items start from random weights, and "
-            f"{self.gone_items:,} items of the checkpoint are no longer there."
+            f"Warm start from {self.checkpoint}: takes over the weights of {common_items:,} items; "
+            f"{new_items:,} new items start from random weights, and {removed_items:,} items of "
+            "the checkpoint are no longer there."
         )
 
-    def _merge(self, ours: NDArray[Any], theirs: NDArray[Any], axis: int) -> NDArray[Any]:
-        """Return the values of this model with those of the common items replaced."""
-        merged = ours.copy()
-        here, there = ((slice(None),) * axis + (index,) for index in (self.ours, self.theirs))
-        merged[here] = theirs[there]
-        return merged
 
+def read_warm_start(
+    source: Path,
+    architecture: Architecture,
+    item_ids: NDArray[np.generic],
+    read: Callable[[WarmStart], Result],
+) -> Result:
+    """Return what a function reads from a checkpoint, or the best of a folder, to start from.
 
-def _item_axis(name: str) -> int | None:
-    """Return the axis of the items of a variable, of its copy in the prior, and of its slots."""
-    layer = name.removeprefix("prior/")
-    axes = (axis for start, axis in _ITEM_AXES.items() if layer.startswith(start))
-    return next(axes, None)
+    Args:
+        source: checkpoint, or folder of checkpoints.
+        architecture: of the new model.
+        item_ids: (I,) raw ids of the data set.
+        read: called again if a training removes the checkpoint meanwhile.
+    """
+    folder = CheckpointManager(source)
+    return folder.read_again_if_pruned(lambda: read(WarmStart.of(folder, architecture, item_ids)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -93,16 +93,16 @@ def load_model(
     def read() -> TrainedModel:
         if config.files.checkpoint_dir is None:
             raise UserError("no trained model; pass --checkpoint_dir or --train.")
-        which: Literal["best", "latest"] = (
-            "best" if config.checkpoints.checkpoint == "best" else "latest"
-        )
         folder = CheckpointManager(config.files.checkpoint_dir)
 
         def read_once() -> tuple[Path, TrainState, Weights]:
-            found = folder.load_checkpoint(which, architecture, dataset)
-            if found is None:
+            latest = config.checkpoints.checkpoint == "latest"
+            path = folder.latest() if latest else folder.best()
+            if path is None:
                 raise _no_checkpoint(folder.path)
-            return *found, checkpoint.read_weights(found[0])
+            state = checkpoint.verify(path)
+            checkpoint.check_match(path, state, architecture, dataset.fingerprint)
+            return path, state, checkpoint.read_weights(path)
 
         path, state, weights = folder.read_again_if_pruned(read_once)
         log.say(f"Loaded checkpoint {path}: {state.position()}.")

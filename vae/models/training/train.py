@@ -18,12 +18,9 @@ from vae.errors import UserError
 from vae.load.batches import Batch, TrainingBatches
 from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
-from vae.models.checkpoints.manager import (
-    CheckpointManager,
-    Start,
-    nothing_left,
-    read_warm_start,
-)
+from vae.models.checkpoints.manager import CheckpointManager
+from vae.models.checkpoints.resume import ResumePoint, reason_finished
+from vae.models.checkpoints.warm_start import read_warm_start
 from vae.models.graph.inference_graph import build_inference_graph
 from vae.models.graph.precision import Precision, choose_precision
 from vae.models.graph.session import compiled, open_session, run_traced
@@ -57,7 +54,7 @@ def train(
     architecture: Architecture,
     workers: Workers,
     log: RunLog,
-    start: Start,
+    start: ResumePoint,
 ) -> tuple[TrainedModel, dict[str, float]]:
     """Train a model, from scratch or from a checkpoint.
 
@@ -112,7 +109,7 @@ class Trainer:
         log: RunLog,
         session: tf.Session,
         precision: Precision,
-        start: Start,
+        start: ResumePoint,
         signals: StopSignals,
     ) -> None:
         self._config = config
@@ -143,9 +140,7 @@ class Trainer:
         self._divergence = DivergenceCheck(config.training.lr, tf.global_variables())
         self._saver = tf.train.Saver(max_to_keep=None)
         self._folder = (
-            CheckpointManager(config.files.checkpoint_dir, dataset.item_ids)
-            if config.files.checkpoint_dir
-            else None
+            CheckpointManager(config.files.checkpoint_dir) if config.files.checkpoint_dir else None
         )
         self._state = start.state
         self._save_interval = config.checkpoints.save_interval
@@ -162,7 +157,7 @@ class Trainer:
         with self._log.progress(
             "Training", self._total_steps, "steps", self._state.step
         ) as progress:
-            while (finished := nothing_left(self._config, self._state)) is None:
+            while (finished := self._reason_finished()) is None:
                 requests = NEITHER if self._state.validation_is_due else self._train_epoch(progress)
                 self._check_replicas_if_due()
                 improved = self._validation_is_due() and self._validate()
@@ -174,6 +169,10 @@ class Trainer:
         metadata = {"trained": self._state.position()}
         model = TrainedModel(self._vae.architecture, weights, metadata, self._state.config)
         return model, self._state.results()
+
+    def _reason_finished(self) -> str | None:
+        flags = self._config.training
+        return reason_finished(self._state, flags.epochs, flags.early_stop)
 
     def _prepare(self) -> None:
         """Initialise the variables, or restore those of the checkpoint to resume from.
@@ -328,7 +327,7 @@ class Trainer:
     def _epoch_ends_with_save(self, improved: bool) -> bool:
         return (
             improved
-            or nothing_left(self._config, self._state) is not None
+            or self._reason_finished() is not None
             or self._save_interval.epochs_are_over(self._state.epoch)
         )
 
@@ -351,7 +350,8 @@ class Trainer:
     def _save_on_rank_0(self) -> None:
         if self._folder and self._workers.rank == 0:
             keep = self._config.checkpoints.keep_checkpoints
-            self._folder.save(self._session, self._saver, self._state, keep)
+            item_ids = self._dataset.item_ids
+            self._folder.save(self._session, self._saver, self._state, item_ids, keep)
 
     def _stop_if_signalled(self) -> None:
         """Raise on all ranks if any of them has received a signal."""
