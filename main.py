@@ -92,7 +92,7 @@ def run(argv: Sequence[str] | None) -> None:
             summary |= result.summary()
         recommender = Recommender(config, dataset, model, inputs.titles, workers)
         if config.recommend is not None and is_first:
-            summary |= recommend(config, recommender, log, inputs.histories, inputs.rules)
+            summary |= recommend(config, recommender, log, inputs.histories, inputs.filters)
         if config.similar_items is not None:
             log.say(similar_items_text(recommender, config.similar_items))
         if config.export_items is not None and is_first:

@@ -1,8 +1,11 @@
 """Prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
 
 Five CSR matrices in SciPy's format, uncompressed for fast loading, the raw ids of their rows and
-columns, and ``manifest.json``. The manifest is written last and removed first: without it nothing
-counts as prepared.
+columns, and ``manifest.json``, which is sealed and has the digest of each file. The manifest is
+written last and removed first: without it nothing counts as prepared.
+
+Raises:
+    UserError: the folder cannot be read or written.
 """
 
 from __future__ import annotations
@@ -26,43 +29,14 @@ from vae.utils.atomic import lock_folder, remove_leftovers, sha256, sync, tempor
 from vae.utils.outputs import report_write_errors
 from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 
-_MATRICES = (
-    "train",
-    "validation_fold_in",
-    "validation_targets",
-    "test_fold_in",
-    "test_targets",
-)
-_IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
+_HELD_OUT = ("validation", "test")
+_MATRICES = ("train", *(f"{name}_{part}" for name in _HELD_OUT for part in ("fold_in", "targets")))
+_IDS = ("item_ids", "train_user_ids", *(f"{name}_user_ids" for name in _HELD_OUT))
 FILES = (*(f"{name}.npz" for name in _MATRICES), *(f"{name}.npy" for name in _IDS))
 """Everything in the folder but the manifest."""
-
-
-@dataclass(frozen=True)
-class FileDigest:
-    """Size and digest of a file.
-
-    Attributes:
-        path: path of a ratings file as it was given, or name of a file in the folder.
-        bytes: size of the file.
-        sha256: its SHA-256 digest, hexadecimal.
-    """
-
-    path: str
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path, name: str) -> FileDigest:
-        """Return those of an existing file.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        return cls(name, path.stat().st_size, sha256(path))
 
 
 @dataclass(frozen=True)
@@ -70,13 +44,13 @@ class Provenance:
     """What prepared data were made from, and how.
 
     Attributes:
-        sources: the ratings files.
+        sources: SHA-256 digest of each ratings file by its path as it was given, without pipes.
         columns: columns of the ratings files.
         threshold: least rating of an interaction.
         flags: value of every flag that the data depend on, by its name.
     """
 
-    sources: list[FileDigest]
+    sources: dict[str, str]
     columns: Columns
     threshold: float
     flags: dict[str, Any]
@@ -90,13 +64,13 @@ class Manifest:
         fingerprint: SHA-256 digest of the content of the matrices and ids, hexadecimal.
         provenance: what the data were made from.
         counts: what was kept and dropped, by step; see ``split.py``.
-        files: the other files of the folder.
+        files: SHA-256 digest of each other file of the folder by its name.
     """
 
     fingerprint: str
     provenance: Provenance
     counts: dict[str, int]
-    files: list[FileDigest]
+    files: dict[str, str]
 
 
 def prepared_folder(data_dir: Path, name: str) -> Path:
@@ -109,9 +83,6 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock the folder against a second preparation, which waits until the first one finishes.
 
     Temporary files of a killed preparation are removed.
-
-    Raises:
-        UserError: the folder cannot be written to.
     """
     with report_write_errors(folder, "; pass another --data_dir", exit_code=2):
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,34 +101,15 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         folder: folder of the prepared data, locked by the caller.
         split: matrices, ids and counts.
         provenance: what the split was made from.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written to.
     """
-    matrices = {
-        "train": split.train,
-        "validation_fold_in": split.validation.fold_in,
-        "validation_targets": split.validation.targets,
-        "test_fold_in": split.test.fold_in,
-        "test_targets": split.test.targets,
-    }
-    ids = {
-        "item_ids": split.item_ids,
-        "train_user_ids": split.train_user_ids,
-        "validation_user_ids": split.validation.user_ids,
-        "test_user_ids": split.test.user_ids,
-    }
+    matrices, ids = _matrices(split), _ids(split)
     with report_write_errors(folder), temporary_folder(folder / "new") as new:
         for name, matrix in matrices.items():
             save_npz(new / f"{name}.npz", matrix, compressed=False)
         for name, values in ids.items():
             np.save(new / f"{name}.npy", values, allow_pickle=False)
-        manifest = Manifest(
-            _fingerprint(matrices, ids),
-            provenance,
-            split.counts,
-            [FileDigest.of(new / name, name) for name in FILES],
-        )
+        files = {name: sha256(new / name) for name in FILES}
+        manifest = Manifest(_fingerprint(matrices, ids), provenance, split.counts, files)
         text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
         (new / MANIFEST).write_text(text, encoding="utf-8")
         for name in (*FILES, MANIFEST):
@@ -168,11 +120,7 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest, None where nothing is prepared.
-
-    Raises:
-        UserError: it is damaged, cannot be read, or another version of this program wrote it.
-    """
+    """Return the manifest, None where nothing is prepared."""
     path = folder / MANIFEST
     fix = "remove it and run prepare_dataset.py again"
     try:
@@ -189,31 +137,16 @@ def read_manifest(folder: Path) -> Manifest | None:
     raise UserError(f"{path}: {cause}; {fix}.")
 
 
-def _parse_manifest(document: Mapping[str, Any]) -> Manifest:
-    files = [FileDigest(**file) for file in document["files"]]
-    # A name that leads out of the folder is never opened.
-    if sorted(file.path for file in files) != sorted(FILES):
+def _parse_manifest(document: dict[str, Any]) -> Manifest:
+    provenance = document.pop("provenance")
+    columns = Columns(**provenance.pop("columns"))
+    if document["files"].keys() != set(FILES):  # no file elsewhere is ever opened
         raise ValueError("it does not list the prepared files")
-    provenance = document["provenance"]
-    return Manifest(
-        document["fingerprint"],
-        Provenance(
-            [FileDigest(**source) for source in provenance["sources"]],
-            Columns(**provenance["columns"]),
-            provenance["threshold"],
-            provenance["flags"],
-        ),
-        document["counts"],
-        files,
-    )
+    return Manifest(provenance=Provenance(columns=columns, **provenance), **document)
 
 
 def open_dataset(data_dir: Path, name: str) -> Dataset:
-    """Open a prepared data set and check every file against the manifest.
-
-    Raises:
-        UserError: nothing is prepared there, or a file is missing, damaged or of another set.
-    """
+    """Open a prepared data set and check every file against the manifest."""
     folder = prepared_folder(data_dir, name)
     manifest = read_manifest(folder)
     if manifest is None:
@@ -222,29 +155,11 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             f"--data_dir {data_dir} --dataset {name} first."
         )
     try:
-        for file in manifest.files:
-            _check_file(folder, file)
-        matrices = {name: _load_matrix(folder / f"{name}.npz") for name in _MATRICES}
-        ids = {name: _load_ids(folder / f"{name}.npy") for name in _IDS}
-        dataset = Dataset(
-            name=name,
-            train=matrices["train"],
-            train_user_ids=ids["train_user_ids"],
-            item_ids=ids["item_ids"],
-            validation=HeldOut(
-                matrices["validation_fold_in"],
-                matrices["validation_targets"],
-                ids["validation_user_ids"],
-            ),
-            test=HeldOut(matrices["test_fold_in"], matrices["test_targets"], ids["test_user_ids"]),
-            fingerprint=manifest.fingerprint,
-            columns=manifest.provenance.columns,
-            threshold=manifest.provenance.threshold,
-        )
-        dataset.check()
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, NumPy and SciPy raise anything on damaged files
+        for file, digest in manifest.files.items():
+            _check_file(folder / file, digest)
+        matrices = {name: load_npz(folder / f"{name}.npz") for name in _MATRICES}
+        ids = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _IDS}
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: cannot be opened ({one_line(error)}); run prepare_dataset.py again."
         ) from None
@@ -253,42 +168,40 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         raise UserError(
             f"{folder}: was prepared again while it was being opened; rerun the same command."
         )
-    return dataset
+    validation, test = (
+        HeldOut(matrices[f"{name}_fold_in"], matrices[f"{name}_targets"], ids[f"{name}_user_ids"])
+        for name in _HELD_OUT
+    )
+    return Dataset(
+        matrices["train"],
+        ids["train_user_ids"],
+        ids["item_ids"],
+        validation,
+        test,
+        manifest.counts,
+        name=name,
+        fingerprint=manifest.fingerprint,
+        columns=manifest.provenance.columns,
+        threshold=manifest.provenance.threshold,
+    )
 
 
-def _check_file(folder: Path, file: FileDigest) -> None:
-    path = folder / file.path
+def _check_file(path: Path, digest: str) -> None:
     fix = "run prepare_dataset.py again"
     if not path.is_file():
         raise UserError(f"{path}: is missing; {fix}.")
-    size = path.stat().st_size
-    if size != file.bytes:
-        raise UserError(f"{path}: has {size} bytes where the manifest says {file.bytes}; {fix}.")
-    if sha256(path) != file.sha256:
+    if sha256(path) != digest:
         raise UserError(f"{path}: differs from what was written (its digest is another); {fix}.")
 
 
-def _load_matrix(path: Path) -> csr_matrix:
-    """Load a matrix that ``scipy.sparse.save_npz`` wrote; no pickled object is loaded."""
-    matrix = load_npz(path)
-    if not isinstance(matrix, csr_matrix):
-        raise ValueError(f"{path.name} is not a CSR matrix")
-    return matrix
+def _matrices(split: Split) -> dict[str, csr_matrix]:
+    parts = [matrix for part in split.held_out for matrix in (part.fold_in, part.targets)]
+    return dict(zip(_MATRICES, (split.train, *parts), strict=True))
 
 
-def _load_ids(path: Path) -> NDArray[Any]:
-    """Load an array of ids; unlike ``np.load``, refuse an archive in its place.
-
-    Returns:
-        (ids,) integers or fixed-width unicode.
-    """
-    with path.open("rb") as file:
-        ids: NDArray[Any] = np.lib.format.read_array(  # type: ignore[no-untyped-call]
-            file, allow_pickle=False
-        )
-    if ids.ndim != 1 or ids.dtype.kind not in "iU":
-        raise ValueError(f"{path.name} is not an array of ids")
-    return ids
+def _ids(split: Split) -> dict[str, NDArray[np.generic]]:
+    users = [part.user_ids for part in split.held_out]
+    return dict(zip(_IDS, (split.item_ids, split.train_user_ids, *users), strict=True))
 
 
 def _fingerprint(matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]) -> str:

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.errors import UserError
-from vae.load.histories import find_ids
+from vae.load.ids import find_ids
 from vae.models.checkpoints import checkpoint
 from vae.models.graph.vae import Architecture
 
