@@ -383,7 +383,7 @@ BAD_FLAGS = [
     (["--download", "--ratings", "r.csv"], "--ratings and --download are mutually exclusive"),
     (
         ["--download", "--dataset", "mine"],
-        "--dataset 'mine' cannot be downloaded; pass one of ",
+        "--dataset 'mine' is not a data set that --download knows; pass one of ",
     ),
     (["--mirror", "ftp://host/folder"], "--mirror 'ftp://host/folder' is not a URL"),
     (["--user_col", "movieId"], "--user_col and --item_col both name 'movieId'"),
