@@ -56,7 +56,7 @@ def make_split(seed=0, items=7, users=(9, 3, 4), strings=False, fill=0.5):
 
 def fields(data):
     """The matrices and ids of a split or a data set, by the names of their files."""
-    return {**store._matrices(data), **store._ids(data)}
+    return store._parts(data)
 
 
 def assert_same(one, other):

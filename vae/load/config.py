@@ -217,11 +217,6 @@ class PrepareConfig:
         return self.data_dir / self.dataset / "extracted" / self.dataset / "ratings.csv"
 
     @property
-    def sources(self) -> tuple[Path, ...]:
-        """Return the files and folders to read."""
-        return (self.default_source,) if self.ratings is None else self.ratings
-
-    @property
     def columns(self) -> Columns:
         """Return the columns and the format of the ratings files."""
         rating = None if self.rating_col == "none" else self.rating_col

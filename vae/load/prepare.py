@@ -25,6 +25,7 @@ from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
     Manifest,
     Provenance,
+    damage,
     locked,
     prepared_folder,
     read_manifest,
@@ -132,7 +133,7 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
             f"{config.default_source}: file not found; download MovieLens with --download or pass "
             "your ratings with --ratings."
         )
-    sources, notes = find_sources(config.sources)
+    sources, notes = find_sources(config.ratings or [config.default_source])
     for note in notes:
         log(note)
     return sources
@@ -217,9 +218,7 @@ def _changes(
     if sources and [*sources.values()] != [*before.sources.values()]:
         more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
         yield f"{next(iter(sources))}{more} has changed since it was last prepared"
-    for name, digest in manifest.files.items():
-        if not (folder / name).is_file() or sha256(folder / name) != digest:
-            yield f"{name} is missing or damaged"
+    yield from damage(folder, manifest)
 
 
 def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from vae.errors import UserError, one_line
@@ -32,10 +31,12 @@ from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 
-_HELD_OUT = ("validation", "test")
-_MATRICES = ("train", *(f"{name}_{part}" for name in _HELD_OUT for part in ("fold_in", "targets")))
-_IDS = ("item_ids", "train_user_ids", *(f"{name}_user_ids" for name in _HELD_OUT))
-FILES = (*(f"{name}.npz" for name in _MATRICES), *(f"{name}.npy" for name in _IDS))
+_PARTS = (
+    "train",
+    *("validation_fold_in", "validation_targets", "test_fold_in", "test_targets"),
+    *("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids"),
+)
+FILES = tuple(f"{name}.npy" if name.endswith("_ids") else f"{name}.npz" for name in _PARTS)
 """Everything in the folder but the manifest."""
 
 
@@ -102,14 +103,15 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         split: matrices, ids and counts.
         provenance: what the split was made from.
     """
-    matrices, ids = _matrices(split), _ids(split)
+    parts = _parts(split)
     with report_write_errors(folder), temporary_folder(folder / "new") as new:
-        for name, matrix in matrices.items():
-            save_npz(new / f"{name}.npz", matrix, compressed=False)
-        for name, values in ids.items():
-            np.save(new / f"{name}.npy", values, allow_pickle=False)
+        for name, part in zip(FILES, parts.values(), strict=True):
+            if isinstance(part, csr_matrix):
+                save_npz(new / name, part, compressed=False)
+            else:
+                np.save(new / name, part, allow_pickle=False)
         files = {name: sha256(new / name) for name in FILES}
-        manifest = Manifest(_fingerprint(matrices, ids), provenance, split.counts, files)
+        manifest = Manifest(_fingerprint(parts), provenance, split.counts, files)
         text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
         (new / MANIFEST).write_text(text, encoding="utf-8")
         for name in (*FILES, MANIFEST):
@@ -155,10 +157,9 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             f"--data_dir {data_dir} --dataset {name} first."
         )
     try:
-        for file, digest in manifest.files.items():
-            _check_file(folder / file, digest)
-        matrices = {name: load_npz(folder / f"{name}.npz") for name in _MATRICES}
-        ids = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _IDS}
+        for problem in damage(folder, manifest):
+            raise UserError(f"{problem}; run prepare_dataset.py again.")
+        loaded = [_load(folder / name) for name in FILES]
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: cannot be opened ({one_line(error)}); run prepare_dataset.py again."
@@ -168,17 +169,14 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         raise UserError(
             f"{folder}: was prepared again while it was being opened; rerun the same command."
         )
+    part = dict(zip(_PARTS, loaded, strict=True))
     validation, test = (
-        HeldOut(matrices[f"{name}_fold_in"], matrices[f"{name}_targets"], ids[f"{name}_user_ids"])
-        for name in _HELD_OUT
+        HeldOut(part[f"{name}_fold_in"], part[f"{name}_targets"], part[f"{name}_user_ids"])
+        for name in ("validation", "test")
     )
     return Dataset(
-        matrices["train"],
-        ids["train_user_ids"],
-        ids["item_ids"],
-        validation,
-        test,
-        manifest.counts,
+        *(part["train"], part["train_user_ids"], part["item_ids"], validation, test),
+        counts=manifest.counts,
         name=name,
         fingerprint=manifest.fingerprint,
         columns=manifest.provenance.columns,
@@ -186,32 +184,37 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     )
 
 
-def _check_file(path: Path, digest: str) -> None:
-    fix = "run prepare_dataset.py again"
-    if not path.is_file():
-        raise UserError(f"{path}: is missing; {fix}.")
-    if sha256(path) != digest:
-        raise UserError(f"{path}: differs from what was written (its digest is another); {fix}.")
+def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield a phrase on each file that is not what the manifest says."""
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{path}: is missing"
+        elif sha256(path) != digest:
+            yield f"{path}: differs from what was written (its digest is another)"
 
 
-def _matrices(split: Split) -> dict[str, csr_matrix]:
-    parts = [matrix for part in split.held_out for matrix in (part.fold_in, part.targets)]
-    return dict(zip(_MATRICES, (split.train, *parts), strict=True))
+def _load(path: Path) -> Any:
+    return load_npz(path) if path.suffix == ".npz" else np.load(path, allow_pickle=False)
 
 
-def _ids(split: Split) -> dict[str, NDArray[np.generic]]:
-    users = [part.user_ids for part in split.held_out]
-    return dict(zip(_IDS, (split.item_ids, split.train_user_ids, *users), strict=True))
+def _parts(split: Split) -> dict[str, Any]:
+    """Return the matrices and the ids by their names."""
+    held_out = split.held_out
+    matrices = [matrix for part in held_out for matrix in (part.fold_in, part.targets)]
+    ids = [split.item_ids, split.train_user_ids, *(part.user_ids for part in held_out)]
+    return dict(zip(_PARTS, [split.train, *matrices, *ids], strict=True))
 
 
-def _fingerprint(matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]) -> str:
+def _fingerprint(parts: Mapping[str, Any]) -> str:
     """Return the SHA-256 digest of the data, independent of how NumPy and zip write them."""
     digest = hashlib.sha256()
-    for name, matrix in matrices.items():
-        digest.update(f"{name} {matrix.shape}".encode())
-        digest.update(np.ascontiguousarray(matrix.indptr, "<i8").data)
-        digest.update(np.ascontiguousarray(matrix.indices, "<i4").data)
-    for name, values in ids.items():
-        digest.update(f"{name} {values.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+    for name, part in parts.items():
+        if isinstance(part, csr_matrix):
+            digest.update(f"{name} {part.shape}".encode())
+            digest.update(np.ascontiguousarray(part.indptr, "<i8").data)
+            digest.update(np.ascontiguousarray(part.indices, "<i4").data)
+        else:
+            digest.update(f"{name} {part.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(part).view(np.uint8).data)
     return digest.hexdigest()
