@@ -154,7 +154,7 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
     import tensorflow.compat.v1 as tf
 
     from vae.config import parse_flags
-    from vae.load.item_filters import Rules
+    from vae.load.item_filters import ItemFilters
     from vae.load.store import open_dataset
     from vae.models.graph.session import open_session
     from vae.models.inference.trained_model import TrainedModel
@@ -181,7 +181,7 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
 
         def run() -> None:
             recommender = Recommender(config, dataset, model, workers=workers)
-            statistics = recommend(config, recommender, log, None, Rules())
+            statistics = recommend(config, recommender, log, None, ItemFilters())
             throughput.append(statistics["recommend_throughput"])
 
         _, roofline_seconds = in_turn(run, roofline, RECOMMEND_REPEATS)

@@ -220,7 +220,7 @@ def recommend(run: Run) -> None:
     """Write recommendations to ``--output``."""
     if run.is_first:
         run.summary |= write_recommendations(
-            run.config, run.recommender, run.log, run.inputs.histories, run.inputs.rules
+            run.config, run.recommender, run.log, run.inputs.histories, run.inputs.filters
         )
 
 

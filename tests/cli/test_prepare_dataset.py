@@ -220,7 +220,7 @@ def test_several_files_and_folders_are_prepared_as_one(tmp_path, prepared, rows)
     )
     assert open_dataset(tmp_path, "mine").fingerprint == prepared[1]
     sources = read_manifest(prepared_folder(tmp_path, "mine")).provenance.sources
-    assert [source.path for source in sources] == [str(parts / "part-1.csv"), str(given[1])]
+    assert [*sources] == [str(parts / "part-1.csv"), str(given[1])]
     assert "is already prepared" in prepare(*flags, "--ratings", *given)[0]
 
 
@@ -383,7 +383,7 @@ BAD_FLAGS = [
     (["--download", "--ratings", "r.csv"], "--ratings and --download are mutually exclusive"),
     (
         ["--download", "--dataset", "mine"],
-        "--dataset 'mine' cannot be downloaded; pass one of ",
+        "--dataset 'mine' is not a data set that --download knows; pass one of ",
     ),
     (["--mirror", "ftp://host/folder"], "--mirror 'ftp://host/folder' is not a URL"),
     (["--user_col", "movieId"], "--user_col and --item_col both name 'movieId'"),

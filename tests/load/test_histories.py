@@ -9,7 +9,8 @@ import pytest
 
 from vae.errors import UserError
 from vae.load.config import Columns
-from vae.load.histories import find_ids, prepared_histories, read_histories
+from vae.load.histories import prepared_histories, read_histories
+from vae.load.ids import find_ids
 from vae.load.store import open_dataset
 
 

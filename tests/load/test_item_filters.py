@@ -12,14 +12,15 @@ import pytest
 from vae.errors import UserError
 from vae.load.config import Columns
 from vae.load.dataset import Dataset, HeldOut
-from vae.load.item_filters import Rules, read_item_list
+from vae.load.item_filters import ItemFilters, read_item_filter
 
 COLUMNS = Columns("user", "film", "rating")
 HEADERLESS = Columns("0", "1", "2", "::", header=False)
 NOBODY = HeldOut(None, None, np.array([], int))
 TINY = Dataset(
-    "tiny", None, np.array([7]), np.array([10, 20, 30, 40]), NOBODY, NOBODY, "", COLUMNS, 4.0
-)
+    None, np.array([7]), np.array([10, 20, 30, 40]), NOBODY, NOBODY,
+    name="tiny", fingerprint="", columns=COLUMNS, threshold=4.0,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def read(tmp_path):
         content = content.encode() if isinstance(content, str) else content
         (tmp_path / name).write_bytes(content)
         dataset = dataclasses.replace(TINY, columns=columns)
-        return read_item_list(tmp_path / name, "--deny", dataset, needs_items)
+        return read_item_filter(tmp_path / name, "--deny", dataset, needs_items)
 
     return read
 
@@ -80,7 +81,7 @@ def test_a_parquet_file_and_a_data_frame_are_read_alike(tmp_path):
     frame = pd.DataFrame({"user": ["a", "b"], "film": [30, 99], "other": [object(), 1]})
     frame[["user", "film"]].to_parquet(tmp_path / "p.parquet")
     for table in (frame, tmp_path / "p.parquet"):
-        found = read_item_list(table, "deny", TINY, needs_items=False)
+        found = read_item_filter(table, "deny", TINY, needs_items=False)
         assert found.user_ids.tolist() == ["a", "b"]
         assert lists(found.of_users(found.user_ids)) == [[2], []]
         assert found.unknown_items == 1
@@ -90,7 +91,7 @@ def test_a_list_may_come_from_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("film\n20\n"))
     writer.start()
-    found = read_item_list(tmp_path / "pipe", "--deny", TINY, needs_items=False)
+    found = read_item_filter(tmp_path / "pipe", "--deny", TINY, needs_items=False)
     writer.join()
     assert lists(found.items) == [[1]]
 
@@ -98,7 +99,7 @@ def test_a_list_may_come_from_a_pipe(tmp_path):
 def test_what_is_unknown_is_counted_and_said(read):
     everybody = read("film\n30\n31\n32\n")
     assert everybody.describe("--deny d.csv", np.array([7])) == [
-        "--deny d.csv: 1 items for everybody; items unknown to the model, skipped: 2."
+        "--deny d.csv: 1 items for all users; items unknown to the model, skipped: 2."
     ]
     by_user = read("user,film\n7,30\n7,40\n5,30\n6,99\n")
     assert by_user.describe("--deny d.csv", np.array([7])) == [
@@ -118,7 +119,7 @@ def test_a_list_without_rows_denies_nothing_and_cannot_be_all_that_is_allowed(re
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("movie\n10\n", "has no column 'film' but 'movie'; a list of items has the item column of"),
+        ("movie\n10\n", "has no column 'film' but 'movie'; a filter has the item column of"),
         ("user,film\n,10\n", "column 'user', row 2: the value is missing"),
         ("user,film\n7,10\n8\n", "row 3: 1 columns where row 1"),
     ],
@@ -133,15 +134,15 @@ def test_files_of_both_kinds_in_a_folder_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("film\n10\n")
     (tmp_path / "b.csv").write_text("film,user\n10,7\n")
     with pytest.raises(UserError, match=r"b\.csv: row 2: has a column 'user'"):
-        read_item_list(tmp_path, "--deny", TINY, needs_items=False)
+        read_item_filter(tmp_path, "--deny", TINY, needs_items=False)
 
 
 def test_the_rules_for_everybody_make_one_mask(read):
     allow, deny = read("film\n10\n20\n"), read("film\n20\n40\n")
-    assert Rules(allow, deny).excluded().tolist() == [False, True, True, True]
-    assert Rules(deny=deny).excluded().tolist() == [False, True, False, True]
-    assert Rules().excluded() is None
+    assert ItemFilters(allow, deny).excluded().tolist() == [False, True, True, True]
+    assert ItemFilters(deny=deny).excluded().tolist() == [False, True, False, True]
+    assert ItemFilters().excluded() is None
     by_user = read("user,film\n7,10\n")
-    rules = Rules(by_user, by_user)
+    rules = ItemFilters(by_user, by_user)
     assert rules.excluded() is None
     assert lists(rules.allowed(np.array([7, 8]))) == lists(rules.denied(np.array([7, 8])))

@@ -118,7 +118,7 @@ def test_a_crash_while_writing_leaves_no_file_that_counts(tmp_path, monkeypatch,
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/ratings.csv: cannot be written \(.*\)\.$"):
+    with pytest.raises(UserError, match=r"file/ratings.csv: cannot be written \(.*\); fix"):
         generated(tmp_path / "file")
 
 

@@ -124,7 +124,7 @@ def test_the_command_line_reads_the_rules_counts_and_logs(
     )  # fmt: skip
     assert code == 0, err
     known = len(deny) - 1
-    assert f"deny.csv.gz: {known:,} items for everybody; items unknown to the model, skip" in out
+    assert f"deny.csv.gz: {known:,} items for all users; items unknown to the model, skip" in out
     assert "allow.parquet: " in out
     assert "Users to whom nothing is left to recommend: 1." in out
     assert log_lines(tmp_path / "log")[-1]["data"]["recommend_empty_users"] == 1

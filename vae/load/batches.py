@@ -43,10 +43,11 @@ class Batch:
     step: int
 
 
+@dataclass(frozen=True)
 class TrainingBatches:
     """The batches of a training set: every user once per epoch, the last partial batch included.
 
-    Args:
+    Attributes:
         train: (users, items) training matrix.
         batch_size: users per global batch.
         seed: seed of the order of users and of dropout.
@@ -55,32 +56,24 @@ class TrainingBatches:
         workers: number of workers; their shards of a batch differ by one user at most.
     """
 
-    def __init__(
-        self,
-        train: csr_matrix,
-        batch_size: int,
-        seed: int,
-        dropout: float,
-        rank: int = 0,
-        workers: int = 1,
-    ) -> None:
-        self._train = train
-        self._users: int = train.shape[0]
-        self._batch_size: int = min(batch_size, self._users)
-        self._seed = seed
-        self._dropout = dropout
-        self._rank = rank
-        self._workers = workers
+    train: csr_matrix
+    batch_size: int
+    seed: int
+    dropout: float
+    rank: int = 0
+    workers: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
         """Return the number of global batches in an epoch."""
-        return math.ceil(self._users / self._batch_size)
+        users: int = self.train.shape[0]
+        return math.ceil(users / self.batch_size)
 
     @property
     def max_shard_users(self) -> int:
         """Return the largest number of users in a shard."""
-        return math.ceil(self._batch_size / self._workers)
+        users: int = min(self.batch_size, self.train.shape[0])
+        return math.ceil(users / self.workers)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from ``first_batch`` on.
@@ -88,14 +81,14 @@ class TrainingBatches:
         If the last batch has fewer users than there are workers, empty shards are yielded too: all
         workers see the same number of batches.
         """
-        order = self._generator(epoch, _ORDER).permutation(self._users)
+        order = self._generator(epoch, _ORDER).permutation(self.train.shape[0])
         # With the mask as the matrix's values, one selection of rows yields both items and mask.
         masked = csr_matrix(
-            (self._keep_mask(epoch), self._train.indices, self._train.indptr), self._train.shape
+            (self._keep_mask(epoch), self.train.indices, self.train.indptr), self.train.shape
         )
         for batch in range(first_batch, self.steps_per_epoch):
-            users = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            part = shard(len(users), self._rank, self._workers)
+            users = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            part = shard(len(users), self.rank, self.workers)
             rows = masked[users[part]]
             yield Batch(
                 items=rows.indices.astype(np.int64),
@@ -112,9 +105,9 @@ class TrainingBatches:
         It is drawn for all users at once, in a thousandth of an epoch's time, so that neither the
         number of workers nor the batch size changes which items a user keeps.
         """
-        uniform = self._generator(epoch, _DROPOUT).random(self._train.nnz, dtype=np.float32)
-        keep_mask: NDArray[np.bool_] = uniform >= self._dropout
+        uniform = self._generator(epoch, _DROPOUT).random(self.train.nnz, dtype=np.float32)
+        keep_mask: NDArray[np.bool_] = uniform >= self.dropout
         return keep_mask
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox([self._seed, epoch, stream]))
+        return np.random.Generator(np.random.Philox([self.seed, epoch, stream]))

@@ -7,9 +7,19 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from vae.cli import FlagError, flag, out_of_range, overwritten, parse, useless, without_effect
+from vae.cli import (
+    FlagError,
+    changed_values,
+    flag,
+    out_of_range,
+    overwritten,
+    parse,
+    useless,
+    without_effect,
+)
 from vae.load.reading.values import parse_time
 
 DATASET = "data set"
@@ -37,7 +47,7 @@ _FORMAT = (
 )  # fmt: skip
 """Flags on the format of ratings files."""
 
-SEPARATOR = r'[\t\x20-\x7e](?<!")|[\x21-\x7e]{2,}(?<!")'
+_SEPARATOR = r'[\t\x20-\x7e](?<!")|[\x21-\x7e]{2,}(?<!")'
 """Pattern of a column separator: printable ASCII characters, or a tab; no quote."""
 
 
@@ -102,6 +112,11 @@ class SplitOptions:
     split_time: float | None = None
 
 
+_dataset_flag = partial(flag, DATASET)
+_file_flag = partial(flag, FILE, affects="data")
+_split_flag = partial(flag, SPLIT, affects="data")
+
+
 @dataclass(frozen=True)
 class PrepareConfig:
     """The flags of ``prepare_dataset.py``.
@@ -110,23 +125,21 @@ class PrepareConfig:
         UserError: values out of range or flags that contradict each other, all named at once.
     """
 
-    data_dir: Path = flag(DATASET, Path("/data"), "folder of the data sets")
-    dataset: str = flag(
-        DATASET, "ml-20m", "name of the data set; 'synthetic' is generated instead of read"
+    data_dir: Path = _dataset_flag(Path("/data"), "folder of the data sets")
+    dataset: str = _dataset_flag("ml-20m", "name of the data set; 'synthetic' is generated")
+    scale: str | None = _dataset_flag(
+        None, "size of the synthetic data set (none: demo)", choices=SCALES
     )
-    scale: str | None = flag(
-        DATASET, None, "size of the synthetic data set (none: demo)", choices=SCALES
+    download: bool = _dataset_flag(
+        False, f"first fetch the data set from GroupLens: {', '.join(DOWNLOADS)}"
     )
-    download: bool = flag(
-        DATASET, False, f"first fetch the data set from GroupLens: {', '.join(DOWNLOADS)}"
+    archive: Path | None = _dataset_flag(
+        None, "the same data sets from a zip archive that GroupLens published"
     )
-    archive: Path | None = flag(
-        DATASET, None, "the same data sets from a zip archive that GroupLens published"
+    mirror: str = _dataset_flag(
+        GROUPLENS, "where --download finds DATASET.zip", needs=("download",)
     )
-    mirror: str = flag(
-        DATASET, GROUPLENS, "where --download finds DATASET.zip", needs=("download",)
-    )
-    force: bool = flag(DATASET, False, "prepare again what is already prepared")
+    force: bool = _dataset_flag(False, "prepare again what is already prepared")
 
     ratings: tuple[Path, ...] | None = flag(
         FILE,
@@ -134,97 +147,59 @@ class PrepareConfig:
         "CSV, TSV, JSON lines or Parquet files, or folders of them "
         "(none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)",
     )
-    user_col: str = flag(FILE, "userId", "column of user ids", affects="data")
-    item_col: str = flag(FILE, "movieId", "column of item ids", affects="data")
-    rating_col: str = flag(
-        FILE, "rating", "column of ratings; 'none': every row counts", affects="data"
+    user_col: str = _file_flag("userId", "column of user ids")
+    item_col: str = _file_flag("movieId", "column of item ids")
+    rating_col: str = _file_flag("rating", "column of ratings; 'none': every row counts")
+    time_col: str | None = _file_flag(
+        None, "column of times, numbers or dates, for --targets last and --split_time"
     )
-    time_col: str | None = flag(
-        FILE,
+    sep: str | None = _file_flag(
         None,
-        "column of times, numbers or dates, for --targets last and --split_time",
-        affects="data",
+        r"characters between columns, e.g. ';', '::' or \t, or 'whitespace' "
+        "(none: by the name or the first rows)",
     )
-    sep: str | None = flag(
-        FILE,
-        None,
-        r"characters between columns, e.g. ';', '::' or \t, or 'whitespace' (none: a tab for .tsv, "
-        "else a comma, or what the first rows show)",
-        affects="data",
+    no_header: bool = _file_flag(
+        False, "text files have no header row; columns are numbered from 0, e.g. --user_col 0"
     )
-    no_header: bool = flag(
-        FILE,
-        False,
-        "text files have no header row; columns are numbered from 0, e.g. --user_col 0",
-        affects="data",
+    encoding: str | None = _file_flag(None, "encoding of text files, e.g. latin-1 (none: UTF-8)")
+    decimal: str = _file_flag(".", "character before the fraction of a rating")
+    comment: str | None = _file_flag(None, "skip lines that start with this character")
+    drop_missing: bool = _file_flag(False, "drop rows without an id or a rating, and count them")
+    keep_null_ids: bool = _file_flag(
+        False, r"take ids such as NULL, NA, None and \N as ids, not as missing"
     )
-    encoding: str | None = flag(
-        FILE, None, "encoding of text files, e.g. latin-1 (none: UTF-8)", affects="data"
-    )
-    decimal: str = flag(FILE, ".", "character before the fraction of a rating", affects="data")
-    comment: str | None = flag(
-        FILE, None, "skip lines that start with this character", affects="data"
-    )
-    drop_missing: bool = flag(
-        FILE, False, "drop rows without an id or a rating, and count them", affects="data"
-    )
-    keep_null_ids: bool = flag(
-        FILE,
-        False,
-        r"take ids such as NULL, NA, None and \N as ids, not as missing",
-        affects="data",
-    )
-    quoting: str = flag(
-        FILE,
+    quoting: str = _file_flag(
         MINIMAL,
         "of text files: minimal: values may be quoted; none: quotes are part of the values",
         choices=(MINIMAL, NONE),
-        affects="data",
     )
-    threshold: float = flag(FILE, 4.0, "keep rows with at least this rating", affects="data")
+    threshold: float = _file_flag(4.0, "keep rows with at least this rating")
 
-    min_items_per_user: int = flag(SPLIT, 5, "drop users with fewer items", ge=1, affects="data")
-    min_users_per_item: int = flag(
-        SPLIT,
+    min_items_per_user: int = _split_flag(5, "drop users with fewer items", ge=1)
+    min_users_per_item: int = _split_flag(
         0,
         "drop items with fewer users; once, before --min_items_per_user, which may leave items "
         "with fewer",
         ge=0,
-        affects="data",
     )
-    heldout_users: float | None = flag(
-        SPLIT,
+    heldout_users: float | None = _split_flag(
         None,
-        f"users of the validation and of the test set each; below 1: a fraction of all users "
+        f"users of validation and test each; below 1: a fraction of all users "
         f"(none: {_HELDOUT_USERS}, {_DEMO_HELDOUT_USERS} for the demo)",
         ge=1e-9,
-        affects="data",
     )
-    test_proportion: float = flag(
-        SPLIT,
-        0.2,
-        "fraction of a held-out user's items that are targets",
-        ge=1e-9,
-        lt=1,
-        affects="data",
+    test_proportion: float = _split_flag(
+        0.2, "fraction of a held-out user's items that are targets", ge=1e-9, lt=1
     )
-    targets: str = flag(
-        SPLIT,
+    targets: str = _split_flag(
         RANDOM,
         "which of a held-out user's items are targets: random ones, or the last by --time_col",
         choices=(RANDOM, LAST),
-        affects="data",
     )
-    split_time: str | None = flag(
-        SPLIT,
-        None,
-        "train on interactions up to this time only, and test on later ones; a number or a date, "
-        "as in --time_col, e.g. 2020-12-31",
-        affects="data",
+    split_time: str | None = _split_flag(
+        None, "train on interactions up to this number or date, e.g. 2020-12-31; test on later ones"
     )
-    seed: int = flag(
-        SPLIT, 0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1, affects="data"
-    )
+    seed: int = _split_flag(0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1)
 
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *without_effect(self), *self._contradictions()]
@@ -240,11 +215,6 @@ class PrepareConfig:
     def default_source(self) -> Path:
         """Return the file to read without ``--ratings``."""
         return self.data_dir / self.dataset / "extracted" / self.dataset / "ratings.csv"
-
-    @property
-    def sources(self) -> tuple[Path, ...]:
-        """Return the files and folders to read."""
-        return (self.default_source,) if self.ratings is None else self.ratings
 
     @property
     def columns(self) -> Columns:
@@ -290,40 +260,35 @@ class PrepareConfig:
             yield "--scale applies to --dataset synthetic only"
         if self.ratings is not None and self.synthetic:
             yield "--ratings does not apply to --dataset synthetic; pass another --dataset"
-        if self.ratings is not None and self.download:
-            yield "--ratings and --download are mutually exclusive"
-        if self.archive is not None and (self.ratings is not None or self.download):
+        sources = (self.archive is not None, self.ratings is not None, self.download)
+        if sum(sources) > 1:
             yield "--archive, --ratings and --download are mutually exclusive"
         if (self.download or self.archive) and self.dataset not in DOWNLOADS:
-            problem = "cannot be downloaded" if self.download else "is none of --archive's"
-            yield f"--dataset {self.dataset!r} {problem}; pass one of {', '.join(DOWNLOADS)}"
+            flag = "--download" if self.download else "--archive"
+            fix = f"pass one of {', '.join(DOWNLOADS)}"
+            yield f"--dataset {self.dataset!r} is not a data set that {flag} knows; {fix}"
         if not re.fullmatch(r"https?://\S+", self.mirror):
             yield f"--mirror {self.mirror!r} is not a URL that begins with http:// or https://"
         if self.user_col == self.item_col:
             yield f"--user_col and --item_col both name {self.user_col!r}"
         if self.rating_col in {self.user_col, self.item_col} - {"none"}:
             yield f"--rating_col {self.rating_col!r} is a column of ids; pass another one or 'none'"
-        yield from self._contradictions_of_times()
-        separator = self.columns.separator
-        if separator is not None and not re.fullmatch(SEPARATOR, separator):
-            yield (
-                f"--sep {self.sep!r} is not a valid column separator; pass printable ASCII "
-                r"characters other than quotes, \t or whitespace"
-            )
-        yield from self._contradictions_of_text()
         prepared = [("--data_dir", self.data_dir / self.dataset / "preprocessed")]
         ratings = [("--ratings", path) for path in self.ratings or ()]
         yield from overwritten(prepared, [], [*ratings, ("--archive", self.archive)])
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither an integer nor below 1"
+        yield from self._contradictions_of_times()
+        yield from self._contradictions_of_text()
 
     def _contradictions_of_times(self) -> Iterator[str]:
         if self.time_col is None:
-            for name, default in (("targets", RANDOM), ("split_time", None)):
-                value = getattr(self, name)
-                if value != default:
-                    yield f"--{name} {value} needs --time_col"
+            yield from (
+                f"--{name} {getattr(self, name)} needs --time_col"
+                for name in ("targets", "split_time")
+                if name in changed_values(self)
+            )
             return
         if self.targets == RANDOM and self.split_time is None:
             yield "--time_col has no effect without --targets last or --split_time"
@@ -336,7 +301,7 @@ class PrepareConfig:
             )
 
     def _contradictions_of_text(self) -> Iterator[str]:
-        columns = self.columns
+        columns, separator = self.columns, self.columns.separator
         fetched = {
             "--dataset synthetic": self.synthetic,
             "--download": self.download,
@@ -346,31 +311,31 @@ class PrepareConfig:
             yield from useless(self, _FORMAT, f"with {source}, whose files have one format")
         if columns.rating is None:
             yield from useless(self, ("threshold", "decimal"), "with --rating_col none")
-        if columns.separator is not None and len(columns.separator) > 1:
-            yield from useless(self, ("quoting",), f"with --sep {self.sep}, where quotes are data")
-        if (columns.decimal, columns.quoting) == (columns.separator, NONE):
-            yield from useless(self, ("decimal",), f"with --sep {self.sep} and --quoting none")
-        if self.no_header:
-            for name in ("user_col", "item_col", "rating_col", "time_col"):
-                value = getattr(self, name)
-                if value is None or (name, value) == ("rating_col", "none"):
-                    continue
-                if not re.fullmatch(r"[0-9]{1,4}", value):
-                    yield (
-                        f"--{name} {value!r} is not a column number, which --no_header needs; the "
-                        "first column is 0"
-                    )
-        if columns.encoding is not None and not _is_text_encoding(columns.encoding):
+        if separator is not None and not re.fullmatch(_SEPARATOR, separator):
             yield (
-                f"--encoding {columns.encoding!r} is not a text encoding; pass e.g. latin-1 or "
-                "utf-16"
+                f"--sep {self.sep!r} is not a valid column separator; pass printable ASCII "
+                r"characters other than quotes, \t or whitespace"
             )
+        if separator is not None and len(separator) > 1:
+            yield from useless(self, ("quoting",), f"with --sep {self.sep}, where quotes are data")
+        if (columns.decimal, columns.quoting) == (separator, NONE):
+            yield from useless(self, ("decimal",), f"with --sep {self.sep} and --quoting none")
+        for name in ("user_col", "item_col", "rating_col", "time_col") if self.no_header else ():
+            value = getattr(self, name)
+            is_absent = value is None or (name, value) == ("rating_col", "none")
+            if not is_absent and not re.fullmatch(r"[0-9]{1,4}", value):
+                yield (
+                    f"--{name} {value!r} is not a column number, which --no_header needs; the "
+                    "first column is 0"
+                )
+        if self.encoding is not None and not _is_text_encoding(self.encoding):
+            yield f"--encoding {self.encoding!r} is not a text encoding; pass e.g. latin-1"
         for name in ("decimal", "comment"):
-            value = getattr(columns, name)
+            value = getattr(self, name)
             if value is not None and len(value) != 1:
                 yield f"--{name} {value!r} is not a single character"
-        if columns.decimal.isalnum() or columns.decimal in "+-":
-            yield f"--decimal {columns.decimal!r} is part of numbers; pass e.g. ','"
+        if self.decimal.isalnum() or self.decimal in "+-":
+            yield f"--decimal {self.decimal!r} is part of numbers; pass e.g. ','"
 
 
 def _is_text_encoding(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rules on what may be recommended: items that are allowed or denied, to everybody or by user."""
+"""``--allow`` and ``--deny``: which items may be recommended, to all users or by user."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
-from vae.load.dataset import Dataset
-from vae.load.histories import find_ids, sources_of, unknown_ids
+from vae.load.dataset import Dataset, ones_at
+from vae.load.histories import notes_of, sources_of
+from vae.load.ids import find_ids, unknown_ids
 from vae.load.reading.interactions import read_items
 
 
 @dataclass(frozen=True)
-class ItemList:
-    """Items of the catalogue, the same for everybody or those of each user.
+class ItemFilter:
+    """Items of the catalogue, the same for all users or those of each user.
 
     Attributes:
-        items: (1, I) uint8 ones for everybody; or (users + 1, I), the last row of which is empty.
-        user_ids: (users,) distinct raw ids; None for everybody.
+        items: (1, I) uint8 ones for all users; or (users + 1, I), the last row of which is empty.
+        user_ids: (users,) distinct raw ids; None for all users.
         unknown_items: number of distinct items that are not in the catalogue.
         notes: sentences on what was assumed about the files.
     """
@@ -32,16 +33,17 @@ class ItemList:
     unknown_items: int = 0
     notes: tuple[str, ...] = ()
 
-    def of_users(self, user_ids: NDArray[np.generic]) -> csr_matrix:
-        """Return the items of each user; none for a user who is not listed.
+    def of_users(self, user_ids: NDArray[np.generic]) -> csr_matrix | None:
+        """Return the items of each user; none for a user who is not in the file.
 
         Args:
             user_ids: (B,) raw ids.
 
         Returns:
-            (B, I) uint8 ones.
+            (B, I) uint8 ones; None if the items are those of all users.
         """
-        assert self.user_ids is not None
+        if self.user_ids is None:
+            return None
         return self.items[find_ids(user_ids, self.user_ids)]  # -1 is the last row
 
     def describe(self, flag: str, user_ids: NDArray[np.generic]) -> list[str]:
@@ -49,40 +51,40 @@ class ItemList:
 
         Args:
             flag: flag and file.
-            user_ids: raw ids of the users to recommend to.
+            user_ids: (B,) raw ids of the users to recommend to.
         """
-        if self.user_ids is None:
-            parts = [f"{self.items.nnz:,} items for everybody"]
-        else:
-            parts = [f"{self.items.nnz:,} items of {len(self.user_ids):,} users"]
+        whose = "for all users" if self.user_ids is None else f"of {len(self.user_ids):,} users"
+        parts = [f"{self.items.nnz:,} items {whose}"]
         if self.unknown_items:
             parts.append(f"items unknown to the model, skipped: {self.unknown_items:,}")
         if self.user_ids is not None and len(user_ids):
-            strangers = int((find_ids(self.user_ids, user_ids) < 0).sum())
-            if strangers:
-                parts.append(f"users without a history to recommend for, skipped: {strangers:,}")
+            users_without_history = int((find_ids(self.user_ids, user_ids) < 0).sum())
+            if users_without_history:
+                parts.append(
+                    f"users without a history to recommend for, skipped: {users_without_history:,}"
+                )
         return [f"{flag}: {'; '.join(parts)}.", *self.notes]
 
 
 @dataclass(frozen=True)
-class Rules:
+class ItemFilters:
     """What may be recommended: allowed items that are not denied.
 
     Attributes:
-        allow: the allowed items; None for all. A user who is not in a list by user gets nothing.
+        allow: the allowed items; None for all. By user, one who is not in the file gets nothing.
         deny: items that are not recommended; None for none.
     """
 
-    allow: ItemList | None = None
-    deny: ItemList | None = None
+    allow: ItemFilter | None = None
+    deny: ItemFilter | None = None
 
     @property
     def are_given(self) -> bool:
-        """Return whether there is any rule."""
+        """Return whether there is any."""
         return self.allow is not None or self.deny is not None
 
     def excluded(self) -> NDArray[np.bool_] | None:
-        """Return (I,) bool, the items that nobody gets; None if there are none."""
+        """Return (I,) bool, the items that no user gets; None if there are none."""
         masks = []
         if self.allow is not None and self.allow.user_ids is None:
             masks.append(self.allow.items.toarray()[0] == 0)
@@ -91,61 +93,56 @@ class Rules:
         return np.logical_or.reduce(masks) if masks else None
 
     def allowed(self, user_ids: NDArray[np.generic]) -> csr_matrix | None:
-        """Return the (B, I) items that users are allowed, None unless they are listed by user."""
-        by_user = self.allow is not None and self.allow.user_ids is not None
-        return self.allow.of_users(user_ids) if self.allow is not None and by_user else None
+        """Return the (B, I) items that users are allowed, None unless that is set by user."""
+        return None if self.allow is None else self.allow.of_users(user_ids)
 
     def denied(self, user_ids: NDArray[np.generic]) -> csr_matrix | None:
-        """Return the (B, I) items that users are denied, None unless they are listed by user."""
-        by_user = self.deny is not None and self.deny.user_ids is not None
-        return self.deny.of_users(user_ids) if self.deny is not None and by_user else None
+        """Return the (B, I) items that users are denied, None unless that is set by user."""
+        return None if self.deny is None else self.deny.of_users(user_ids)
 
 
-def read_item_list(
+def read_item_filter(
     table: Path | pd.DataFrame, name: str, dataset: Dataset, needs_items: bool
-) -> ItemList:
+) -> ItemFilter:
     """Read the items of ``--allow`` or ``--deny``.
 
     Args:
         table: file, folder of files or data frame with the item column of the ratings, and with
-            their user column if the items are listed by user. A file without a header row may have
+            their user column if the items are set by user. A file without a header row may have
             the column of items alone.
         name: flag or argument, for messages.
         dataset: data set that maps ids to item indices.
-        needs_items: whether to refuse a list without any item of the catalogue.
+        needs_items: whether to refuse a filter without any item of the catalogue.
 
     Raises:
         UserError: the table cannot be read, or has no item although one is needed.
     """
     advice = (
-        f"a list of items has the item column of the ratings of {dataset.name} and, for rules by "
-        "user, their user column"
+        f"a filter has the item column of the ratings of {dataset.name} and, to filter by user, "
+        "their user column"
     )
     try:
         sources, notes = sources_of(table, "the table", dataset.columns)
-        found = read_items(sources, dataset.columns, advice)
+        interactions = read_items(sources, dataset.columns, advice)
     except UserError as error:
         raise UserError(f"{name} {error}") from None
-    indices = find_ids(found.items.values, dataset.item_ids)
+    users, items = interactions.users, interactions.items
+    indices = find_ids(items.values, dataset.item_ids)
     unknown = int((indices < 0).sum())
     if needs_items and unknown == len(indices):
         where = f"{name} {sources[0].path}"
         if not unknown:
             raise UserError(f"{where}: has no rows.")
         kind = f"an item of {dataset.name}"
-        raise unknown_ids(where, dataset.columns.item, kind, found.items.values, dataset.item_ids)
-    items = indices[found.items.codes]
-    by_user = len(found.users.codes) > 0
-    users = found.users.codes if by_user else np.zeros(len(items), np.int32)
-    rows = len(found.users.values) + 1 if by_user else 1
-    is_known = items >= 0
-    ones = np.ones(int(is_known.sum()), bool)
-    matrix = coo_matrix((ones, (users[is_known], items[is_known])), (rows, len(dataset.item_ids)))
-    if found.rows_missing:
-        notes.append(f"{found.rows_missing:,} rows with a missing value dropped.")
-    return ItemList(
-        matrix.tocsr().astype(np.uint8),
-        found.users.values if by_user else None,
+        raise unknown_ids(where, dataset.columns.item, kind, items.values, dataset.item_ids)
+    item_indices = indices[items.codes]
+    by_user = len(users.codes) > 0
+    rows = users.codes if by_user else np.zeros(len(item_indices), np.int32)
+    shape = (len(users.values) + 1 if by_user else 1, len(dataset.item_ids))
+    is_known = item_indices >= 0
+    return ItemFilter(
+        ones_at(rows[is_known], item_indices[is_known], shape),
+        users.values if by_user else None,
         unknown,
-        (*notes, *found.notes),
+        (*notes, *notes_of(interactions)),
     )

@@ -2,6 +2,9 @@
 
 Each data set ends up in ``extracted`` as ratings.csv and movies.csv in the format of MovieLens-20M,
 with its README.
+
+Raises:
+    UserError: the archive cannot be downloaded or is invalid, or a file cannot be written.
 """
 
 from __future__ import annotations
@@ -14,32 +17,29 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from vae.errors import UserError, one_line
 from vae.utils.atomic import temporary_file, temporary_folder
-from vae.utils.outputs import write_error
+from vae.utils.outputs import report_write_errors
 
 Say = Callable[[str], None]
+"""Takes a line for the user."""
 
 _LICENCE = (
     "MovieLens belongs to GroupLens at the University of Minnesota. It is for research: cite it in "
     "publications, ask GroupLens before any commercial use and before redistributing it, and claim "
     "no endorsement. The binding terms are in {readme}."
 )
-_FILES = {"README.txt": "README.txt", "movies.csv": "movies.csv", "ratings.csv": "ratings.csv"}
-_OLDER_FILES = {
-    "ml-100k": {"README.txt": "README", "movies.csv": "u.item", "ratings.csv": "u.data"},
-    "ml-1m": {"README.txt": "README", "movies.csv": "movies.dat", "ratings.csv": "ratings.dat"},
-    "ml-10m": {
-        "README.html": "README.html",
-        "movies.csv": "movies.dat",
-        "ratings.csv": "ratings.dat",
-    },
+_MEMBERS = ("README.txt", "movies.csv", "ratings.csv")
+_OLDER_MEMBERS = {
+    "ml-100k": ("README", "u.item", "u.data"),
+    "ml-1m": ("README", "movies.dat", "ratings.dat"),
+    "ml-10m": ("README.html", "movies.dat", "ratings.dat"),
 }
-"""File to write -> member of the archive; ratings last, so that they imply the other files."""
+"""README, titles and ratings in the archive."""
 
 _FOLDERS = {"ml-10m": "ml-10M100K"}
 """Folder inside the archive, where that is not named after the data set."""
@@ -60,39 +60,31 @@ def download(name: str, mirror: str, folder: Path, say: Say) -> None:
         mirror: URL of the folder that holds the archive.
         folder: where the files go. An archive two levels above is unpacked and stays; a downloaded
             one lies there until it is unpacked.
-        say: receives lines for the user.
-
-    Raises:
-        UserError: the archive cannot be downloaded or is invalid, or a file cannot be written.
+        say: takes lines for the user.
     """
     if _is_unpacked(name, folder):
         say(f"{folder} is already downloaded.")
         return
     archive = folder.parents[1] / f"{name}.zip"
-    try:
+    is_downloaded = not archive.exists()
+    with report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        is_downloaded = not archive.exists()
         if is_downloaded:
             say(_licence(name, folder))
             _fetch(mirror.rstrip("/"), archive, say)
         unpack(name, archive, folder, say)
         if is_downloaded:
             archive.unlink()
-    except OSError as error:
-        raise write_error(folder, error) from None
 
 
 def unpack(name: str, archive: Path, folder: Path, say: Say) -> None:
-    """Unpack the archive of a MovieLens data set, unless its files exist.
+    """Unpack the archive of a MovieLens data set as GroupLens publishes it, unless its files exist.
 
     Args:
         name: data set.
-        archive: zip archive as GroupLens publishes it; it is not changed.
+        archive: zip archive.
         folder: where the files go.
-        say: receives lines for the user.
-
-    Raises:
-        UserError: the archive is missing or invalid, or a file cannot be written.
+        say: takes lines for the user.
     """
     if _is_unpacked(name, folder):
         say(f"{folder} is already unpacked.")
@@ -100,20 +92,21 @@ def unpack(name: str, archive: Path, folder: Path, say: Say) -> None:
     say(_licence(name, folder))
     if not archive.is_file():
         raise UserError(f"{archive}: file not found.")
-    try:
+    with report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _unpack(archive, name, folder)
-    except OSError as error:
-        raise write_error(folder, error) from None
     say(f"Unpacked {archive.name} to {folder}.")
 
 
 def _files(name: str) -> dict[str, str]:
-    return _OLDER_FILES.get(name, _FILES)
+    """Return the files to write, ratings last, and the members of the archive that they are of."""
+    readme, movies, ratings = _OLDER_MEMBERS.get(name, _MEMBERS)
+    readme_file = readme if "." in readme else f"{readme}.txt"
+    return {readme_file: readme, "movies.csv": movies, "ratings.csv": ratings}
 
 
 def _is_unpacked(name: str, folder: Path) -> bool:
-    return all((folder / target).is_file() for target in _files(name))
+    return all((folder / file).is_file() for file in _files(name))
 
 
 def _licence(name: str, folder: Path) -> str:
@@ -121,12 +114,7 @@ def _licence(name: str, folder: Path) -> str:
 
 
 def _fetch(mirror: str, archive: Path, say: Say) -> None:
-    """Download an archive and compare it with the MD5 that the server publishes, if any.
-
-    Raises:
-        UserError: the archive cannot be downloaded, or its MD5 is another one.
-        OSError: the archive cannot be written.
-    """
+    """Download an archive and compare it with the MD5 that the server publishes, if any."""
     import pooch
     import requests
 
@@ -165,11 +153,7 @@ def _fetch(mirror: str, archive: Path, say: Say) -> None:
 
 
 def _published_md5(url: str) -> str | None:
-    """Return the MD5 that a server publishes, in lower case; None if it publishes none.
-
-    Raises:
-        requests.RequestException: the server cannot be reached or reports an error.
-    """
+    """Return the MD5 that a server publishes, in lower case; None if it publishes none."""
     import requests
 
     with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as response:
@@ -189,12 +173,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _unpack(archive: Path, name: str, folder: Path) -> None:
-    """Write the files of the data set, each atomically, and no others.
-
-    Raises:
-        UserError: the archive is invalid or of another data set.
-        OSError: a file cannot be written.
-    """
+    """Write the files of the data set, each atomically, and no others."""
     try:
         with zipfile.ZipFile(archive) as members:
             for target, member in _files(name).items():
@@ -218,26 +197,25 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
 def _convert(source: IO[bytes], file: IO[bytes], member: str, name: str) -> None:
     """Write a member in the format of MovieLens-20M."""
     if member in ("ratings.dat", "u.data"):
-        _convert_ratings(source, file)
-    elif member in ("movies.dat", "u.item"):
-        separator = "::" if member == "movies.dat" else "|"
-        _convert_movies(source, file, separator, "utf-8" if name == "ml-10m" else "latin-1")
+        file.write(b"userId,movieId,rating,timestamp\n")
+        for line in source:
+            file.write(line.replace(b"::", b",").replace(b"\t", b","))
+    elif member == "movies.dat":
+        columns = ("movieId", "title", "genres")
+        _convert_movies(source, file, "::", "utf-8" if name == "ml-10m" else "latin-1", columns)
+    elif member == "u.item":
+        _convert_movies(source, file, "|", "latin-1", ("movieId", "title"))
     else:
         shutil.copyfileobj(source, file, _BLOCK_BYTES)
 
 
-def _convert_ratings(source: IO[bytes], file: IO[bytes]) -> None:
-    file.write(b"userId,movieId,rating,timestamp\n")
-    for line in source:
-        file.write(line.replace(b"::", b",").replace(b"\t", b","))
-
-
-def _convert_movies(source: IO[bytes], file: IO[bytes], separator: str, encoding: str) -> None:
-    """Write the ids, titles and, where they are text, the genres."""
+def _convert_movies(
+    source: IO[bytes], file: IO[bytes], separator: str, encoding: str, columns: Sequence[str]
+) -> None:
+    """Write the first columns of a table without a header as CSV."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    has_genres = separator == "::"
-    writer.writerow(("movieId", "title", *(["genres"] if has_genres else [])))
+    writer.writerow(columns)
     for line in io.TextIOWrapper(source, encoding=encoding):
-        writer.writerow(line.rstrip("\n").split(separator)[: 3 if has_genres else 2])
+        writer.writerow(line.rstrip("\n").split(separator)[: len(columns)])
     text.detach()

@@ -1,4 +1,8 @@
-"""Preparation of a data set: fetch, read, split, write, and print what was kept and dropped."""
+"""Preparation of a data set: fetch, read, split, write, and print what was kept and dropped.
+
+Raises:
+    UserError: the ratings cannot be used, or the data cannot be written.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,9 @@ from vae.load.reading.files import Source, find_sources, reading
 from vae.load.reading.interactions import Interactions, lists_in, read_interactions
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
-    FileDigest,
     Manifest,
     Provenance,
+    damage,
     locked,
     prepared_folder,
     read_manifest,
@@ -52,9 +56,6 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
     Args:
         config: the flags.
         log: takes the lines of the summary.
-
-    Raises:
-        UserError: the ratings cannot be used, or the data cannot be written.
     """
     folder = prepared_folder(config.data_dir, config.dataset)
     fetched = config.synthetic or config.download or config.archive is not None
@@ -67,9 +68,10 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
             download(config.dataset, config.mirror, config.default_source.parent, log)
         elif config.archive is not None:
             unpack(config.dataset, config.archive, config.default_source.parent, log)
+        # Pipes can be read once only: they have no digest and are never known to be the same.
+        versions = {one.path: _version(one.path) for one in sources if not one.is_pipe}
         with ThreadPoolExecutor(max_workers=1) as pool:
-            versions = _versions(sources)
-            digests = pool.submit(_digests, sources)
+            digests = pool.submit(lambda: {str(path): _digest(path) for path in versions})
             if not _is_prepared(folder, config, sources, digests, log):
                 _prepare(folder, config, sources, versions, digests, log)
 
@@ -78,31 +80,25 @@ def _prepare(
     folder: Path,
     config: PrepareConfig,
     sources: list[Source],
-    versions: dict[Path, Version],
-    digests: Future[list[FileDigest]],
+    versions: Mapping[Path, Version],
+    digests: Future[dict[str, str]],
     log: Log,
 ) -> None:
     """Read and split while a thread computes the files' digests, then write."""
-    columns = config.columns
-    found = _read(sources, config, log)
-    pipes = [
-        FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
-    ]
+    interactions = _read(sources, config, log)
     try:
         with progress("Splitting", 1, "data sets"):
-            split = split_interactions(found, config.split)
+            split = split_interactions(interactions, config.split)
         _check_targets(split.counts, config)
     except UserError as error:
-        if lists := lists_in(found, columns, must_be_rare=False):
+        if lists := lists_in(interactions, config.columns, must_be_rare=False):
             raise UserError(f"{sources[0].path}: {lists} If it has not, {error}") from None
         raise
-    if lists := lists_in(found, columns, must_be_rare=True):
+    if lists := lists_in(interactions, config.columns, must_be_rare=True):
         log(f"Warning: {lists}")
-    provenance = Provenance(
-        [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
-    )
-    for path, version in _versions(sources).items():
-        if version != versions[path]:
+    provenance = Provenance(digests.result(), config.columns, config.threshold, _data_flags(config))
+    for path, version in versions.items():
+        if _version(path) != version:
             raise UserError(f"{path}: changed while it was read; run the same command again.")
     with progress("Writing", 1, "data sets"):
         write_split(folder, split, provenance)
@@ -137,7 +133,7 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
             f"{config.default_source}: file not found; download MovieLens with --download or pass "
             "your ratings with --ratings."
         )
-    sources, notes = find_sources(config.sources)
+    sources, notes = find_sources(config.ratings or [config.default_source])
     for note in notes:
         log(note)
     return sources
@@ -146,44 +142,34 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
 def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interactions:
     """Return the interactions, at least one."""
     with progress("Reading the ratings", None, "rows") as bar:
-        found = read_interactions(
+        interactions = read_interactions(
             sources,
             config.columns,
             config.threshold,
             time_column=config.time_col,
             advance=bar.update,
         )
-    for note in found.notes:
+    for note in interactions.notes:
         log(note)
-    if not len(found.users.codes):
-        rows = found.rows_read - found.rows_missing
+    if not len(interactions.users.codes):
+        rows = interactions.rows_read - interactions.rows_missing
         raise UserError(
             f"{sources[0].path}: none of {rows:,} rows has a {config.rating_col} of at least "
             f"{config.threshold:g}; lower --threshold."
         )
-    return found
+    return interactions
 
 
-def _digests(sources: list[Source]) -> list[FileDigest]:
-    """Return the digests of the files that can be read again."""
-    digests = []
-    for source in sources:
-        with reading(source.path):
-            if not source.is_pipe:
-                digests.append(FileDigest.of(source.path, str(source.path)))
-    return digests
+def _digest(path: Path) -> str:
+    with reading(path):
+        return sha256(path)
 
 
-def _versions(sources: list[Source]) -> dict[Path, Version]:
-    """Return what changes if a file that can be read again is replaced or written to."""
-    versions = {}
-    for source in sources:
-        with reading(source.path):
-            if not source.is_pipe:
-                status = source.path.stat()
-                version = (status.st_ino, status.st_size, status.st_mtime_ns)
-                versions[source.path] = version
-    return versions
+def _version(path: Path) -> Version:
+    """Return what changes if a file is replaced or written to."""
+    with reading(path):
+        status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _data_flags(config: PrepareConfig) -> dict[str, Any]:
@@ -197,7 +183,7 @@ def _is_prepared(
     folder: Path,
     config: PrepareConfig,
     sources: list[Source],
-    digests: Future[list[FileDigest]],
+    digests: Future[dict[str, str]],
     log: Log,
 ) -> bool:
     """Return whether the folder holds just these data; log that, or why not."""
@@ -220,7 +206,7 @@ def _is_prepared(
 
 
 def _changes(
-    folder: Path, manifest: Manifest, config: PrepareConfig, sources: list[FileDigest]
+    folder: Path, manifest: Manifest, config: PrepareConfig, sources: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield what differs from the last preparation."""
     before = manifest.provenance
@@ -229,13 +215,10 @@ def _changes(
     for name, value in _data_flags(config).items():
         if flags[name] != value:
             yield f"--{name} changed from {flags[name]!r} to {value!r}"
-    if sources and [one.sha256 for one in sources] != [one.sha256 for one in before.sources]:
+    if sources and [*sources.values()] != [*before.sources.values()]:
         more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
-        yield f"{sources[0].path}{more} has changed since it was last prepared"
-    for file in manifest.files:
-        path = folder / file.path
-        if not path.is_file() or sha256(path) != file.sha256:
-            yield f"{file.path} is missing or damaged"
+        yield f"{next(iter(sources))}{more} has changed since it was last prepared"
+    yield from damage(folder, manifest)
 
 
 def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
@@ -285,14 +268,13 @@ def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
 
 def _users_of_most_items(split: Split) -> Iterator[str]:
     """Yield a warning of users with so many items that their id may stand for missing users."""
-    held_out = (split.validation, split.test)
-    ids = np.concatenate([split.train_user_ids, *(part.user_ids for part in held_out)])
-    matrices = [split.train, *(part.fold_in + part.targets for part in held_out)]
-    items = np.concatenate([np.diff(matrix.indptr) for matrix in matrices])
+    held_out = [np.diff(part.fold_in.indptr + part.targets.indptr) for part in split.held_out]
+    items = np.concatenate([np.diff(split.train.indptr), *held_out])
     catalogue = len(split.item_ids)
     users = np.argsort(-items, kind="stable")[: np.count_nonzero(2 * items > catalogue)]
     if catalogue < _MIN_ITEMS_TO_WARN or not len(users):
         return
+    ids = split.all_user_ids()
     named = ", ".join(
         f"{ids[user].item()!r} ({items[user]:,})" for user in users[:_MAX_NAMED_USERS]
     )

@@ -23,68 +23,63 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
 from vae.load.config import LAST, SplitOptions
-from vae.load.dataset import HeldOut, Split
+from vae.load.dataset import HeldOut, Split, ones_at
 from vae.load.reading.interactions import Interactions
 
 MIN_ITEMS_TO_SPLIT = 5
 """A held-out user with fewer items, as in Liang's code, has no targets: all are fold-in items."""
 
 
-def split_interactions(found: Interactions, options: SplitOptions) -> Split:
+def split_interactions(interactions: Interactions, options: SplitOptions) -> Split:
     """Filter the interactions, split the users, and split the held-out users' items.
 
     Args:
-        found: interactions; their memory is released early unless the caller keeps a reference.
+        interactions: their memory is released early unless the caller keeps a reference.
         options: how to filter and split.
-
-    Returns:
-        The split; its matrices hold uint8 ones.
 
     Raises:
         UserError: too few users are left, or no interaction to train on.
     """
-    interactions = _distinct(found) if found.times is None else _earliest(found, found.times)
+    matrix = _distinct(interactions)
     counts = {
-        "rows": found.rows_read,
-        "rows_missing": found.rows_missing,
-        "interactions": len(found.users.codes),
-        "distinct_interactions": interactions.nnz,
+        "rows": interactions.rows_read,
+        "rows_missing": interactions.rows_missing,
+        "interactions": len(interactions.users.codes),
+        "distinct_interactions": matrix.nnz,
     }
-    all_users, all_items = interactions.shape
-    user_ids, item_ids = found.users.values, found.items.values
-    del found  # large
-    interactions, user_ids, item_ids = _filter(interactions, user_ids, item_ids, options)
+    all_users, all_items = matrix.shape
+    user_ids, item_ids = interactions.users.values, interactions.items.values
+    del interactions  # large
+    matrix, user_ids, item_ids = _filter(matrix, user_ids, item_ids, options)
     counts |= {
-        "users": interactions.shape[0],
-        "dropped_users": all_users - interactions.shape[0],
-        "dropped_items": all_items - interactions.shape[1],
+        "users": matrix.shape[0],
+        "dropped_users": all_users - matrix.shape[0],
+        "dropped_items": all_items - matrix.shape[1],
     }
 
     rng = np.random.default_rng(options.seed)
-    held_out = _held_out_count(interactions.shape[0], options.heldout_users)
-    order = rng.permutation(interactions.shape[0])
-    train_rows, validation_rows, test_rows = np.split(order, [-2 * held_out, -held_out])
-
-    train, validation, test = (
-        interactions[rows] for rows in (train_rows, validation_rows, test_rows)
-    )
-    del interactions
+    held_out = _held_out_count(matrix.shape[0], options.heldout_users)
+    rows = np.split(rng.permutation(matrix.shape[0]), [-2 * held_out, -held_out])
+    train, validation, test = (matrix[part] for part in rows)
+    train_ids, *held_out_ids = (user_ids[part] for part in rows)
+    del matrix
     if options.split_time is not None:
-        train, train_rows, dropped = _train_until(options.split_time, train, train_rows)
+        train, train_ids, dropped = _train_until(options.split_time, train, train_ids)
         counts |= dropped
+    # The items of the training users are the catalogue.
     seen = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
     train = train[:, seen]
-    item_ids = item_ids[seen]
+    train.data = np.ones(train.nnz, np.uint8)
     held = [
-        _split_items(part[:, seen], user_ids[rows], options, rng)
-        for part, rows in ((validation, validation_rows), (test, test_rows))
+        _split_items(part[:, seen], ids, options, rng)
+        for part, ids in zip((validation, test), held_out_ids, strict=True)
     ]
     counts |= {
-        "items": len(item_ids),
+        "items": len(seen),
         "train_users": train.shape[0],
         "train_interactions": train.nnz,
         "heldout_users": held_out,
@@ -96,46 +91,38 @@ def split_interactions(found: Interactions, options: SplitOptions) -> Split:
         counts[f"{name}_fold_in_interactions"] = part.fold_in.nnz
         counts[f"{name}_target_interactions"] = part.targets.nnz
         counts[f"{name}_users_without_targets"] = int((np.diff(part.targets.indptr) == 0).sum())
-    train.data = np.ones(train.nnz, np.uint8)
-    return Split(train, user_ids[train_rows], item_ids, held[0], held[1], counts)
+    return Split(train, train_ids, item_ids[seen], held[0], held[1], counts)
 
 
-def _distinct(found: Interactions) -> csr_matrix:
-    """Return the distinct interactions: (users, items) bool, users and items by ascending id."""
-    users, items = found.users, found.items
-    ones = np.ones(len(users.codes), bool)
+def _distinct(interactions: Interactions) -> csr_matrix:
+    """Return the distinct interactions: (users, items), users and items by ascending id.
+
+    Their values are uint8 ones or, with times, the earliest time of each, float64.
+    """
+    users, items, times = interactions.users, interactions.items, interactions.times
     shape = (len(users.values), len(items.values))
-    # SciPy sorts by counting, several times faster than by comparing; True + True is True.
-    return coo_matrix((ones, (users.codes, items.codes)), shape).tocsr()
-
-
-def _earliest(found: Interactions, times: NDArray[np.float64]) -> csr_matrix:
-    """Return what ``_distinct`` returns with the earliest time of each interaction, float64."""
-    users, items = found.users, found.items
+    if times is None:
+        return ones_at(users.codes, items.codes, shape)
     order = np.lexsort((times, items.codes, users.codes))
     user, item = users.codes[order], items.codes[order]
     is_first = np.ones(len(order), bool)
     is_first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
-    shape = (len(users.values), len(items.values))
     starts = np.append(0, np.cumsum(np.bincount(user[is_first], minlength=shape[0])))
     return csr_matrix((times[order[is_first]], item[is_first], starts), shape)
 
 
 def _train_until(
-    time: float, train: csr_matrix, rows: NDArray[np.int64]
-) -> tuple[csr_matrix, NDArray[np.int64], dict[str, int]]:
+    time: float, train: csr_matrix, user_ids: NDArray[np.generic]
+) -> tuple[csr_matrix, NDArray[np.generic], dict[str, int]]:
     """Drop the training interactions after a time, and the users to whom none is left.
 
     Args:
         time: the last time to train on.
         train: (users, items) float64 times.
-        rows: (users,) of the users.
+        user_ids: (users,) raw ids.
 
     Returns:
-        Matrix and rows of those who stay, and the numbers of interactions and users dropped.
-
-    Raises:
-        UserError: nothing is left.
+        Matrix and ids of those who stay, and the numbers of interactions and users dropped.
     """
     is_early = train.data <= time
     if not is_early.any():
@@ -152,7 +139,7 @@ def _train_until(
         "train_interactions_after_split_time": train.nnz - kept.nnz,
         "train_users_after_split_time": train.shape[0] - len(users),
     }
-    return kept[users], rows[users], dropped
+    return kept[users], user_ids[users], dropped
 
 
 def _filter(
@@ -171,15 +158,7 @@ def _filter(
 
 
 def _held_out_count(users: int, requested: float) -> int:
-    """Return the users of each held-out set: at least one, and at least one left to train on.
-
-    Args:
-        users: users in all.
-        requested: users of each set; below 1 a fraction of all users.
-
-    Raises:
-        UserError: there are too few users.
-    """
+    """Return the users of each held-out set: at least one, and at least one left to train on."""
     count = int(requested * users) if requested < 1 else int(requested)
     if count < 1 or users <= 2 * count:
         fix = (

@@ -1,8 +1,11 @@
 """Prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
 
 Five CSR matrices in SciPy's format, uncompressed for fast loading, the raw ids of their rows and
-columns, and ``manifest.json``. The manifest is written last and removed first: without it nothing
-counts as prepared.
+columns, and ``manifest.json``, which is sealed and has the digest of each file. The manifest is
+written last and removed first: without it nothing counts as prepared.
+
+Raises:
+    UserError: the folder cannot be read or written.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from vae.errors import UserError, one_line
@@ -26,43 +28,16 @@ from vae.utils.atomic import lock_folder, remove_leftovers, sha256, sync, tempor
 from vae.utils.outputs import report_write_errors
 from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 
-_MATRICES = (
+_PARTS = (
     "train",
-    "validation_fold_in",
-    "validation_targets",
-    "test_fold_in",
-    "test_targets",
+    *("validation_fold_in", "validation_targets", "test_fold_in", "test_targets"),
+    *("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids"),
 )
-_IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
-FILES = (*(f"{name}.npz" for name in _MATRICES), *(f"{name}.npy" for name in _IDS))
+FILES = tuple(f"{name}.npy" if name.endswith("_ids") else f"{name}.npz" for name in _PARTS)
 """Everything in the folder but the manifest."""
-
-
-@dataclass(frozen=True)
-class FileDigest:
-    """Size and digest of a file.
-
-    Attributes:
-        path: path of a ratings file as it was given, or name of a file in the folder.
-        bytes: size of the file.
-        sha256: its SHA-256 digest, hexadecimal.
-    """
-
-    path: str
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path, name: str) -> FileDigest:
-        """Return those of an existing file.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        return cls(name, path.stat().st_size, sha256(path))
 
 
 @dataclass(frozen=True)
@@ -70,13 +45,13 @@ class Provenance:
     """What prepared data were made from, and how.
 
     Attributes:
-        sources: the ratings files.
+        sources: SHA-256 digest of each ratings file by its path as it was given, without pipes.
         columns: columns of the ratings files.
         threshold: least rating of an interaction.
         flags: value of every flag that the data depend on, by its name.
     """
 
-    sources: list[FileDigest]
+    sources: dict[str, str]
     columns: Columns
     threshold: float
     flags: dict[str, Any]
@@ -90,13 +65,13 @@ class Manifest:
         fingerprint: SHA-256 digest of the content of the matrices and ids, hexadecimal.
         provenance: what the data were made from.
         counts: what was kept and dropped, by step; see ``split.py``.
-        files: the other files of the folder.
+        files: SHA-256 digest of each other file of the folder by its name.
     """
 
     fingerprint: str
     provenance: Provenance
     counts: dict[str, int]
-    files: list[FileDigest]
+    files: dict[str, str]
 
 
 def prepared_folder(data_dir: Path, name: str) -> Path:
@@ -109,9 +84,6 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock the folder against a second preparation, which waits until the first one finishes.
 
     Temporary files of a killed preparation are removed.
-
-    Raises:
-        UserError: the folder cannot be written to.
     """
     with report_write_errors(folder, "; pass another --data_dir", exit_code=2):
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,34 +102,16 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         folder: folder of the prepared data, locked by the caller.
         split: matrices, ids and counts.
         provenance: what the split was made from.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written to.
     """
-    matrices = {
-        "train": split.train,
-        "validation_fold_in": split.validation.fold_in,
-        "validation_targets": split.validation.targets,
-        "test_fold_in": split.test.fold_in,
-        "test_targets": split.test.targets,
-    }
-    ids = {
-        "item_ids": split.item_ids,
-        "train_user_ids": split.train_user_ids,
-        "validation_user_ids": split.validation.user_ids,
-        "test_user_ids": split.test.user_ids,
-    }
+    parts = _parts(split)
     with report_write_errors(folder), temporary_folder(folder / "new") as new:
-        for name, matrix in matrices.items():
-            save_npz(new / f"{name}.npz", matrix, compressed=False)
-        for name, values in ids.items():
-            np.save(new / f"{name}.npy", values, allow_pickle=False)
-        manifest = Manifest(
-            _fingerprint(matrices, ids),
-            provenance,
-            split.counts,
-            [FileDigest.of(new / name, name) for name in FILES],
-        )
+        for name, part in zip(FILES, parts.values(), strict=True):
+            if isinstance(part, csr_matrix):
+                save_npz(new / name, part, compressed=False)
+            else:
+                np.save(new / name, part, allow_pickle=False)
+        files = {name: sha256(new / name) for name in FILES}
+        manifest = Manifest(_fingerprint(parts), provenance, split.counts, files)
         text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
         (new / MANIFEST).write_text(text, encoding="utf-8")
         for name in (*FILES, MANIFEST):
@@ -168,11 +122,7 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest, None where nothing is prepared.
-
-    Raises:
-        UserError: it is damaged, cannot be read, or another version of this program wrote it.
-    """
+    """Return the manifest, None where nothing is prepared."""
     path = folder / MANIFEST
     fix = "remove it and run prepare_dataset.py again"
     try:
@@ -189,31 +139,16 @@ def read_manifest(folder: Path) -> Manifest | None:
     raise UserError(f"{path}: {cause}; {fix}.")
 
 
-def _parse_manifest(document: Mapping[str, Any]) -> Manifest:
-    files = [FileDigest(**file) for file in document["files"]]
-    # A name that leads out of the folder is never opened.
-    if sorted(file.path for file in files) != sorted(FILES):
+def _parse_manifest(document: dict[str, Any]) -> Manifest:
+    provenance = document.pop("provenance")
+    columns = Columns(**provenance.pop("columns"))
+    if document["files"].keys() != set(FILES):  # no file elsewhere is ever opened
         raise ValueError("it does not list the prepared files")
-    provenance = document["provenance"]
-    return Manifest(
-        document["fingerprint"],
-        Provenance(
-            [FileDigest(**source) for source in provenance["sources"]],
-            Columns(**provenance["columns"]),
-            provenance["threshold"],
-            provenance["flags"],
-        ),
-        document["counts"],
-        files,
-    )
+    return Manifest(provenance=Provenance(columns=columns, **provenance), **document)
 
 
 def open_dataset(data_dir: Path, name: str) -> Dataset:
-    """Open a prepared data set and check every file against the manifest.
-
-    Raises:
-        UserError: nothing is prepared there, or a file is missing, damaged or of another set.
-    """
+    """Open a prepared data set and check every file against the manifest."""
     folder = prepared_folder(data_dir, name)
     manifest = read_manifest(folder)
     if manifest is None:
@@ -222,29 +157,10 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             f"--data_dir {data_dir} --dataset {name} first."
         )
     try:
-        for file in manifest.files:
-            _check_file(folder, file)
-        matrices = {name: _load_matrix(folder / f"{name}.npz") for name in _MATRICES}
-        ids = {name: _load_ids(folder / f"{name}.npy") for name in _IDS}
-        dataset = Dataset(
-            name=name,
-            train=matrices["train"],
-            train_user_ids=ids["train_user_ids"],
-            item_ids=ids["item_ids"],
-            validation=HeldOut(
-                matrices["validation_fold_in"],
-                matrices["validation_targets"],
-                ids["validation_user_ids"],
-            ),
-            test=HeldOut(matrices["test_fold_in"], matrices["test_targets"], ids["test_user_ids"]),
-            fingerprint=manifest.fingerprint,
-            columns=manifest.provenance.columns,
-            threshold=manifest.provenance.threshold,
-        )
-        dataset.check()
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, NumPy and SciPy raise anything on damaged files
+        for problem in damage(folder, manifest):
+            raise UserError(f"{problem}; run prepare_dataset.py again.")
+        loaded = [_load(folder / name) for name in FILES]
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: cannot be opened ({one_line(error)}); run prepare_dataset.py again."
         ) from None
@@ -253,52 +169,52 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         raise UserError(
             f"{folder}: was prepared again while it was being opened; rerun the same command."
         )
-    return dataset
+    part = dict(zip(_PARTS, loaded, strict=True))
+    validation, test = (
+        HeldOut(part[f"{name}_fold_in"], part[f"{name}_targets"], part[f"{name}_user_ids"])
+        for name in ("validation", "test")
+    )
+    return Dataset(
+        *(part["train"], part["train_user_ids"], part["item_ids"], validation, test),
+        counts=manifest.counts,
+        name=name,
+        fingerprint=manifest.fingerprint,
+        columns=manifest.provenance.columns,
+        threshold=manifest.provenance.threshold,
+    )
 
 
-def _check_file(folder: Path, file: FileDigest) -> None:
-    path = folder / file.path
-    fix = "run prepare_dataset.py again"
-    if not path.is_file():
-        raise UserError(f"{path}: is missing; {fix}.")
-    size = path.stat().st_size
-    if size != file.bytes:
-        raise UserError(f"{path}: has {size} bytes where the manifest says {file.bytes}; {fix}.")
-    if sha256(path) != file.sha256:
-        raise UserError(f"{path}: differs from what was written (its digest is another); {fix}.")
+def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield a phrase on each file that is not what the manifest says."""
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{path}: is missing"
+        elif sha256(path) != digest:
+            yield f"{path}: differs from what was written (its digest is another)"
 
 
-def _load_matrix(path: Path) -> csr_matrix:
-    """Load a matrix that ``scipy.sparse.save_npz`` wrote; no pickled object is loaded."""
-    matrix = load_npz(path)
-    if not isinstance(matrix, csr_matrix):
-        raise ValueError(f"{path.name} is not a CSR matrix")
-    return matrix
+def _load(path: Path) -> Any:
+    return load_npz(path) if path.suffix == ".npz" else np.load(path, allow_pickle=False)
 
 
-def _load_ids(path: Path) -> NDArray[Any]:
-    """Load an array of ids; unlike ``np.load``, refuse an archive in its place.
-
-    Returns:
-        (ids,) integers or fixed-width unicode.
-    """
-    with path.open("rb") as file:
-        ids: NDArray[Any] = np.lib.format.read_array(  # type: ignore[no-untyped-call]
-            file, allow_pickle=False
-        )
-    if ids.ndim != 1 or ids.dtype.kind not in "iU":
-        raise ValueError(f"{path.name} is not an array of ids")
-    return ids
+def _parts(split: Split) -> dict[str, Any]:
+    """Return the matrices and the ids by their names."""
+    held_out = split.held_out
+    matrices = [matrix for part in held_out for matrix in (part.fold_in, part.targets)]
+    ids = [split.item_ids, split.train_user_ids, *(part.user_ids for part in held_out)]
+    return dict(zip(_PARTS, [split.train, *matrices, *ids], strict=True))
 
 
-def _fingerprint(matrices: Mapping[str, csr_matrix], ids: Mapping[str, NDArray[np.generic]]) -> str:
+def _fingerprint(parts: Mapping[str, Any]) -> str:
     """Return the SHA-256 digest of the data, independent of how NumPy and zip write them."""
     digest = hashlib.sha256()
-    for name, matrix in matrices.items():
-        digest.update(f"{name} {matrix.shape}".encode())
-        digest.update(np.ascontiguousarray(matrix.indptr, "<i8").data)
-        digest.update(np.ascontiguousarray(matrix.indices, "<i4").data)
-    for name, values in ids.items():
-        digest.update(f"{name} {values.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+    for name, part in parts.items():
+        if isinstance(part, csr_matrix):
+            digest.update(f"{name} {part.shape}".encode())
+            digest.update(np.ascontiguousarray(part.indptr, "<i8").data)
+            digest.update(np.ascontiguousarray(part.indices, "<i4").data)
+        else:
+            digest.update(f"{name} {part.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(part).view(np.uint8).data)
     return digest.hexdigest()

@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from vae.utils.atomic import read_text, temporary_file, write_atomically
-from vae.utils.outputs import write_error
+from vae.utils.outputs import report_write_errors
 
 GENERATOR_VERSION = 1
 
@@ -73,9 +73,6 @@ def generate(path: Path, scale: str, seed: int, log: Callable[[str], None]) -> N
         scale: key of ``POPULATIONS``.
         seed: seed of all random numbers.
         log: takes a line of output.
-
-    Raises:
-        UserError: the file cannot be written.
     """
     population = POPULATIONS[scale]
     parameters = {"generator": GENERATOR_VERSION, "seed": seed, **asdict(population)}
@@ -84,7 +81,7 @@ def generate(path: Path, scale: str, seed: int, log: Callable[[str], None]) -> N
     if path.is_file() and titles.is_file() and _read_note(note) == parameters:
         log(f"{path} is already generated.")
         return
-    try:
+    with report_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
         with temporary_file(path) as ratings, temporary_file(titles) as movies:
@@ -92,8 +89,6 @@ def generate(path: Path, scale: str, seed: int, log: Callable[[str], None]) -> N
             movies.replace(titles)
             ratings.replace(path)
         write_atomically(note, json.dumps(parameters, indent=2) + "\n")
-    except OSError as error:
-        raise write_error(path, error) from None
     log(f"Generated {path}: {rows:,} ratings of {population.users:,} users.")
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 
 from vae.config import Config
 from vae.load.dataset import Dataset
-from vae.load.histories import UserHistories, prepared_user_ids, read_histories
-from vae.load.item_filters import ItemList, Rules, read_item_list
+from vae.load.histories import UserHistories, read_histories
+from vae.load.ids import find_item
+from vae.load.item_filters import ItemFilter, ItemFilters, read_item_filter
 from vae.recommend.export import check_export
-from vae.recommend.similar_items import find_item
 from vae.recommend.titles import read_titles
 from vae.utils.outputs import check_file
 
@@ -23,13 +23,13 @@ class Inputs:
 
     Attributes:
         histories: users in the file of ``--recommend``.
-        rules: items that are allowed and denied.
+        filters: items that are allowed and denied.
         titles: (I,) strings from ``--item_names``, NA for an item that the file does not have.
         descriptions: a sentence for the log on each file that was read.
     """
 
     histories: UserHistories | None = None
-    rules: Rules = Rules()
+    filters: ItemFilters = ItemFilters()
     titles: pd.Series | None = None
     descriptions: tuple[str, ...] = ()
 
@@ -62,9 +62,9 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
         else read_titles(names, config.files.title_col, dataset, config.files.item_names_col)
     )
     histories = read_histories(source, dataset) if isinstance(source, Path) else None
-    rules = Rules(
-        _read_item_list("--allow", config.files.allow, dataset),
-        _read_item_list("--deny", config.files.deny, dataset),
+    filters = ItemFilters(
+        _read_filter("--allow", config.files.allow, dataset),
+        _read_filter("--deny", config.files.deny, dataset),
     )
     descriptions = []
     if titles is not None:
@@ -72,19 +72,19 @@ def read_inputs(config: Config, dataset: Dataset) -> Inputs:
         descriptions.append(f"Titles: {titled:,} of {len(titles):,} items.")
     if histories is not None:
         descriptions += [f"{source}: {_counts(histories)}.", *histories.notes]
-    if rules.are_given:
-        user_ids = prepared_user_ids(dataset) if histories is None else histories.user_ids
-        if rules.allow is not None:
-            descriptions += rules.allow.describe(f"--allow {config.files.allow}", user_ids)
-        if rules.deny is not None:
-            descriptions += rules.deny.describe(f"--deny {config.files.deny}", user_ids)
-    return Inputs(histories, rules, titles, tuple(descriptions))
+    if filters.are_given:
+        user_ids = dataset.all_user_ids() if histories is None else histories.user_ids
+        if filters.allow is not None:
+            descriptions += filters.allow.describe(f"--allow {config.files.allow}", user_ids)
+        if filters.deny is not None:
+            descriptions += filters.deny.describe(f"--deny {config.files.deny}", user_ids)
+    return Inputs(histories, filters, titles, tuple(descriptions))
 
 
-def _read_item_list(flag: str, path: Path | None, dataset: Dataset) -> ItemList | None:
+def _read_filter(flag: str, path: Path | None, dataset: Dataset) -> ItemFilter | None:
     if path is None:
         return None
-    return read_item_list(path, flag, dataset, needs_items=flag == "--allow")
+    return read_item_filter(path, flag, dataset, needs_items=flag == "--allow")
 
 
 def _counts(users: UserHistories) -> str:

@@ -6,7 +6,7 @@ import time
 
 from vae.config import Config
 from vae.load.histories import UserHistories, prepared_histories
-from vae.load.item_filters import Rules
+from vae.load.item_filters import ItemFilters
 from vae.recommend.recommender import Recommender
 from vae.recommend.writer import table_writer
 from vae.utils.run_log import RunLog
@@ -17,7 +17,7 @@ def recommend(
     recommender: Recommender,
     log: RunLog,
     histories: UserHistories | None,
-    rules: Rules,
+    filters: ItemFilters,
 ) -> dict[str, float]:
     """Write recommendations for all users to ``--output``.
 
@@ -26,10 +26,10 @@ def recommend(
         recommender: the model and its data; to be used on rank 0 alone.
         log: run log.
         histories: users to recommend for; None for all prepared ones.
-        rules: what may be recommended.
+        filters: what may be recommended.
 
     Returns:
-        Number of users, number of cold-start users, users per second and, with rules, number of
+        Number of users, number of cold-start users, users per second and, with filters, number of
         users with an empty list, by their log keys.
 
     Raises:
@@ -53,7 +53,7 @@ def recommend(
         table_writer(config.files.output, table.schema(users.user_ids)) as write,
         log.progress(what, users.users) as bar,
     ):
-        batches = recommender.batches(users, k, rules, config.evaluation.explain, bar.update)
+        batches = recommender.batches(users, k, filters, config.evaluation.explain, bar.update)
         for number, batch in enumerate(batches):
             cold_start_users += batch.cold_start_users
             empty_users += batch.empty_users
@@ -67,7 +67,7 @@ def recommend(
         "recommend_popular_users": cold_start_users,
         "recommend_throughput": users.users / seconds,
     }
-    if rules.are_given:
+    if filters.are_given:
         log.say(f"Users to whom nothing is left to recommend: {empty_users:,}.")
         summary["recommend_empty_users"] = empty_users
     return summary

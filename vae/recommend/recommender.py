@@ -33,7 +33,8 @@ from vae.config import MAX_EXPLAINED, Config
 from vae.errors import UserError, one_line
 from vae.load.dataset import Dataset
 from vae.load.histories import UserHistories, read_histories
-from vae.load.item_filters import ItemList, Rules, read_item_list
+from vae.load.ids import find_item
+from vae.load.item_filters import ItemFilter, ItemFilters, read_item_filter
 from vae.load.store import open_dataset
 from vae.models.checkpoints.resume import flags_of_checkpoint
 from vae.models.graph.inference_graph import InferenceGraph
@@ -43,7 +44,7 @@ from vae.models.inference.blend import blend as blend_model
 from vae.models.inference.trained_model import TrainedModel, load_model, open_inference_session
 from vae.recommend.cold_start import popular_items
 from vae.recommend.explain import explain as explain_items
-from vae.recommend.similar_items import find_item, nearest_items
+from vae.recommend.similar_items import nearest_items
 from vae.recommend.table import RecommendationTable, free_name
 from vae.recommend.titles import read_titles
 from vae.utils.distributed import SingleWorker, Workers
@@ -195,8 +196,8 @@ class Recommender:
                 their prepared histories. Or a list of items, the history of one user, whose id is
                 0.
             k: items per user.
-            allow: the only items to recommend, to everybody or by user; None for all.
-            deny: items not to recommend, to everybody or by user; None for none.
+            allow: the only items to recommend, to all users or by user; None for all.
+            deny: items not to recommend, to all users or by user; None for none.
             explain: number of items of the history to name that speak most for each; each item of
                 a history takes as long as recommending to one more user.
 
@@ -212,8 +213,8 @@ class Recommender:
             raise UserError("explain explains the model alone; load it with blend='none'.")
         one_user = {self.table().user: 0}
         users = read_histories(self._rows(histories, "histories", one_user), self.dataset)
-        rules = Rules(self._item_list(allow, "allow"), self._item_list(deny, "deny"))
-        batches = self.batches(users, min(k, self.items), rules, explain)
+        filters = ItemFilters(self._item_filter(allow, "allow"), self._item_filter(deny, "deny"))
+        batches = self.batches(users, min(k, self.items), filters, explain)
         rows = [batch.rows for batch in batches]
         return pd.concat(rows, ignore_index=True)
 
@@ -260,7 +261,7 @@ class Recommender:
         self,
         users: UserHistories,
         k: int,
-        rules: Rules,
+        filters: ItemFilters,
         explain: int = 0,
         advance: Callable[[int], object] = lambda users: None,
     ) -> Iterator[Batch]:
@@ -269,7 +270,7 @@ class Recommender:
         Args:
             users: their histories.
             k: items per user, at most I.
-            rules: what may be recommended.
+            filters: what may be recommended.
             explain: number of items to name that speak for each.
             advance: takes the number of users of each part of a batch that is done.
         """
@@ -284,9 +285,9 @@ class Recommender:
             k,
             batch_size,
             self.precision(explain > 0),
-            excluded=rules.excluded(),
+            excluded=filters.excluded(),
             separate_listed=True,
-            only_listed=rules.allow is not None and rules.allow.user_ids is not None,
+            only_listed=filters.allow is not None and filters.allow.user_ids is not None,
             log_probabilities=explain > 0,
         ) as (session, graph):
 
@@ -297,7 +298,7 @@ class Recommender:
 
             for first in range(0, users.users, batch_size):
                 part = users[first : first + batch_size]
-                items, scores, is_cold_start = self._rank(session, graph, part, k, rules)
+                items, scores, is_cold_start = self._rank(session, graph, part, k, filters)
                 reasons = (
                     explain_items(score, part.liked, items, explain, batch_size, advance)
                     if explain
@@ -314,10 +315,10 @@ class Recommender:
         graph: InferenceGraph,
         users: UserHistories,
         k: int,
-        rules: Rules,
+        filters: ItemFilters,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
         """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start."""
-        denied, allowed = rules.denied(users.user_ids), rules.allowed(users.user_ids)
+        denied, allowed = filters.denied(users.user_ids), filters.allowed(users.user_ids)
         seen = users.seen if denied is None else users.seen.maximum(denied)
         listed = seen if allowed is None else allowed - allowed.multiply(seen)
         fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
@@ -328,17 +329,17 @@ class Recommender:
                 self.dataset.train,
                 seen[is_cold_start],
                 k,
-                rules.excluded(),
+                filters.excluded(),
                 None if allowed is None else allowed[is_cold_start],
             )
             scores[is_cold_start] = self._popularity[items[is_cold_start]]
         return items, scores, is_cold_start
 
-    def _item_list(self, items: Rows | None, name: str) -> ItemList | None:
+    def _item_filter(self, items: Rows | None, name: str) -> ItemFilter | None:
         if items is None:
             return None
         rows = self._rows(items, name, {})
-        return read_item_list(rows, name, self.dataset, needs_items=name == "allow")
+        return read_item_filter(rows, name, self.dataset, needs_items=name == "allow")
 
     def _rows(self, rows: Rows, name: str, constants: Mapping[str, Any]) -> pd.DataFrame | Path:
         """Return an argument as what the readers take.

@@ -7,32 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vae.errors import UserError
-from vae.load.dataset import Dataset
-from vae.load.histories import find_ids
+from vae.load.ids import find_item
 from vae.utils.console import trimmed
 
 if TYPE_CHECKING:
     from vae.recommend.recommender import Recommender
-
-_EXAMPLES = 3
-
-
-def find_item(raw_id: str, dataset: Dataset, name: str = "--similar_items") -> int:
-    """Item index of a raw id, that of the flag or argument of this name.
-
-    Raises:
-        UserError: the data set has no such item.
-    """
-    ids = dataset.item_ids
-    item = int(find_ids(np.asarray([raw_id], np.str_), ids)[0])
-    if item < 0:
-        examples = ", ".join(map(str, ids[:_EXAMPLES]))
-        raise UserError(
-            f"{name} {raw_id}: {dataset.name} has no such item; name one of its ids, "
-            f"e.g. {examples}."
-        )
-    return item
 
 
 def similar_items_text(recommender: Recommender, raw_id: str) -> str:

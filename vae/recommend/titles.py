@@ -10,7 +10,7 @@ import pandas as pd
 
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.load.histories import unknown_ids
+from vae.load.ids import unknown_ids
 from vae.load.reading.tables import read_texts
 from vae.utils.atomic import require_regular_file
 

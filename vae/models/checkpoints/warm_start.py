@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vae.config import Architecture
 from vae.errors import UserError
-from vae.load.histories import find_ids
+from vae.load.ids import find_ids
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import CheckpointManager, Result
 
