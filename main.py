@@ -49,6 +49,7 @@ def run(argv: Sequence[str] | None) -> None:
     from vae.recommend.recommend import recommend
     from vae.recommend.recommender import Recommender
     from vae.recommend.similar_items import similar_items_text
+    from vae.report.comparison import comparison_tables
     from vae.report.environment import program
     from vae.report.results import open_outputs
     from vae.utils.distributed import check_agreement, init, on_rank_0, raise_on_all
@@ -88,7 +89,7 @@ def run(argv: Sequence[str] | None) -> None:
         model = blend(config, dataset, workers, log, model, writes)
         if config.test:
             result = test(config, dataset, workers, log, model)
-            log.say(result.table())
+            log.say(comparison_tables(result))
             summary |= result.summary()
         recommender = Recommender(config, dataset, model, inputs.titles, workers)
         if config.recommend is not None and is_first:

@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vae.cli import as_json
 from vae.config import COMPARISONS, Config
-from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
+from vae.metrics.user_results import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.report.environment import Metadata
 from vae.utils.run_log import unit_of
 

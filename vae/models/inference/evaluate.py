@@ -18,8 +18,8 @@ from vae.baselines.popularity import users_per_item
 from vae.config import COMPARISONS, Config
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.aggregate import Moments, means_and_errors
-from vae.metrics.comparison import Comparison, UserResults
 from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC
+from vae.metrics.user_results import Comparison, UserResults
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
@@ -95,7 +95,6 @@ def test(
     return Comparison(
         result.results,
         others | baselines,
-        COMPARISONS,
         settings | chosen,
         np.diff(users.fold_in.indptr),
         users_per_item(dataset.train),
