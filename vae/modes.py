@@ -20,7 +20,7 @@ from vae.cli import as_json, flags_text, values_of
 from vae.config import COMPARISONS, Config, parse_flags
 from vae.load.dataset import Dataset
 from vae.load.store import open_dataset
-from vae.metrics.comparison import Comparison, UserResults
+from vae.metrics.user_results import Comparison, UserResults
 from vae.models.checkpoints.resume import ResumePoint, find_resume_point, flags_of_checkpoint
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.inference import blend as blending
@@ -35,6 +35,7 @@ from vae.recommend.item_vectors import export_items as write_item_vectors
 from vae.recommend.recommend import recommend as write_recommendations
 from vae.recommend.recommender import Recommender
 from vae.recommend.similar_items import similar_items_text
+from vae.report.comparison import comparison_tables
 from vae.report.environment import program
 from vae.report.results import Results, log_start, open_outputs
 from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
@@ -191,13 +192,12 @@ def test(run: Run) -> None:
     comparison = Comparison(
         result.results,
         others | baselines,
-        COMPARISONS,
         settings | chosen,
         np.diff(users.fold_in.indptr),
         users_per_item(run.dataset.train),
         result.seconds,
     )
-    run.log.say(comparison.table())
+    run.log.say(comparison_tables(comparison))
     run.summary |= comparison.summary()
 
 

@@ -66,6 +66,10 @@ class Exposure:
         weights = 2 * np.arange(1, items + 1) - items - 1
         return float(weights @ np.sort(self.counts) / total / (items - 1))
 
+    def values(self, users_per_item: NDArray[np.int64]) -> tuple[float, float, float]:
+        """Return coverage, Gini index and mean popularity percentile."""
+        return self.coverage, self.gini, self.mean_popularity(users_per_item)
+
     def mean_popularity(self, users_per_item: NDArray[np.int64]) -> float:
         """Return the mean popularity percentile of the recommendations, 0 to 100.
 

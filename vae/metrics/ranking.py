@@ -9,7 +9,7 @@ never a hit. The score of a user without targets is NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,20 @@ from vae.metrics.aggregate import Moments
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[Any]
-Metric = Callable[[IntArray, csr_matrix, int], FloatArray]
+
+
+class Metric(NamedTuple):
+    """A metric of rankings.
+
+    Attributes:
+        of_users: takes a ranking, targets and a cutoff as ``ndcg`` does; returns a score per user.
+        k: the cutoff.
+        colour: of its curve in the report.
+    """
+
+    of_users: Callable[[IntArray, csr_matrix, int], FloatArray]
+    k: int
+    colour: str
 
 
 def ndcg(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
@@ -47,52 +60,44 @@ def ndcg(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
 def recall(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
     """Recall@k: hits among the first k, divided by min(k, n) for a user with n targets.
 
-    Args:
-        ranking: (B, K) item indices, best first, -1 where there is no further recommendation.
-        targets: (B, I) held-out items of the users; every stored entry counts as one.
-        k: the cutoff, at most K unless the catalogue itself is shorter.
-
-    Returns:
-        (B,) float64 scores in [0, 1], NaN for users without targets.
+    Arguments and result are those of ``ndcg``.
     """
     hits = _hits(ranking[:, :k], targets)
     return _ratio(hits.sum(axis=1), np.minimum(_target_counts(targets), k))
 
 
-METRICS: Mapping[str, tuple[Metric, int]] = {
-    "ndcg@100": (ndcg, 100),
-    "recall@20": (recall, 20),
-    "recall@50": (recall, 50),
+METRICS: Mapping[str, Metric] = {
+    "ndcg@100": Metric(ndcg, 100, "#0072b2"),
+    "recall@20": Metric(recall, 20, "#d55e00"),
+    "recall@50": Metric(recall, 50, "#009e73"),
 }
-"""The paper's three metrics by their log keys: a function and its cutoff k."""
+"""The paper's three metrics by their log keys. Their colours are those of Okabe and Ito, which
+colour-blind readers can tell apart; the others of them are #cc79a7, #56b4e9 and #e69f00."""
 
 SELECTION_METRIC = "ndcg@100"
 """The metric by which the best checkpoint is chosen."""
 
-MAX_CUTOFF = max(k for _, k in METRICS.values())
+MAX_CUTOFF = max(metric.k for metric in METRICS.values())
 """Length that a ranking must have, unless the catalogue itself is shorter."""
 
 
 def score_users(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]:
-    """Return the users' scores by each of ``METRICS``.
+    """Return the (B,) scores of the users by each of ``METRICS``.
 
     Args:
-        ranking: (B, K) item indices, best first, padded with -1; K >= min(``MAX_CUTOFF``, I).
-        targets: (B, I) held-out items of the users.
-
-    Returns:
-        (B,) float64 scores of each metric, NaN for users without targets.
+        ranking: as for ``ndcg``; K >= min(``MAX_CUTOFF``, I).
+        targets: the same.
 
     Raises:
         ValueError: the ranking is too short for the metrics' cutoffs.
     """
     if ranking.shape[1] < min(MAX_CUTOFF, targets.shape[1]):
-        longest = max(METRICS, key=lambda name: METRICS[name][1])
+        longest = max(METRICS, key=lambda name: METRICS[name].k)
         raise ValueError(
             f"{longest.upper()} needs rankings of at least {MAX_CUTOFF} items, "
             f"got {ranking.shape[1]}"
         )
-    return {name: metric(ranking, targets, k) for name, (metric, k) in METRICS.items()}
+    return {name: one.of_users(ranking, targets, one.k) for name, one in METRICS.items()}
 
 
 def score(ranking: IntArray, targets: csr_matrix) -> dict[str, Moments]:

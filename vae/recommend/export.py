@@ -39,7 +39,7 @@ from vae.config import Config
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.models.graph.inference_graph import Blend, ItemScores, best_items, without_masked
-from vae.models.graph.sparse_input import PortableSparseBatch
+from vae.models.graph.sparse_input import SparseBatch
 from vae.models.graph.vae import VAE
 from vae.models.inference.trained_model import TrainedModel
 from vae.recommend.model_card import model_card
@@ -321,7 +321,7 @@ def _recommend(
     is_first = tf.not_equal(ordered, tf.pad(ordered, [[0, 0], [1, 0]], constant_values=-1)[:, :-1])
     is_known = is_first & (ordered < catalogue)
     counts = tf.reduce_sum(tf.cast(is_known, tf.int32), axis=1)
-    users = PortableSparseBatch.of(tf.boolean_mask(ordered, is_known), counts)
+    users = SparseBatch.of(tf.boolean_mask(ordered, is_known), counts, portable=True)
     may_be_ranked = filters.may_be_ranked(catalogue, padded_items) if filters else None
     # A server's batches are small. Without chunks there is no loop, which converters may not take.
     item_scores = ItemScores(vae, blend)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,8 +13,8 @@ from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.report.epoch_log import EpochLog
 
 _WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 144  # inches, inches, dots per inch
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Colours of Okabe and Ito: distinct for colour-blind readers too. More curves repeat them."""
+_COLOURS = ("#0072b2", "#d55e00")
+"""Of Okabe and Ito, as those of ``METRICS``."""
 _FEW_POINTS = 40
 """Curves of at most this many points get a marker at each."""
 
@@ -63,20 +62,26 @@ def _kl(epoch_log: EpochLog) -> Figure:
 def _validation(epoch_log: EpochLog) -> Figure:
     """Metrics with bands of one standard error; the best validation is marked."""
     figure, (axes,) = _panels(1, "Validation (bands: ± one standard error)")
-    for name, colour in zip(METRICS, cycle(_COLOURS), strict=False):
-        _line(axes, epoch_log, name, colour)
+    for name, metric in METRICS.items():
+        _line(axes, epoch_log, name, metric.colour)
         epochs, means = epoch_log.series(name)
         errors = dict(zip(*epoch_log.series(f"{name}_se"), strict=True))
         lower, upper = (
             [mean + sign * errors.get(epoch, 0) for epoch, mean in zip(epochs, means, strict=True)]
             for sign in (-1, 1)
         )
-        axes.fill_between(epochs, lower, upper, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(epochs, lower, upper, color=metric.colour, alpha=0.15, linewidth=0)
     epochs, means = epoch_log.series(SELECTION_METRIC)
     best = max(range(len(means)), key=means.__getitem__)
     label = f"best {SELECTION_METRIC}: {means[best]:.4f} at epoch {epochs[best]}"
     axes.plot(
-        epochs[best], means[best], "o", color=_COLOURS[0], fillstyle="none", ms=11, label=label
+        epochs[best],
+        means[best],
+        "o",
+        color=METRICS[SELECTION_METRIC].colour,
+        fillstyle="none",
+        ms=11,
+        label=label,
     )
     axes.set_ylabel("mean over users")
     axes.legend()

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vae.cli import as_json, changed_values
 from vae.config import COMPARISONS, Config
-from vae.metrics.comparison import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
+from vae.metrics.user_results import EXPOSURE_METRICS, QUARTILE_METRICS
 from vae.report.console_lines import unit_of
 from vae.report.environment import Metadata
 

@@ -31,7 +31,7 @@ def test_a_sum_over_no_items_is_zero_and_so_is_its_gradient(items, counts):
     weights = 2.0 ** np.arange(len(counts))
     with tf.Graph().as_default(), tf.Session() as session:
         users, vectors = placeholders(), tf.constant(values)
-        sums = users.weighted_sum(tf.constant(weights, tf.float32), vectors)
+        sums = tf.constant(weights[:, np.newaxis], tf.float32) * users.sum(vectors)
         (gradient,) = tf.gradients(sums, vectors)
         session.run(spoil_memory([values.shape]))
         found = session.run([sums, gradient], {users.items: items, users.counts: counts})

@@ -25,12 +25,7 @@ def users_per_chunk(items: int) -> int:
 
 
 class ChunkResult(NamedTuple):
-    """Result of a chunk of users.
-
-    Attributes:
-        sums: tensors to sum over the chunks.
-        rows: tensors to concatenate, with one row per user.
-    """
+    """Tensors to sum over the chunks, and tensors to concatenate, with one row per user."""
 
     sums: Sequence[tf.Tensor]
     rows: Sequence[tf.Tensor]
@@ -40,26 +35,22 @@ def map_chunks(
     body: Callable[[SparseBatch, Sequence[tf.Tensor]], ChunkResult],
     histories: SparseBatch,
     per_user: Sequence[tf.Tensor],
-    max_users: int | None,
+    max_users: int,
     chunk_users: int,
     parallel_chunks: int = 1,
 ) -> ChunkResult:
-    """Apply ``body(histories, per_user)`` to chunks of the batch and combine the results.
+    """Apply ``body(histories, per_user)`` to chunks of the batch; return the sums and all rows.
 
     Args:
         body: builds the graph of one chunk; the shapes of its sums must be static.
         histories: items of B users.
         per_user: further tensors of B rows.
-        max_users: maximum B; if one chunk can hold that many, or if it is None, the batch is not
-            divided.
+        max_users: maximum B; if one chunk can hold that many, the batch is not divided.
         chunk_users: maximum number of users per chunk. Chunks differ by at most one user.
         parallel_chunks: chunks that the session may process at the same time, if it has the
             threads.
-
-    Returns:
-        The sums and the rows of all B users.
     """
-    if max_users is None or max_users <= chunk_users:
+    if max_users <= chunk_users:
         return body(histories, per_user)
 
     users = histories.users

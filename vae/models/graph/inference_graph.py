@@ -63,8 +63,7 @@ class Blend:
 
     def linear_scores(self, histories: SparseBatch) -> tf.Tensor:
         """Return the (B, I) float32 scores of the linear model."""
-        ones = tf.ones_like(histories.counts, tf.float32)
-        return histories.weighted_sum(ones, self.item_weights)
+        return histories.sum(self.item_weights)
 
     def mix(self, logits: tf.Tensor, linear_scores: tf.Tensor) -> tf.Tensor:
         """Return the weighted sum of both scores, each standardised over a user's I items.

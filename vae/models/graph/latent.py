@@ -18,23 +18,13 @@ def sample(mean: tf.Tensor, log_variance: tf.Tensor, noise: tf.Tensor) -> tf.Ten
     """Return a (B, Z) sample of the latent distribution: mean + standard deviation * noise.
 
     The reparameterisation trick of section 2.2.1 of Liang et al. (Kingma and Welling 2014,
-    arXiv:1312.6114).
-
-    Args:
-        mean: (B, Z) float32.
-        log_variance: (B, Z) float32.
-        noise: (B, Z) float32, standard normal.
+    arXiv:1312.6114), with (B, Z) standard normal noise.
     """
     return mean + tf.exp(log_variance / 2) * noise
 
 
 def kl_divergence(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
-    """Return each user's KL divergence from the standard normal distribution in nats, (B,) float32.
-
-    Args:
-        mean: (B, Z) float32.
-        log_variance: (B, Z) float32.
-    """
+    """Return each user's KL divergence from the standard normal distribution in nats, (B,)."""
     return 0.5 * tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1 - log_variance, axis=1)
 
 

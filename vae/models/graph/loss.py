@@ -120,18 +120,11 @@ def _nll_and_gradients(
 def kl_weight(step: tf.Tensor, total_anneal_steps: int, anneal_cap: float) -> tf.Tensor:
     """Return the annealed weight beta of the KL term (section 2.2.2), scalar float32.
 
-    Args:
-        step: scalar int64, completed steps.
-        total_anneal_steps: steps in which beta would rise linearly from 0 to 1.
-        anneal_cap: maximum of beta.
+    After ``step`` completed steps; without the cap it would rise to 1 in ``total_anneal_steps``.
     """
     return tf.minimum(anneal_cap, tf.cast(step, tf.float32) / total_anneal_steps)
 
 
 def l2_penalty(kernels: Sequence[tf.Variable]) -> tf.Tensor:
-    """Return the sum of squares of all elements of all kernels, scalar float32.
-
-    Args:
-        kernels: float32 matrices; the biases are not penalised.
-    """
+    """Return the sum of squares of all elements of all kernels, scalar float32."""
     return tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])

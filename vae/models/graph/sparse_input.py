@@ -18,18 +18,22 @@ class SparseBatch(NamedTuple):
         items: (N,) int64 item indices.
         counts: (B,) int32 number of items of each user.
         rows: (N,) int64 row of each item's user, 0 to B - 1.
+        portable: whether to use only operations that every device, and converters to other formats,
+            have, as an exported graph needs; a server's batches are small, so their speed matters
+            little.
     """
 
     items: tf.Tensor
     counts: tf.Tensor
     rows: tf.Tensor
+    portable: bool = False
 
     @classmethod
-    def of(cls, items: tf.Tensor, counts: tf.Tensor) -> SparseBatch:
+    def of(cls, items: tf.Tensor, counts: tf.Tensor, portable: bool = False) -> SparseBatch:
         """Return a batch of (N,) int64 item indices and (B,) int32 items per user."""
         with uncompiled():
             users = tf.range(tf.size(counts, out_type=tf.int64))
-            return cls(items, counts, tf.repeat(users, counts))
+            return cls(items, counts, tf.repeat(users, counts), portable)
 
     @property
     def users(self) -> tf.Tensor:
@@ -40,7 +44,8 @@ class SparseBatch(NamedTuple):
         """Return the users of the rows ``first`` to ``last`` - 1 (scalar int32)."""
         with uncompiled():
             starts = tf.concat([[0], tf.cumsum(self.counts)], axis=0)
-            return SparseBatch.of(self.items[starts[first] : starts[last]], self.counts[first:last])
+            items = self.items[starts[first] : starts[last]]
+            return SparseBatch.of(items, self.counts[first:last], self.portable)
 
     def keep(self, keep_mask: tf.Tensor) -> SparseBatch:
         """Return the items where the (N,) bool mask is true; ``counts`` are unchanged."""
@@ -65,22 +70,11 @@ class SparseBatch(NamedTuple):
         with uncompiled():
             return tf.gather_nd(matrix, self.coordinates())
 
-    def weighted_sum(self, weights: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-        """Return the sum of the vectors of each user's items, times the user's weight.
-
-        Args:
-            weights: (B,) float32.
-            vectors: (I, H) float32.
-
-        Returns:
-            (B, H) float32; zeros for a user without items.
-        """
-        return weights[:, tf.newaxis] * self.sum(vectors)
-
     def sum(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Return the (B, H) sums of the (I, H) vectors of each user's items."""
-        graph = tf.get_default_graph()
-        with uncompiled(), graph.gradient_override_map({_SEGMENT_SUM: _SUM_BY_ITEM}):
+        """Return the (B, H) sums of the (I, H) vectors of each user's items, zeros without any."""
+        # No other program knows the name of our gradient.
+        gradient = {} if self.portable else {_SEGMENT_SUM: _SUM_BY_ITEM}
+        with uncompiled(), tf.get_default_graph().gradient_override_map(gradient):
             return tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -89,9 +83,9 @@ class SparseBatch(NamedTuple):
         On a CPU the sparse addition takes a quarter of the time of a scatter; GPUs have no kernel
         for it.
         """
-        if tf.config.list_physical_devices("GPU"):
-            return self.scatter_to(matrix, values)
         with uncompiled():
+            if self.portable or tf.config.list_physical_devices("GPU"):
+                return tf.tensor_scatter_nd_add(matrix, self.coordinates(), values)
             shape = tf.shape(matrix, out_type=tf.int64)
             return tf.sparse.add(matrix, tf.SparseTensor(self.coordinates(), values, shape))
 
@@ -100,11 +94,6 @@ class SparseBatch(NamedTuple):
         with uncompiled():
             nothing = tf.fill(tf.shape(matrix), float("-inf"))
             return tf.tensor_scatter_nd_update(nothing, self.coordinates(), self.pick(matrix))
-
-    def scatter_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        """Do the same as ``add_to`` by an operation that every device has."""
-        with uncompiled():
-            return tf.tensor_scatter_nd_add(matrix, self.coordinates(), values)
 
 
 _SEGMENT_SUM, _SUM_BY_ITEM = "SparseSegmentSumWithNumSegments", "SumByItem"
@@ -135,27 +124,10 @@ def _sum_by_item(sums: tf.Operation, gradient: tf.Tensor) -> tuple[tf.Tensor | N
 tf.RegisterGradient(_SUM_BY_ITEM)(_sum_by_item)
 
 
-class PortableSparseBatch(SparseBatch):
-    """A batch for exported graphs: GPUs, and converters to other formats, have all its operations.
-
-    A server's batches are small, so the speed of these operations matters little.
-    """
-
-    def sum(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Return the same without the name of a gradient, which no other program knows."""
-        return tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
-
-    def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        """Return the matrix with the values added, by ``scatter_to``."""
-        return self.scatter_to(matrix, values)
-
-
 def placeholders() -> SparseBatch:
     """Return placeholders, to be fed with :func:`feed`."""
-    return SparseBatch.of(
-        tf.placeholder(tf.int64, [None], "items"),
-        tf.placeholder(tf.int32, [None], "counts"),
-    )
+    items = tf.placeholder(tf.int64, [None], "items")
+    return SparseBatch.of(items, tf.placeholder(tf.int32, [None], "counts"))
 
 
 def feed(histories: SparseBatch, matrix: csr_matrix) -> dict[tf.Tensor, Any]:

@@ -12,13 +12,12 @@ layers, and the ``linear`` decoder, without any (Shenbin et al. 2020, section "M
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from vae.config import DENSE_LAYERS, Architecture
+from vae.config import Architecture
 from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch
 
@@ -56,28 +55,18 @@ class Encoder:
 
     Args:
         architecture: shapes and kind.
-        seeds: of the initial kernel and bias of each layer, by its name.
+        seed: of the initial weights of the whole model.
         trainable: whether an optimizer changes the variables.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        seeds: Mapping[str, tuple[int, int]],
-        trainable: bool = True,
-    ) -> None:
+    def __init__(self, architecture: Architecture, seed: int, trainable: bool = True) -> None:
         self._activation = getattr(tf.nn, architecture.activation)
-        names = [name for name in architecture.shapes if name.startswith("encoder/")]
-        self.layers = tuple(
-            _layer(name, *architecture.shapes[name], *seeds[name], trainable=trainable)
-            for name in names
-        )
-        dense = architecture.encoder == "dense"
-        numbers = range(1, DENSE_LAYERS + 1) if dense else range(0)
-        self.norms = tuple(
+        self.layers = _layers(architecture, "encoder/", seed, trainable=trainable)
+        hidden_layers = range(1, len(self.layers)) if architecture.encoder == "dense" else ()
+        self.norms = [
             _norm(f"encoder/norm_{number}", architecture.hidden_dim, trainable)
-            for number in numbers
-        )
+            for number in hidden_layers
+        ]
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -100,9 +89,9 @@ class Encoder:
             Mean and log variance, each (B, Z) float32.
         """
         lengths = tf.maximum(tf.cast(histories.counts, tf.float32), 1.0)
-        scale = tf.math.rsqrt(lengths) / keep_probability
+        scale = (tf.math.rsqrt(lengths) / keep_probability)[:, tf.newaxis]
         kernel, bias = self.layers[0]
-        affine = histories.weighted_sum(scale, kernel) + bias
+        affine = scale * histories.sum(kernel) + bias
         hidden = self._dense_hidden(affine) if self.norms else self._activation(affine)
         mean, log_variance = tf.split(self.layers[-1](hidden), 2, axis=1)
         return mean, log_variance
@@ -126,10 +115,6 @@ class Encoder:
 class VAE:
     """The model's variables, which are added to the current graph, and its layers.
 
-    Kernels are initialised uniformly as by Glorot and Bengio (2010, "Understanding the difficulty
-    of training deep feedforward neural networks", equation 16), biases from a truncated normal
-    distribution with standard deviation 0.001, as in the code of Liang et al.
-
     Args:
         architecture: shapes and layers.
         seed: of the initial weights.
@@ -140,33 +125,21 @@ class VAE:
         self, architecture: Architecture, seed: int, item_dtype: tf.DType = tf.float32
     ) -> None:
         self.architecture = architecture
-        shapes = architecture.shapes
-        numbers = iter(np.random.SeedSequence(seed).generate_state(2 * len(shapes)).tolist())
-        self._seeds = {name: (next(numbers), next(numbers)) for name in shapes}
+        self._seed = seed
         self._activation = getattr(tf.nn, architecture.activation)
-        self._encoder = Encoder(architecture, self._seeds)
-        self._decoder_hidden = (
-            self._new_layer("decoder/hidden") if architecture.decoder == "deep" else None
-        )
-        self._decoder_items = self._new_layer("decoder/items", item_dtype)
+        self._encoder = Encoder(architecture, seed)
+        self._decoder = _layers(architecture, "decoder/", seed, item_dtype)
+        self.encode = self._encoder.encode
 
     @property
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> list[Layer]:
         """All dense layers, input side first."""
-        hidden = [self._decoder_hidden] if self._decoder_hidden else []
-        return (*self._encoder.layers, *hidden, self._decoder_items)
+        return self._encoder.layers + self._decoder
 
     @property
     def variables(self) -> list[tf.Variable]:
         """All weights, input side first."""
-        decoder = self.layers[len(self._encoder.layers) :]
-        return self._encoder.variables + [variable for layer in decoder for variable in layer]
-
-    def encode(
-        self, histories: SparseBatch, keep_probability: float = 1.0
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the latent distribution of each user, as ``Encoder.encode``."""
-        return self._encoder.encode(histories, keep_probability)
+        return self._encoder.variables + [v for layer in self._decoder for v in layer]
 
     def copy_encoder(self) -> tuple[Encoder, tf.Operation]:
         """Add a copy of the encoder, ``prior/encoder``, that no optimizer changes.
@@ -175,19 +148,16 @@ class VAE:
             The copy, initially equal to the encoder, and the operation that makes it equal again.
         """
         with tf.variable_scope("prior"):
-            copy = Encoder(self.architecture, self._seeds, trainable=False)
+            copy = Encoder(self.architecture, self._seed, trainable=False)
         pairs = zip(copy.variables, self._encoder.variables, strict=True)
         return copy, tf.group([old.assign(new) for old, new in pairs])
 
     def decode_hidden(self, latent: tf.Tensor) -> tf.Tensor:
-        """Return the (B, D) float32 inputs of the item layer.
-
-        Args:
-            latent: (B, Z) float32 latent representations.
-        """
-        if self._decoder_hidden is None:
-            return latent
-        return self._activation(self._decoder_hidden(latent))
+        """Return the (B, D) float32 inputs of the item layer for (B, Z) float32 samples."""
+        hidden = latent
+        for layer in self._decoder[:-1]:  # none in a linear decoder
+            hidden = self._activation(layer(hidden))
+        return hidden
 
     @property
     def item_layer(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -195,43 +165,41 @@ class VAE:
 
         So a padded item has probability 0, no gradient, and is never recommended.
         """
-        padding = self.architecture.padded_items - self.architecture.items
+        kernel, bias = map(tf.convert_to_tensor, self._decoder[-1])
         mask = np.zeros(self.architecture.padded_items, np.float32)
         mask[self.architecture.items :] = -np.inf
-        kernel, bias = self._decoder_items
-        return tf.convert_to_tensor(kernel), bias + mask if padding else tf.convert_to_tensor(bias)
-
-    def _new_layer(self, name: str, dtype: tf.DType = tf.float32) -> Layer:
-        return _layer(name, *self.architecture.shapes[name], *self._seeds[name], dtype)
+        return kernel, bias + mask if mask.any() else bias
 
 
-def _layer(
-    name: str,
-    inputs: int,
-    outputs: int,
-    kernel_seed: int,
-    bias_seed: int,
-    dtype: tf.DType = tf.float32,
+def _layers(
+    architecture: Architecture,
+    part: str,
+    seed: int,
+    item_dtype: tf.DType = tf.float32,
     trainable: bool = True,
-) -> Layer:
-    """Add the variables of a dense layer."""
-    # Compiled, the initial weights would come from another generator.
-    with tf.variable_scope(name, use_resource=True), uncompiled():
-        return Layer(
-            tf.get_variable(
-                "kernel",
-                [inputs, outputs],
-                dtype,
-                initializer=tf.glorot_uniform_initializer(kernel_seed),
-                trainable=trainable,
-            ),
-            tf.get_variable(
-                "bias",
-                [outputs],
-                initializer=tf.truncated_normal_initializer(stddev=0.001, seed=bias_seed),
-                trainable=trainable,
-            ),
-        )
+) -> list[Layer]:
+    """Add the variables of the dense layers whose names start with ``part``.
+
+    Kernels are initialised uniformly as by Glorot and Bengio (2010, "Understanding the difficulty
+    of training deep feedforward neural networks", equation 16), biases from a truncated normal
+    distribution with standard deviation 0.001, as in the code of Liang et al. The seeds of a layer
+    depend on its position in the whole model alone.
+    """
+    shapes = architecture.shapes
+    seeds = np.random.SeedSequence(seed).generate_state(2 * len(shapes)).reshape(-1, 2).tolist()
+    layers = []
+    for (name, shape), (kernel_seed, bias_seed) in zip(shapes.items(), seeds, strict=True):
+        if not name.startswith(part):
+            continue
+        dtype = item_dtype if name == "decoder/items" else tf.float32
+        glorot = tf.glorot_uniform_initializer(kernel_seed)
+        normal = tf.truncated_normal_initializer(stddev=0.001, seed=bias_seed)
+        # Compiled, the initial weights would come from another generator.
+        with tf.variable_scope(name, use_resource=True), uncompiled():
+            kernel = tf.get_variable("kernel", shape, dtype, glorot, trainable=trainable)
+            bias = tf.get_variable("bias", shape[1:], None, normal, trainable=trainable)
+        layers.append(Layer(kernel, bias))
+    return layers
 
 
 def _norm(name: str, units: int, trainable: bool) -> Norm:

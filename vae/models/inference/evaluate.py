@@ -14,8 +14,8 @@ import tensorflow.compat.v1 as tf
 from vae.config import Config
 from vae.load.dataset import HeldOut
 from vae.metrics.aggregate import Moments, means_and_errors
-from vae.metrics.comparison import UserResults
 from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC
+from vae.metrics.user_results import UserResults
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.trained_model import TrainedModel, open_inference_session

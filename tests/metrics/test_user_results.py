@@ -1,13 +1,15 @@
 """A model beside others on the same users: shards add up, and each number is what its name says."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from vae.metrics.comparison import Comparison, UserResults
+from vae.metrics.exposure import Exposure
+from vae.metrics.user_results import QUARTILE_METRICS, Comparison, UserResults
 
 USERS, ITEMS = 23, 130
 
@@ -21,14 +23,12 @@ def targets_and_rankings():
     return csr_matrix(targets), rankings
 
 
-@pytest.fixture
-def result():
+def compare():
     targets, rankings = targets_and_rankings()
     rng = np.random.default_rng(1)
     model, other = (UserResults.of(ranking, targets) for ranking in rankings)
     lengths, popularity = rng.integers(5, 60, USERS), rng.integers(1, 90, ITEMS)
-    titles = {"ease": "EASE"}
-    return Comparison(model, {"ease": other}, titles, {"ease_lambda": 9.0}, lengths, popularity, 1)
+    return Comparison(model, {"ease": other}, {"ease_lambda": 9.0}, lengths, popularity, 1)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 30])
@@ -47,7 +47,8 @@ def test_the_results_of_shards_are_those_of_all_users(shards):
     assert UserResults.concatenate([], ITEMS).metrics["ndcg@100"].users == 0
 
 
-def test_the_summary_has_means_differences_exposure_and_quartiles(result):
+def test_the_summary_has_means_differences_exposure_and_quartiles():
+    result = compare()
     summary = result.summary()
     model, other = (results.scores["ndcg@100"] for results in (result.model, result.others["ease"]))
     scored = ~np.isnan(model)
@@ -67,33 +68,37 @@ def test_the_summary_has_means_differences_exposure_and_quartiles(result):
     assert summary["ease_lambda"] == 9
 
 
-def test_the_table_shows_all_of_it(result):
-    summary, lines = result.summary(), result.table().splitlines()
-    assert lines[0] == "Test on 23 held-out users, 22 of them with targets:"
-    rows = {line[:20].strip(): line[20:].split() for line in lines if not line.endswith(":")}
-    assert f"{summary['test_coverage@100']:.1%}" in rows["coverage@100"]
-    shortest, longest = min(result.lengths), max(result.lengths)
-    (first,) = (name for name in rows if name.startswith(f"{shortest} to "))
-    assert f"{summary['ease_ndcg@100_quartile_1']:.5f}" in rows[first]
-    assert any(name.endswith(f" to {longest}") for name in rows)
-    assert f"{summary['test_minus_ease_recall@20']:+.5f}" in rows["recall@20"]  # the last table's
+def quartiles(lengths, scores):
+    results = UserResults({"ndcg@100": np.array(scores)}, Exposure(np.zeros(1, np.int64)))
+    moments = results.quartiles(np.array(lengths))
+    assert tuple(moments) == QUARTILE_METRICS
+    return list(moments.values())
 
 
-@pytest.mark.parametrize(
-    ("lengths", "ranges"),
-    [
-        ([40] * USERS, ["40 to 40"]),
-        ([7] * 3 + [40] * 18 + [55, 60], ["7 to 40", "41 to 60"]),  # the quartiles are 40, 40, 40
-        ([7] * 12 + [40] * 11, ["7 to 7", "8 to 40"]),
-    ],
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.floats(0, 1) | st.just(math.nan)), min_size=1, max_size=40
+    )
 )
-def test_the_table_leaves_out_quartiles_without_users(result, lengths, ranges):
-    table = replace(result, lengths=np.array(lengths)).table()
-    rows = table.partition("by the number of items in the history:\n")[2].splitlines()[1:]
-    assert [row[:20].strip() for row in rows] == ranges
-    assert "nan" not in table
+def test_each_user_with_targets_counts_in_the_quartile_of_their_length(users):
+    lengths, scores = (list(column) for column in zip(*users, strict=True))
+    ordered = sorted(lengths)
+    bounds = [ordered[math.ceil(len(ordered) * quarters / 4) - 1] for quarters in (1, 2, 3)]
+    for number, moments in enumerate(quartiles(lengths, scores)):
+        of_quartile = [
+            score
+            for length, score in users
+            if sum(length > bound for bound in bounds) == number and not math.isnan(score)
+        ]
+        assert moments.users == len(of_quartile)
+        expected = np.mean(of_quartile) if of_quartile else math.nan
+        assert moments.mean == pytest.approx(expected, nan_ok=True)
 
 
-def test_without_a_baseline_there_is_no_difference(result):
-    alone = Comparison(result.model, {}, {}, {}, result.lengths, result.users_per_item, 1)
-    assert "minus" not in alone.table()
+def test_distinct_lengths_have_equally_many_users_and_equal_ones_share_a_quartile():
+    lengths = np.random.default_rng(0).permutation(20)
+    moments = quartiles(lengths, lengths / 20)
+    assert [one.users for one in moments] == [5, 5, 5, 5]
+    assert [one.mean for one in moments] == pytest.approx([0.1, 0.35, 0.6, 0.85])
+    assert [one.users for one in quartiles([3] * 4, np.ones(4))] == [4, 0, 0, 0]

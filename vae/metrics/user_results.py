@@ -1,0 +1,135 @@
+"""What rankings give for each user, and a model beside others on the same users.
+
+Shapes: B users, I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from vae.metrics.aggregate import Moments, means_and_errors
+from vae.metrics.exposure import Exposure
+from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC, score_users
+
+EXPOSURE_METRICS = tuple(f"{name}@{MAX_CUTOFF}" for name in ("coverage", "gini", "mean_popularity"))
+"""Log keys of what is recommended: see ``Exposure``."""
+
+QUARTILE_METRICS = tuple(f"{SELECTION_METRIC}_quartile_{number}" for number in (1, 2, 3, 4))
+"""Log keys of NDCG@100 by the length of the history, shortest first."""
+
+
+@dataclass(frozen=True)
+class UserResults:
+    """What the rankings of a model give for each user.
+
+    Attributes:
+        scores: (B,) float64 scores by each of ``METRICS``, NaN for users without targets.
+        exposure: items among the first ``MAX_CUTOFF``.
+    """
+
+    scores: Mapping[str, NDArray[np.float64]]
+    exposure: Exposure
+
+    @classmethod
+    def of(cls, ranking: NDArray[Any], targets: csr_matrix) -> UserResults:
+        """Score rankings, see ``score_users``."""
+        exposure = Exposure.of(ranking, targets.shape[1], MAX_CUTOFF)
+        return cls(score_users(ranking, targets), exposure)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[UserResults], items: int) -> UserResults:
+        """Return the results of the users of all parts, of which there may be none.
+
+        Args:
+            parts: of the same catalogue.
+            items: I.
+        """
+        scores = {
+            name: np.concatenate([np.empty(0), *(part.scores[name] for part in parts)])
+            for name in METRICS
+        }
+        none = Exposure(np.zeros(items, np.int64))
+        return cls(scores, sum((part.exposure for part in parts), none))
+
+    @property
+    def metrics(self) -> dict[str, Moments]:
+        """Moments of each metric over the users with targets."""
+        return {name: Moments.of(scores) for name, scores in self.scores.items()}
+
+    def differences(self, other: UserResults) -> dict[str, Moments]:
+        """Return the moments of this model's scores minus another one's, user by user.
+
+        Their standard error is usually much smaller than those of the two means.
+        """
+        return {name: Moments.of(self.scores[name] - other.scores[name]) for name in METRICS}
+
+    def quartiles(self, lengths: NDArray[Any]) -> dict[str, Moments]:
+        """Return the moments of NDCG@100 of each quartile of the (B,) lengths, by their log keys.
+
+        Users with equally long histories are in the same quartile, so one may have more users than
+        another, or none.
+        """
+        scores = self.scores[SELECTION_METRIC]
+        quartile = np.searchsorted(quartile_bounds(lengths), lengths, side="left")
+        return {
+            name: Moments.of(scores[quartile == number])
+            for number, name in enumerate(QUARTILE_METRICS)
+        }
+
+
+def quartile_bounds(lengths: NDArray[Any]) -> list[int]:
+    """Return the longest history of each quartile but the last, of (B,) lengths.
+
+    It is a length that occurs: the least one that a quarter, a half, three quarters of the users do
+    not exceed.
+    """
+    bounds: list[int] = np.quantile(lengths, [0.25, 0.5, 0.75], method="inverted_cdf").tolist()
+    return bounds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model and others on the test users.
+
+    Attributes:
+        model: results of the model.
+        others: results of the others by their names.
+        settings: chosen hyperparameters, by their log keys.
+        lengths: (B,) fold-in items of each user.
+        users_per_item: (I,) training users of each item.
+        seconds: wall time of ranking and scoring by the model.
+    """
+
+    model: UserResults
+    others: Mapping[str, UserResults]
+    settings: Mapping[str, float]
+    lengths: NDArray[np.int64]
+    users_per_item: NDArray[np.int64]
+    seconds: float
+
+    def summary(self) -> dict[str, float]:
+        """Return the metrics for the run's summary by their log keys."""
+        values: dict[str, float] = {}
+        for name, results in {"test": self.model, **self.others}.items():
+            exposure = results.exposure.values(self.users_per_item)
+            values |= _with_prefix(
+                name,
+                means_and_errors(results.metrics)
+                | dict(zip(EXPOSURE_METRICS, exposure, strict=True))
+                | means_and_errors(results.quartiles(self.lengths)),
+            )
+        for name, results in self.others.items():
+            differences = means_and_errors(self.model.differences(results))
+            values |= _with_prefix(f"test_minus_{name}", differences)
+        users = self.model.metrics[SELECTION_METRIC].users
+        return values | {"test_users": users, "test_time": self.seconds} | dict(self.settings)
+
+
+def _with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
