@@ -86,7 +86,7 @@ def test_a_program_whose_reader_has_left_ends_without_a_word(arguments, tmp_path
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_standard_output_on_a_full_disk_is_told_once_and_the_program_continues(tmp_path):
+def test_standard_output_on_a_full_disk_is_reported_once_and_the_program_continues(tmp_path):
     done = in_shell(">/dev/full", *PREPARE, tmp_path)
     assert done.returncode == 0
     assert done.stderr.startswith("Standard output cannot be written (No space left on device); ")
