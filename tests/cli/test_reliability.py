@@ -17,9 +17,11 @@ from helpers import (
     assert_same_run,
     checkpoints,
     copy,
+    error_of,
     flags,
     log_lines,
     newest_step,
+    output_of,
     run_main,
     run_prepare,
     wait_for,
@@ -44,7 +46,7 @@ def train_flags(data, folder, *more):
     return flags(data, folder, "--train", *QUICK, *more)
 
 
-def tested(data, folder, *more):
+def eval_flags(data, folder, *more):
     return flags(data, folder, "--test", *QUICK, *more)
 
 
@@ -53,8 +55,7 @@ def reference(demo_data, build_once):
     """The folder of a run that nobody interrupted."""
 
     def train(folder):
-        done = Forked(train_flags(demo_data, folder, *WHOLE)).wait()
-        assert done.returncode == 0, done.stderr
+        output_of(Forked(train_flags(demo_data, folder, *WHOLE)).wait())
 
     return build_once("uninterrupted", train)[0]
 
@@ -64,8 +65,7 @@ def short(demo_data, build_once):
     """The folder of a finished run of two epochs, with a checkpoint of each of its last steps."""
 
     def train(folder):
-        done = run_main(*train_flags(demo_data, folder, "--epochs", 2, *SAVE_EACH_STEP))
-        assert done.returncode == 0, done.stderr
+        output_of(run_main(*train_flags(demo_data, folder, "--epochs", 2, *SAVE_EACH_STEP)))
 
     folder, _ = build_once("short", train)
     assert [int(path.name[5:]) for path in checkpoints(folder)] == [8, 9, 10]
@@ -98,8 +98,7 @@ def test_killed_at_any_moment_a_run_ends_like_the_uninterrupted_one(
         assert run.wait().returncode == -signal.SIGKILL, "it must not end by itself"
         cut_checkpoints += len(being_written(tmp_path))
     assert newest_step(tmp_path) > 2 * kills
-    done = Forked(arguments).wait()
-    assert done.returncode == 0, done.stderr
+    output_of(Forked(arguments).wait())
     assert not list((tmp_path / "ckpt").glob(".*")), "what killed runs left is still there"
     assert kills < 20 or cut_checkpoints, "no kill hit a checkpoint while it was written"
     assert_same_run(tmp_path, reference)
@@ -125,14 +124,11 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
     wait_for(lambda: newest_step(tmp_path) >= 3 * STEPS, run)
     for _ in range(2):  # as GNU timeout sends one, to the process and to its group
         os.kill(run.process.pid, number)
-    done = run.wait(timeout=120)
-    assert done.returncode == code
-    assert f"Stopped by {number.name} at step {newest_step(tmp_path)}" in done.stderr
-    assert "Traceback" not in done.stderr
+    error = error_of(run.wait(timeout=120), code)
+    assert f"Stopped by {number.name} at step {newest_step(tmp_path)}" in error
     stopped = checkpoints(tmp_path)[-1]
-    done = Forked([*arguments, "--resume", "must"]).wait()
-    assert done.returncode == 0, done.stderr
-    assert f"Resuming {stopped} at step {int(stopped.name[5:])} (" in done.stdout
+    out = output_of(Forked([*arguments, "--resume", "must"]).wait())
+    assert f"Resuming {stopped} at step {int(stopped.name[5:])} (" in out
     assert_same_run(tmp_path, reference)
 
 
@@ -148,8 +144,7 @@ def validated(demo_data, build_once):
 
     def train(folder):
         more = ("--epochs", 6, "--results_dir", folder / "results", "--test")
-        done = run_main(*train_flags(demo_data, folder, *more))
-        assert done.returncode == 0, done.stderr
+        output_of(run_main(*train_flags(demo_data, folder, *more)))
 
     return build_once("validated", train)[0]
 
@@ -170,11 +165,9 @@ def test_signals_in_all_validations_cost_no_number_of_epochs_csv(
 
     monkeypatch.setattr(train, "evaluate", interrupted_each_other_time)
     for validation in (1, 2):
-        done = run_main(*arguments)
-        assert done.returncode == 143, done.stderr
+        error_of(run_main(*arguments), code=143)
         assert newest_step(tmp_path) == 3 * STEPS * validation
-    done = run_main(*arguments)
-    assert done.returncode == 0, done.stderr
+    output_of(run_main(*arguments))
     assert_same_run(tmp_path, validated)
     pd.testing.assert_frame_equal(table(tmp_path), table(validated), check_exact=True)
 
@@ -184,8 +177,7 @@ def test_a_run_with_nothing_left_to_train_reports_what_the_training_did(
 ):
     folder = copy(validated, tmp_path)
     results = ("--epochs", 6, "--results_dir", tmp_path / "results", "--test")
-    done = run_main(*train_flags(demo_data, folder, *results))
-    assert done.returncode == 0, done.stderr
+    output_of(run_main(*train_flags(demo_data, folder, *results)))
     found, expected = (
         json.loads((run / "results/results.json").read_text()) for run in (tmp_path, validated)
     )
@@ -198,16 +190,13 @@ def test_a_checkpoint_by_itself_can_be_read_and_not_trained_into(name, short, de
     path = tmp_path / name
     shutil.copytree(checkpoints(short)[-1], path)
     before = sorted(path.iterdir())
+    here = ("--checkpoint_dir", path)
     for which in ("best", "latest"):
-        done = run_main(
-            *tested(demo_data, tmp_path, "--checkpoint_dir", path, "--checkpoint", which)
-        )
-        assert done.returncode == 0, done.stderr
-        assert f"Loaded checkpoint {path}: step 10" in done.stdout
+        out = output_of(run_main(*eval_flags(demo_data, tmp_path, *here, "--checkpoint", which)))
+        assert f"Loaded checkpoint {path}: step 10" in out
     for more in ((), ("--restart",)):
-        done = run_main(*train_flags(demo_data, tmp_path, "--checkpoint_dir", path, *more))
-        assert done.returncode == 2
-        assert f"--checkpoint_dir {path}: is itself a checkpoint; pass the folder" in done.stderr
+        error = error_of(run_main(*train_flags(demo_data, tmp_path, *here, *more)))
+        assert f"--checkpoint_dir {path}: is itself a checkpoint; pass the folder" in error
     assert sorted(path.iterdir()) == before
 
 
@@ -233,16 +222,12 @@ def mounted(tmp_path):
 def test_on_a_full_disk_the_run_ends_with_a_sentence_and_keeps_what_it_had(mounted, demo_data):
     disk = mounted("size=1200k")  # room for two checkpoints
     arguments = train_flags(demo_data, disk, "--epochs", 9, *SAVE_EACH_STEP)
-    code, _, err = run_main(*arguments)
-    assert code == 1
-    assert "step-00000003: cannot be written (No space left on device); earlier " in err
+    error = error_of(run_main(*arguments), code=1)
+    assert "step-00000003: cannot be written (No space left on device); earlier " in error
     assert sorted(path.name[5:] for path in (disk / "ckpt").iterdir()) == ["00000001", "00000002"]
     # A run that knows beforehand that there is no room does not begin.
-    code, _, err = run_main(*arguments)
-    assert code == 1
-    assert "MiB are free" in err
-    code, out, err = run_main(*tested(demo_data, disk))
-    assert code == 0, err
+    assert "MiB are free" in error_of(run_main(*arguments), code=1)
+    out = output_of(run_main(*eval_flags(demo_data, disk)))
     assert "step-00000002: step 2 (0 epochs completed, batch 2 of the next)" in out
 
 
@@ -266,21 +251,17 @@ def test_an_output_that_cannot_be_written_is_named_before_training(
         mounted("size=1m")
     else:
         mounted("ro", "read-only")
-    code, out, err = run_main(*train_flags(demo_data, tmp_path), flag, path)
-    assert code == 2
-    assert f"{flag} {path}: " in err
-    assert "\nepoch " not in out
+    assert f"{flag} {path}: " in error_of(run_main(*train_flags(demo_data, tmp_path), flag, path))
 
 
 def test_a_folder_whose_name_is_a_pattern_holds_a_run_like_any_other(demo_data, tmp_path):
     folder = tmp_path / "lr=*? run[1] back\\slash"
     everything = ("--results_dir", folder / "results", "--tensorboard_dir", folder / "board")
     for epochs in (1, 2):  # the second run resumes the first
-        done = run_main(*train_flags(demo_data, folder, "--epochs", epochs, *everything))
-        assert done.returncode == 0, done.stderr
-    assert f"Resuming {folder / 'ckpt/step-00000005'}" in done.stdout
-    done = run_main(*tested(demo_data, folder))
-    assert done.returncode == 0, done.stderr
+        arguments = train_flags(demo_data, folder, "--epochs", epochs, *everything)
+        out = output_of(run_main(*arguments))
+    assert f"Resuming {folder / 'ckpt/step-00000005'}" in out
+    output_of(run_main(*eval_flags(demo_data, folder)))
     assert newest_step(folder) == 10
 
 
@@ -291,7 +272,7 @@ def test_a_folder_whose_name_is_a_pattern_holds_a_run_like_any_other(demo_data, 
         (train_flags, ["--tensorboard_dir", "disk/tb"], "--tensorboard_dir disk/tb"),
         (train_flags, ["--results_dir", "disk/run"], "--results_dir disk/run/epochs.csv"),
         (train_flags, ["--results_dir", "disk", "--trace"], "--trace disk/timeline_train.json"),
-        (tested, ["--results_dir", "disk"], "--results_dir disk/args.json"),
+        (eval_flags, ["--results_dir", "disk"], "--results_dir disk/args.json"),
     ],
     ids=["log", "tensorboard", "epochs", "trace", "results"],
 )
@@ -303,10 +284,9 @@ def test_what_is_written_names_its_flag_on_a_full_disk_and_spares_the_checkpoint
     folder = copy(short, tmp_path)
     before = [verify(path) for path in checkpoints(folder)]
     epochs = ("--epochs", 3) if mode is train_flags else ()
-    code, _, err = run_main(*mode(demo_data, folder, *epochs, *more))
-    assert code == 1
-    assert f"{named}: cannot be written (No space left on device); fix this or name an" in err
-    assert len(err.splitlines()) == 1
+    error = error_of(run_main(*mode(demo_data, folder, *epochs, *more)), code=1)
+    assert f"{named}: cannot be written (No space left on device); fix this or name an" in error
+    assert len(error.splitlines()) == 1
     assert [verify(path) for path in checkpoints(folder)] == before
     assert not [path for path in Path("disk").rglob("*") if path.name.endswith((".json", ".csv"))]
 
@@ -314,8 +294,7 @@ def test_what_is_written_names_its_flag_on_a_full_disk_and_spares_the_checkpoint
 def test_results_and_summaries_may_lie_under_a_name_that_is_no_utf_8(demo_data, tmp_path):
     name = tmp_path / os.fsdecode(b"donn\xe9es")
     arguments = train_flags(demo_data, tmp_path, "--epochs", 1)
-    code, _, err = run_main(*arguments, "--results_dir", name, "--tensorboard_dir", name)
-    assert code == 0, err
+    output_of(run_main(*arguments, "--results_dir", name, "--tensorboard_dir", name))
     assert r"donn\udce9es" in (name / "report.html").read_text()
     assert [*name.glob("events.out.tfevents.*")]
 
@@ -327,10 +306,9 @@ def test_a_run_into_a_folder_in_use_is_refused_and_leaves_the_log_of_the_other_a
     (tmp_path / "run.log").write_text("DLLL of the run that writes there\n")
     lock = lock_folder(tmp_path)
     arguments = (*train_flags(demo_data, tmp_path / "other"), "--log_path", tmp_path / "run.log")
-    code, _, err = run_main(*arguments, flag, tmp_path)
+    error = error_of(run_main(*arguments, flag, tmp_path))
     os.close(lock)
-    assert code == 2
-    assert f"{flag} {tmp_path}: another run is writing there; wait for its end, or name" in err
+    assert f"{flag} {tmp_path}: another run is writing there; wait for its end, or name" in error
     assert (tmp_path / "run.log").read_text() == "DLLL of the run that writes there\n"
     assert not (tmp_path / "epochs.csv").exists()
 
@@ -340,8 +318,7 @@ def test_a_log_keeps_all_runs_each_from_its_parameters_on_and_one_folder_may_hol
 ):
     arguments = train_flags(demo_data, tmp_path, "--epochs", 1, "--results_dir", tmp_path / "ckpt")
     for more in ([], ["--restart"], []):
-        code, _, err = run_main(*arguments, *more)
-        assert code == 0, err
+        output_of(run_main(*arguments, *more))
     steps = [line["step"] for line in log_lines(tmp_path / "run.log") if line["type"] == "LOG"]
     of_a_run = ["PARAMETER", [1], []]
     steps = [step for step, _ in itertools.groupby(steps)]
@@ -369,65 +346,52 @@ def test_a_checkpoint_damaged_anywhere_is_named_and_never_used(short, demo_data,
         shutil.copytree(checkpoints(short)[-1], newest)
         path = sorted(newest.iterdir())[turn % 3]
         damage(path, places)
-        code, out, err = run_main(*(tested(demo_data, folder) if turn % 2 else arguments))
-        assert code == 2, f"turn {turn}: {path}"
-        assert f"{path}: " in err
-        assert "\nepoch " not in out
-    assert f"resume from an older one with --resume {checkpoints(folder)[-2]}" in err
-    code, out, err = run_main(*arguments, "--resume", checkpoints(folder)[-2])
-    assert code == 0, err
+        error = error_of(run_main(*(eval_flags(demo_data, folder) if turn % 2 else arguments)))
+        assert f"{path}: " in error
+    assert f"resume from an older one with --resume {checkpoints(folder)[-2]}" in error
+    out = output_of(run_main(*arguments, "--resume", checkpoints(folder)[-2]))
     assert f"previous run moved to {folder / 'ckpt/replaced-1'}" in out
     assert (folder / "ckpt/replaced-1" / newest.name).is_dir()
     assert newest_step(folder) == 15
 
 
-def test_training_on_with_another_model_or_other_data_is_refused(short, demo_data, tmp_path):
-    folder = copy(short, tmp_path)
-    code, _, err = run_main(*train_flags(demo_data, folder, "--epochs", 3), "--latent_dim", 8)
-    assert code == 2
-    assert "latent_dim is 4 in the checkpoint, 8 now" in err
-    done = run_prepare("--dataset", "synthetic", "--data_dir", tmp_path, "--seed", 1)
-    assert done.returncode == 0, done.stderr
-    code, _, err = run_main(*train_flags(tmp_path, folder, "--epochs", 3))
-    assert code == 2
-    assert "the dataset fingerprint is" in err
+@pytest.mark.parametrize(
+    ("start", "more", "problem"),
+    [
+        ("finished", "--latent_dim 8", "latent_dim is 4 in the checkpoint, 8 now"),
+        ("finished", "--data_dir .", "the dataset fingerprint is"),
+        ("finished", "--resume never", "already holds step-00000010"),
+        ("in an epoch", "--seed 5", "saved within an epoch with --seed 0"),
+        ("empty", "--resume must", "holds no checkpoint"),
+        ("empty", "--resume .", "checkpoint not found"),
+    ],
+)
+def test_a_start_that_does_not_fit_the_flags_or_the_data_is_refused(
+    start, more, problem, short, demo_data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if start != "empty":
+        copy(short, tmp_path, keep=9 if start == "in an epoch" else None)
+    if "--data_dir" in more:
+        output_of(run_prepare("--dataset", "synthetic", "--data_dir", ".", "--seed", 1))
+    error = error_of(run_main(*train_flags(demo_data, tmp_path, "--epochs", 3), *more.split()))
+    assert problem in error
 
 
-def test_resume_never_refuses_a_folder_in_use_and_must_an_empty_one(short, demo_data, tmp_path):
-    folder = copy(short, tmp_path)
-    code, _, err = run_main(*train_flags(demo_data, folder), "--resume", "never")
-    assert code == 2
-    assert "already holds step-00000010" in err
-    code, _, err = run_main(*train_flags(demo_data, tmp_path / "empty"), "--resume", "must")
-    assert code == 2
-    assert "holds no checkpoint" in err
-    code, _, err = run_main(*train_flags(demo_data, tmp_path / "empty"), "--resume", folder)
-    assert code == 2
-    assert "checkpoint not found" in err
+def test_a_flag_that_changes_the_rest_of_the_training_is_named(short, demo_data, tmp_path):
+    folder = copy(short, tmp_path, keep=9)
+    out = output_of(run_main(*train_flags(demo_data, folder, "--epochs", 2, "--lr", 0.02)))
+    assert "at step 9 (1 epoch completed, batch 4 of the next); --lr changed from 0.01 to" in out
 
 
 def test_restart_starts_over_and_sets_the_old_run_aside(short, demo_data, tmp_path):
     folder = copy(short, tmp_path)
-    arguments = [*train_flags(demo_data, folder, "--epochs", 1), "--restart"]
-    code, out, err = run_main(*arguments)
-    assert code == 0, err
-    assert "Training a new model." in out
+    arguments = train_flags(demo_data, folder, "--epochs", 1, "--restart")
+    assert "Training a new model." in output_of(run_main(*arguments))
     assert [path.name for path in checkpoints(folder)] == ["step-00000005"]
     assert len(list((folder / "ckpt/replaced-1").glob("step-*"))) == 3
     run_main(*arguments)
     assert [p.name for p in (folder / "ckpt/replaced-2").iterdir()] == ["step-00000005"]
-
-
-def test_a_flag_that_would_break_the_epoch_is_refused_and_another_one_said(
-    short, demo_data, tmp_path
-):
-    folder = copy(short, tmp_path, keep=9)
-    code, _, err = run_main(*train_flags(demo_data, folder, "--epochs", 2), "--seed", "5")
-    assert code == 2
-    assert "saved within an epoch with --seed 0" in err
-    code, out, err = run_main(*train_flags(demo_data, folder, "--epochs", 2), "--lr", "0.02")
-    assert code == 0, err
-    assert "at step 9 (1 epoch completed, batch 4 of the next); --lr changed from 0.01 to" in out
 
 
 def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(demo_data, tmp_path):
@@ -435,13 +399,11 @@ def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(demo
         demo_data, tmp_path, "--epochs", 9, "--validation_step", 1, "--lr", 0, "--early_stop", 3,
         "--save_every", "1e", "--keep_checkpoints", 1, "--test",
     )  # fmt: skip
-    code, out, err = run_main(*arguments)
-    assert code == 0, err
+    out = output_of(run_main(*arguments))
     assert "Training finished: early stopping: no improvement in NDCG@100 for 3 validations." in out
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000005", "step-00000020"]
     assert f"Loaded checkpoint {tmp_path / 'ckpt/step-00000005'}" in out
-    code, out, err = run_main(*arguments, "--checkpoint", "latest")
-    assert code == 0, err
+    out = output_of(run_main(*arguments, "--checkpoint", "latest"))
     assert "Nothing to do: early stopping: no improvement in NDCG@100 for 3 validations." in out
     assert f"Loaded checkpoint {tmp_path / 'ckpt/step-00000020'}" in out
 

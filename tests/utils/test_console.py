@@ -6,10 +6,9 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from helpers import ROOT, SMALL, log_lines
+from helpers import ROOT, SMALL, checkpoints, flags, log_lines, newest_step, wait_for
 
 from vae.models.checkpoints.checkpoint import verify
 from vae.utils.console import trimmed
@@ -28,15 +27,9 @@ def in_shell(redirections, script, *flags, **options):
 
 @pytest.fixture
 def train(demo_data, tmp_path):
-    """Flags of a short training with a test, whose log is ``tmp_path / "log"``."""
-    return [
-        str(flag)
-        for flag in (
-            "main.py", "--train", "--test", "--dataset", "synthetic", "--data_dir", demo_data,
-            *SMALL, "--epochs", 3, "--checkpoint_dir", tmp_path / "ckpt",
-            "--log_path", tmp_path / "log",
-        )
-    ]  # fmt: skip
+    """A command line of a short training with a test."""
+    more = ("--train", "--test", *SMALL, "--epochs", 3)
+    return ["main.py", *flags(demo_data, tmp_path, *more)]
 
 
 def start_on_terminal(train, before=""):
@@ -62,7 +55,7 @@ def test_a_training_under_nohup_outlives_its_terminal_and_its_reader_and_needs_n
         for descriptor in terminal:
             os.close(descriptor)
     assert run.returncode == 0
-    lines = log_lines(tmp_path / "log")
+    lines = log_lines(tmp_path / "run.log")
     assert [line["step"][0] for line in lines if "loss" in line.get("data", {})] == [1, 2, 3]
     assert lines[-1]["data"]["test_users"] == 500
 
@@ -70,15 +63,12 @@ def test_a_training_under_nohup_outlives_its_terminal_and_its_reader_and_needs_n
 def test_a_training_whose_terminal_is_closed_saves_and_stops(train, tmp_path):
     run, terminal = start_on_terminal([*train, "--epochs", "1000000", "--save_every", "1e"])
     with run:
-        while not list((tmp_path / "ckpt").glob("step-*")):
-            assert run.poll() is None
-            time.sleep(0.05)
+        wait_for(lambda: newest_step(tmp_path), run)
         run.stdout.close()
         for descriptor in terminal:
             os.close(descriptor)
     assert run.returncode == exit_code(signal.SIGHUP) == 129
-    newest = max((tmp_path / "ckpt").glob("step-*"))
-    assert verify(newest).step == int(newest.name[5:])
+    assert verify(checkpoints(tmp_path)[-1]).step == newest_step(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +86,7 @@ def test_a_program_whose_reader_has_left_ends_without_a_word(arguments, tmp_path
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_standard_output_on_a_full_disk_is_told_once_and_the_program_continues(tmp_path):
+def test_standard_output_on_a_full_disk_is_reported_once_and_the_program_continues(tmp_path):
     done = in_shell(">/dev/full", *PREPARE, tmp_path)
     assert done.returncode == 0
     assert done.stderr.startswith("Standard output cannot be written (No space left on device); ")

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, wait_for
 
 from vae.errors import UserError
 from vae.utils.signals import SIGNALS, StopSignals, exit_code
@@ -33,12 +33,6 @@ def start(program, **options):
     return process
 
 
-def wait_until_received(signals):
-    deadline = time.monotonic() + 10
-    while signals.received is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-
-
 @pytest.fixture
 def handlers():
     """Puts back what a run that a signal ended leaves."""
@@ -55,7 +49,7 @@ def test_a_signal_is_recorded_and_what_belongs_to_it_does_not_end_the_process(nu
         with StopSignals() as signals:
             assert signals.received is None
             os.kill(os.getpid(), number)
-            wait_until_received(signals)
+            wait_for(lambda: signals.received)
             assert signals.received == number
             raise UserError("stopped", exit_code(number))
 
@@ -79,32 +73,24 @@ def test_a_signal_at_the_end_of_the_block_is_not_lost():
         assert process.wait(timeout=60) == -signal.SIGUSR1
 
 
-def test_a_second_signal_ends_the_process_in_the_middle_of_a_step():
+def test_two_signals_within_a_second_are_one_and_a_later_one_ends_the_process_in_a_step():
     with start(STEP) as process:
-        process.send_signal(signal.SIGTERM)
-        time.sleep(1.2)
+        for pause in (0.1, 0.1, 1.2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(pause)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == exit_code(signal.SIGINT) == 130
 
 
-def test_two_signals_within_a_second_are_one():
-    with start(STEP) as process:
-        for _ in range(3):
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-        assert process.poll() is None
-        process.kill()
-
-
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_a_signal_that_the_parent_ignores_stays_ignored(number):
+def test_a_signal_that_the_parent_ignores_stays_ignored():
     def ignore():
-        signal.signal(number, signal.SIG_IGN)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     with start(STEP, preexec_fn=ignore) as process:  # as nohup does, and a shell for cmd &
-        for _ in range(2):
+        for number in (*SIGNALS, *SIGNALS):
             process.send_signal(number)
-            time.sleep(1.1)
+            time.sleep(0.2)
         assert process.poll() is None
         process.kill()

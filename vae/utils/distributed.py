@@ -137,8 +137,8 @@ class HorovodWorkers:
 
     def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
         """Gather the values and sum them in the order of the ranks."""
-        everyone = np.asarray(self.allgather_object(list(values)), dtype=np.float64)
-        return cast("NDArray[np.float64]", everyone.sum(axis=0))
+        gathered = np.asarray(self.allgather_object(list(values)), dtype=np.float64)
+        return cast("NDArray[np.float64]", gathered.sum(axis=0))
 
     def allgather_object(self, value: Any) -> list[Any]:
         """Pickle, allgather and unpickle, in a session on the CPU separate from the model's."""
