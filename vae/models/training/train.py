@@ -132,7 +132,13 @@ class Trainer:
         with compiled(config.xla):
             self._vae = VAE(architecture, config.seed)
             self._step = TrainingStep(
-                self._vae, config, workers, self._batches.max_shard_users, precision
+                self._vae,
+                config,
+                config,
+                config.seed,
+                workers,
+                self._batches.max_shard_users,
+                precision,
             )
             self._inference = build_inference_graph(
                 self._vae,
