@@ -105,7 +105,9 @@ def training(data_dir: Path, name: str, model: str, batch_size: int, amp: bool) 
     batches = TrainingBatches(dataset.train, batch_size, 0, config.objective.dropout)
     with tf.Graph().as_default(), open_session(workers, precision) as session:
         vae = VAE(replace(config.model, items=len(dataset.item_ids)), 0)
-        step = TrainingStep(vae, config, workers, batches.max_shard_users, precision)
+        step = TrainingStep(
+            vae, config.objective, config.training, 0, workers, batches.max_shard_users, precision
+        )
         roofline = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
         session.run(tf.global_variables_initializer())
         elements = prefetch(batch for epoch in range(100) for batch in batches.epoch(epoch))

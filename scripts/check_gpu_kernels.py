@@ -126,7 +126,15 @@ def training_graph(variant: Variant) -> list[tf.Tensor | tf.Operation]:
     config = Config.of(train=True, lam=0.01)
     with compiled(variant.xla):
         vae = VAE(ML_20M, 0)
-        step = TrainingStep(vae, config, SingleWorker(""), MAX_USERS["training"], variant.precision)
+        step = TrainingStep(
+            vae,
+            config.objective,
+            config.training,
+            0,
+            SingleWorker(""),
+            MAX_USERS["training"],
+            variant.precision,
+        )
     return [
         step.update,
         step.totals,

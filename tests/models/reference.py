@@ -1,11 +1,26 @@
 """The models in plain float64 NumPy, written for the eye: one user's maths at a time.
 
-The graph must agree with it to rounding. Nothing here is shared with the code under test.
+The graph must agree with it to rounding. The mathematics shares nothing with the code under test,
+which ``small_step`` builds.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
+import tensorflow.compat.v1 as tf
+from scipy.sparse import csr_matrix
+
+from vae.config import Architecture, Config
+from vae.models.graph.precision import FLOAT32
+from vae.models.graph.session import compiled
+from vae.models.graph.train_step import TrainingStep
+from vae.models.graph.vae import VAE
+from vae.utils.distributed import SingleWorker
+
+ITEMS, HIDDEN, LATENT, USERS, BATCH = 21, 8, 3, 14, 6
+"""A small model, its training users, and the users of a batch."""
 
 
 def log_softmax(logits):
@@ -124,59 +139,95 @@ class Adam:
 
 
 class ReferenceStep(Adam):
-    """Loss, gradients and Adam for the tanh model; ``weights`` maps the graph's names to arrays."""
+    """Objective and Adam of every model; ``prior`` is that of the architecture."""
 
-    def __init__(self, weights, items, lr, beta1, beta2, lam, anneal_steps, anneal_cap):
-        super().__init__(weights, lr, beta1, beta2)
-        self.items, self.lam = items, lam
-        self.anneal_steps, self.anneal_cap = anneal_steps, anneal_cap
+    def __init__(self, weights, config, prior="normal"):
+        super().__init__(weights, config.training.lr, config.training.beta1, config.training.beta2)
+        self.config, self.prior, self.old = config, prior, None
 
-    def beta(self):
-        return min(self.anneal_cap, self.step / self.anneal_steps)
+    def renew_prior(self):
+        if self.prior == "composite":
+            self.old = {name: value.copy() for name, value in self.weights.items()}
 
-    def loss_and_gradients(self, histories, kept, keep_probability, noise):
-        """``histories`` and ``kept`` are lists of item lists; ``noise`` has one row a user."""
-        w = self.weights
-        gradients = {name: np.zeros_like(value) for name, value in w.items()}
-        nll_sum = kl_sum = 0.0
-        users = len(histories)
-        for items, survivors, eps in zip(histories, kept, noise, strict=True):
-            x = np.zeros(w["encoder/hidden/kernel"].shape[0])
-            x[survivors] = 1 / np.sqrt(len(items)) / keep_probability
-            h1 = np.tanh(x @ w["encoder/hidden/kernel"] + w["encoder/hidden/bias"])
-            both = h1 @ w["encoder/latent/kernel"] + w["encoder/latent/bias"]
-            mean, log_variance = np.split(both, 2)
-            std = np.exp(log_variance / 2)
-            z = mean + std * eps
-            h2 = np.tanh(z @ w["decoder/hidden/kernel"] + w["decoder/hidden/bias"])
-            logits = (h2 @ w["decoder/items/kernel"] + w["decoder/items/bias"])[: self.items]
-            log_p = log_softmax(logits)
-            nll_sum += -log_p[items].sum()
-            kl_sum += 0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance).sum()
+    def sums(self, w, batch, noise):
+        """The sums over the users of the objective, the likelihood and the divergence."""
+        config, users = self.config, batch.global_users
+        starts = np.cumsum(batch.counts)[:-1]
+        histories, masks = np.split(batch.items, starts), np.split(batch.keep_mask, starts)
+        kept = [items[mask] for items, mask in zip(histories, masks, strict=True)]
+        nll, kl = losses(w, self.old, ITEMS, histories, kept, 1 - config.objective.dropout, noise)
+        annealed = min(config.objective.anneal_cap, self.step / config.objective.total_anneal_steps)
+        weights = (
+            config.objective.kl_per_item * batch.counts
+            if config.objective.kl_per_item
+            else annealed
+        )
+        penalty = sum((value**2).sum() for name, value in w.items() if name.endswith("kernel"))
+        objective = (
+            sum(nll) + (weights * np.array(kl)).sum() + users * config.objective.lam * penalty
+        )
+        return objective, sum(nll), sum(kl)
 
-            target = np.zeros(self.items)
-            target[items] = 1
-            d_logits = np.zeros(len(w["decoder/items/bias"]))
-            d_logits[: self.items] = (len(items) * np.exp(log_p) - target) / users
-            d_h2 = w["decoder/items/kernel"] @ d_logits * (1 - h2**2)
-            d_z = w["decoder/hidden/kernel"] @ d_h2
-            beta = self.beta() / users
-            d_mean = d_z + beta * mean
-            d_log_variance = d_z * eps * std / 2 + beta * 0.5 * (np.exp(log_variance) - 1)
-            d_both = np.concatenate([d_mean, d_log_variance])
-            d_h1 = w["encoder/latent/kernel"] @ d_both * (1 - h1**2)
-            for name, inputs, outputs in [
-                ("encoder/hidden", x, d_h1),
-                ("encoder/latent", h1, d_both),
-                ("decoder/hidden", z, d_h2),
-                ("decoder/items", h2, d_logits),
-            ]:
-                gradients[f"{name}/kernel"] += np.outer(inputs, outputs)
-                gradients[f"{name}/bias"] += outputs
-        penalty = 0.0
-        for name, value in w.items():
-            if name.endswith("kernel"):
-                penalty += (value**2).sum()
-                gradients[name] += 2 * self.lam * value
-        loss = (nll_sum + self.beta() * kl_sum) / users + self.lam * penalty
-        return (loss, nll_sum / users, kl_sum / users), gradients
+    def gradients(self, batch, noise):
+        users = batch.global_users
+        return complex_step_gradients(lambda w: self.sums(w, batch, noise)[0] / users, self.weights)
+
+
+def training_matrix():
+    rng = np.random.default_rng(5)
+    dense = (rng.random((USERS, ITEMS)) < 0.3).astype(np.uint8)
+    dense[np.arange(USERS), rng.integers(0, ITEMS, USERS)] = 1
+    return csr_matrix(dense)
+
+
+def flags(**changes):
+    """Flags of the objective and of Adam."""
+    return Config.of(train=True, **changes)
+
+
+@contextmanager
+def small_step(
+    config,
+    *layers,
+    workers=None,
+    max_users=BATCH,
+    precision=FLOAT32,
+    xla=False,
+    chunk_users=None,
+):
+    """Yield a session, a small model and its training step; ``layers`` are those of the model."""
+    workers = workers or SingleWorker("")
+    with tf.Graph().as_default(), tf.Session() as session:
+        with compiled(xla):
+            vae = VAE(Architecture(ITEMS, HIDDEN, LATENT, "tanh", *layers), config.execution.seed)
+            step = TrainingStep(
+                vae,
+                config.objective,
+                config.training,
+                config.execution.seed,
+                workers,
+                max_users,
+                precision,
+                chunk_users,
+            )
+        session.run(tf.global_variables_initializer())
+        yield session, vae, step
+
+
+def noise_of(session, config, batch):
+    """The noise of all users of a global batch."""
+    shape, seed = [batch.global_users, LATENT], [config.execution.seed, batch.step]
+    return session.run(tf.random.stateless_normal(shape, seed=seed))
+
+
+class ChangedGradients(SingleWorker):
+    """A worker whose gradients, with their weights, go through a function."""
+
+    def __init__(self, change):
+        super().__init__("")
+        self.change = change
+
+    def optimizer(self, optimizer):
+        compute = optimizer.compute_gradients
+        optimizer.compute_gradients = lambda *args, **more: self.change(compute(*args, **more))
+        return optimizer

@@ -8,35 +8,36 @@ from models.reference import log_softmax
 from vae.models.graph.loss import kl_weight, multinomial_nll
 from vae.models.graph.sparse_input import SparseBatch
 
-HIDDEN, ITEMS, COLUMNS = 5, 13, 16
+HIDDEN, ITEMS, PADDED = 5, 13, 16
 
 
-def random_users(rng, users):
-    return [
-        np.sort(rng.choice(ITEMS, rng.integers(1, ITEMS + 1), replace=False)) for _ in range(users)
-    ]
+def problem(seed, users):
+    """Hidden layers, a kernel, a bias and the users' items, at random."""
+    rng = np.random.default_rng(seed)
+    bias = np.where(np.arange(PADDED) < ITEMS, rng.normal(size=PADDED), -np.inf)
+    items = [np.sort(rng.permutation(ITEMS)[: rng.integers(1, ITEMS + 1)]) for _ in range(users)]
+    return rng.normal(size=(users, HIDDEN)), rng.normal(size=(HIDDEN, PADDED)), bias, items
 
 
-def layer(rng):
-    kernel = rng.normal(size=(HIDDEN, COLUMNS))
-    bias = np.where(np.arange(COLUMNS) < ITEMS, rng.normal(size=COLUMNS), -np.inf)
-    return kernel, bias
-
-
-def build(hidden, kernel, bias, users, weight=1.0, **slices):
+def build(hidden, kernel, bias, users, **more):
+    """The value, times the loss scale if there is one, and the inputs that it depends on."""
     histories = SparseBatch.of(
         tf.constant(np.concatenate([np.array([], np.int64), *users])),
         tf.constant([len(items) for items in users], tf.int32),
     )
     inputs = [tf.constant(value, tf.float32) for value in (hidden, kernel, bias)]
-    slices.setdefault("max_users", max(1, len(users)))
-    value = multinomial_nll(*inputs, histories, tf.constant(weight), **slices)
-    return value, inputs
+    more = {"max_users": max(1, len(users))} | more
+    scale = more.pop("loss_scale", None)
+    if scale is not None:
+        more["loss_scale"] = tf.constant(scale)
+    value = multinomial_nll(*inputs, histories, tf.constant(1.0), **more)
+    return value if scale is None else value * scale, inputs
 
 
-def run(hidden, kernel, bias, users, weight=1.0, **slices):
+def run(*arguments, **more):
+    """The value and its gradients."""
     with tf.Graph().as_default(), tf.Session() as session:
-        value, inputs = build(hidden, kernel, bias, users, weight, **slices)
+        value, inputs = build(*arguments, **more)
         return session.run([value, *tf.gradients(value, inputs)])
 
 
@@ -54,19 +55,18 @@ def reference(hidden, kernel, bias, users):
 
 
 @pytest.mark.parametrize("chunk_users", [100, 7, 3, 1])
-def test_value_and_gradients_equal_float64(chunk_users):
-    rng = np.random.default_rng(1)
-    hidden, (kernel, bias), users = rng.normal(size=(7, HIDDEN)), layer(rng), random_users(rng, 7)
-    results = run(hidden, kernel, bias, users, chunk_users=chunk_users)
-    for result, expected in zip(results, reference(hidden, kernel, bias, users), strict=True):
+def test_value_and_gradients_equal_float64_and_padded_items_have_none(chunk_users):
+    inputs = problem(1, users=7)
+    results = run(*inputs, chunk_users=chunk_users)
+    for result, expected in zip(results, reference(*inputs), strict=True):
         np.testing.assert_allclose(result, expected, rtol=2e-5, atol=1e-5)
+    assert not results[2][:, ITEMS:].any()
+    assert not results[3][ITEMS:].any()
 
 
 def test_the_gradient_equals_finite_differences():
-    rng = np.random.default_rng(2)
-    hidden, (kernel, bias), users = rng.normal(size=(3, HIDDEN)), layer(rng), random_users(rng, 3)
     with tf.Graph().as_default(), tf.Session():
-        value, inputs = build(hidden, kernel, bias, users)
+        value, inputs = build(*problem(2, users=3))
         for tensor in inputs[:2]:
             analytic, numeric = tf.test.compute_gradient(
                 tensor, tensor.shape, value, [], delta=1e-2, x_init_value=tensor.eval()
@@ -77,9 +77,9 @@ def test_the_gradient_equals_finite_differences():
 @pytest.mark.parametrize("gap", [0, 20, 80, 200])
 def test_logits_far_apart_neither_overflow_nor_lose_the_loss(gap):
     hidden = np.array([[float(gap), 0, 0, 0, 0]])
-    kernel = np.zeros((HIDDEN, COLUMNS))
+    kernel = np.zeros((HIDDEN, PADDED))
     kernel[0, 3] = 1.0
-    bias = layer(np.random.default_rng(0))[1]
+    bias = problem(0, users=1)[2]
     users = [np.array([5])]
     value, by_hidden, _, _ = run(hidden, kernel, bias, users)
     expected, expected_by_hidden, _, _ = reference(hidden, kernel, bias, users)
@@ -88,18 +88,9 @@ def test_logits_far_apart_neither_overflow_nor_lose_the_loss(gap):
     np.testing.assert_allclose(by_hidden, expected_by_hidden, atol=1e-5)
 
 
-def test_padded_columns_have_no_gradient():
-    rng = np.random.default_rng(3)
-    users = random_users(rng, 4)
-    _, _, by_kernel, by_bias = run(rng.normal(size=(4, HIDDEN)), *layer(rng), users)
-    assert not by_kernel[:, ITEMS:].any()
-    assert not by_bias[ITEMS:].any()
-
-
 @pytest.mark.parametrize("max_users", [1, 5000])
-def test_a_share_without_users_adds_nothing(max_users):
-    rng = np.random.default_rng(4)
-    results = run(np.zeros((0, HIDDEN)), *layer(rng), [], max_users=max_users)
+def test_a_shard_without_users_adds_nothing(max_users):
+    results = run(*problem(4, users=0), max_users=max_users)
     assert [np.abs(result).sum() for result in results] == [0, 0, 0, 0]
 
 

@@ -1,100 +1,74 @@
 """Mixed precision: bfloat16 against float64, and float16's loss scaling as a state machine."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from models.graph.test_loss import HIDDEN, build, layer, random_users, reference
-from models.graph.test_train_step import HIDDEN as STEP_HIDDEN
-from models.graph.test_train_step import ITEMS as STEP_ITEMS
-from models.graph.test_train_step import LATENT, USERS, training_matrix
+from models.graph.test_loss import problem, reference, run
+from models.reference import (
+    HIDDEN,
+    ITEMS,
+    LATENT,
+    USERS,
+    ChangedGradients,
+    flags,
+    small_step,
+    training_matrix,
+)
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
-from vae.config import Architecture, Config
+from vae.config import Architecture
 from vae.load.batches import TrainingBatches
 from vae.models.graph.precision import (
     FLOAT16_REWRITE,
     FLOAT32,
-    LossScaling,
     OverflowStreak,
     choose_precision,
 )
-from vae.models.graph.train_step import TrainingStep
-from vae.models.graph.vae import VAE
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import SingleWorker
 
 
 @pytest.mark.parametrize("chunk_users", [100, 4])
 def test_bfloat16_stays_near_float64(chunk_users):
-    rng = np.random.default_rng(1)
-    hidden, (kernel, bias), users = rng.normal(size=(9, HIDDEN)), layer(rng), random_users(rng, 9)
-    with tf.Graph().as_default(), tf.Session() as session:
-        value, inputs = build(
-            hidden, kernel, bias, users, dtype=tf.bfloat16, chunk_users=chunk_users
-        )
-        results = session.run([value, *tf.gradients(value, inputs)])
-    for result, expected in zip(results, reference(hidden, kernel, bias, users), strict=True):
+    inputs = problem(1, users=9)
+    results = run(*inputs, dtype=tf.bfloat16, chunk_users=chunk_users)
+    for result, expected in zip(results, reference(*inputs), strict=True):
         assert result.dtype == np.float32
         # bfloat16 has eight bits; errors are relative to the largest element, not to each.
         np.testing.assert_allclose(result, expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_the_loss_scale_cancels_exactly():
-    rng = np.random.default_rng(2)
-    hidden, (kernel, bias), users = rng.normal(size=(5, HIDDEN)), layer(rng), random_users(rng, 5)
-
-    def gradients(scale):
-        with tf.Graph().as_default(), tf.Session() as session:
-            value, inputs = build(
-                hidden,
-                kernel,
-                bias,
-                users,
-                loss_scale=None if scale is None else tf.constant(scale),
-            )
-            scaled = value if scale is None else value * scale
-            found = session.run(tf.gradients(scaled, inputs))
-            return [gradient if scale is None else gradient / scale for gradient in found]
-
-    for scaled, plain in zip(gradients(2.0**15), gradients(None), strict=True):
-        np.testing.assert_array_equal(scaled, plain)
-
-
-class OverflowingWorkers(SingleWorker):
-    """A worker whose gradients turn infinite when ``overflow`` is fed as true."""
-
-    def __init__(self):
-        super().__init__("")
-        self.overflow = tf.placeholder_with_default(False, [])
-
-    def optimizer(self, optimizer):
-        compute = optimizer.compute_gradients
-
-        def compute_gradients(*args, **kwargs):
-            poison = tf.where(self.overflow, np.inf, 1.0)
-            return [(gradient * poison, weight) for gradient, weight in compute(*args, **kwargs)]
-
-        optimizer.compute_gradients = compute_gradients
-        return optimizer
+    inputs, scale = problem(2, users=5), 2.0**15
+    plain, scaled = run(*inputs), run(*inputs, loss_scale=scale)
+    for gradient, expected in zip(scaled[1:], plain[1:], strict=True):
+        np.testing.assert_array_equal(gradient / scale, expected)
 
 
 @pytest.fixture
-def scaled_step(monkeypatch):
+def scaled_step():
     """A function that runs one step under loss scaling, and one that reads the whole state."""
-    monkeypatch.setattr(LossScaling.__init__, "__defaults__", (3,))
-    config = Config.of(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
-    with tf.Graph().as_default(), tf.Session() as session:
-        workers = OverflowingWorkers()
-        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT), 0)
-        step = TrainingStep(vae, config, workers, USERS, FLOAT16_REWRITE)
-        session.run(tf.global_variables_initializer())
+    overflow = []
+
+    def poison(pairs):
+        overflow.append(tf.placeholder_with_default(False, []))
+        factor = tf.where(overflow[0], np.inf, 1.0)
+        return [(gradient * factor, weight) for gradient, weight in pairs]
+
+    precision = replace(FLOAT16_REWRITE, growth_interval=3)
+    workers = ChangedGradients(poison)
+    with small_step(flags(), workers=workers, max_users=USERS, precision=precision) as (
+        session,
+        _,
+        step,
+    ):
         batch = next(TrainingBatches(training_matrix(), USERS, 0, 0.5).epoch(0))
 
-        def run(overflow=False):
-            feed = step.feed(batch) | {workers.overflow: overflow}
-            session.run(step.update, feed)
+        def run_step(overflows=False):
+            session.run(step.update, step.feed(batch) | {overflow[0]: overflows})
             return session.run(step.scalars["loss_scale"])
 
         def state():
@@ -104,7 +78,7 @@ def scaled_step(monkeypatch):
                 if "loss_scale" not in v.op.name and "good_steps" not in v.op.name
             }
 
-        yield run, state
+        yield run_step, state
     tf.mixed_precision.disable_mixed_precision_graph_rewrite()
 
 
@@ -113,7 +87,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale(scaled_step):
     scale = run()
     before = state()
     assert any("Adam" in name for name in before)
-    assert run(overflow=True) == scale / 2
+    assert run(overflows=True) == scale / 2
     for name, value in state().items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
@@ -122,7 +96,7 @@ def test_good_steps_in_a_row_double_the_scale(scaled_step):
     run, _ = scaled_step
     scale = run()
     assert [run(), run()] == [scale, 2 * scale]
-    assert run(overflow=True) == scale
+    assert run(overflows=True) == scale
     assert [run(), run(), run()] == [scale, scale, 2 * scale]
 
 
@@ -148,12 +122,9 @@ def rewritten_types(settings, fetched, monkeypatch):
     return types
 
 
-@pytest.mark.parametrize("layers", [("tanh", "deep", "normal"), ("dense", "linear", "composite")])
+@pytest.mark.parametrize("layers", [(), ("dense", "linear", "composite")])
 def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(layers, monkeypatch):
-    config = Config.of(train=True, hidden_dim=STEP_HIDDEN, latent_dim=LATENT)
-    with tf.Graph().as_default():
-        vae = VAE(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT, "tanh", *layers), 0)
-        step = TrainingStep(vae, config, SingleWorker(""), USERS, FLOAT16_REWRITE)
+    with small_step(flags(), *layers, precision=FLOAT16_REWRITE) as (_, _, step):
         settings = tf.ConfigProto()
         FLOAT16_REWRITE.configure(settings)
         types = rewritten_types(settings, step.update, monkeypatch)
@@ -168,8 +139,8 @@ def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(la
 def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrite(monkeypatch):
     # A machine that claims to have a GPU.
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
-    model = TrainedModel(Architecture(STEP_ITEMS, STEP_HIDDEN, LATENT))
-    config, workers = Config.of(train=True), SingleWorker("")
+    model = TrainedModel(Architecture(ITEMS, HIDDEN, LATENT))
+    config, workers = flags(), SingleWorker("")
     tf.mixed_precision.enable_mixed_precision_graph_rewrite(tf.train.AdamOptimizer())
     found = []
     try:
@@ -200,14 +171,14 @@ def test_a_checkpoint_holds_the_loss_scale_and_the_good_steps_since_it_changed(
 ):
     run, _ = scaled_step
     saver, session = tf.train.Saver(), tf.get_default_session()
-    run(overflow=True)
+    run(overflows=True)
     run()
     run()
     path = saver.save(session, str(tmp_path / "variables"))
-    expected = [run(), run(), run(overflow=True)]
+    expected = [run(), run(), run(overflows=True)]
     assert expected[0] == 2 * expected[2], "the third good step doubles it"
     saver.restore(session, path)
-    assert [run(), run(), run(overflow=True)] == expected
+    assert [run(), run(), run(overflows=True)] == expected
 
 
 def test_overflows_in_a_row_are_counted_and_a_good_step_ends_them():

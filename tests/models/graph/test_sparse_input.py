@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from models.graph.test_train_step import BATCH, HIDDEN, ITEMS, LATENT
-from models.reference import ReferenceStep
+from models.reference import (
+    BATCH,
+    ITEMS,
+    ChangedGradients,
+    ReferenceStep,
+    flags,
+    noise_of,
+    small_step,
+)
 
-from vae.config import Architecture, Config
 from vae.load.batches import Batch
 from vae.models.graph.precision import BFLOAT16, FLOAT32
 from vae.models.graph.sparse_input import placeholders
-from vae.models.graph.train_step import TrainingStep
-from vae.models.graph.vae import VAE
-from vae.utils.distributed import SingleWorker
 
 
 def spoil_memory(shapes):
@@ -39,21 +42,6 @@ def test_a_sum_over_no_items_is_zero_and_so_is_its_gradient(items, counts):
     np.testing.assert_array_equal(found[1], np.outer(weights @ history, np.ones(64)))
 
 
-class RecordingWorker(SingleWorker):
-    """Keeps the gradients that a step computes."""
-
-    def optimizer(self, optimizer):
-        compute = optimizer.compute_gradients
-
-        def compute_gradients(*args, **kwargs):
-            found = compute(*args, **kwargs)
-            self.gradients = {weight.op.name: gradient for gradient, weight in found}
-            return found
-
-        optimizer.compute_gradients = compute_gradients
-        return optimizer
-
-
 def lost_batch(counts):
     """Users of whose items none survives dropout."""
     counts = np.array(counts, np.int32)
@@ -62,26 +50,31 @@ def lost_batch(counts):
 
 
 def gradients_of(batch, max_users, precision):
-    """The step's gradients, computed in memory that held NaN, and the weights before it."""
-    worker = RecordingWorker("")
-    config = Config.of(train=True, hidden_dim=HIDDEN, latent_dim=LATENT, dropout=0.5)
-    with tf.Graph().as_default(), tf.Session() as session:
-        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
-        step = TrainingStep(vae, config, worker, max_users, precision)
-        session.run(tf.global_variables_initializer())
+    """The step's gradients, computed in memory that held NaN, weights before it, and noise."""
+    gradients = {}
+
+    def record(pairs):
+        gradients.update({weight.op.name: gradient for gradient, weight in pairs})
+        return pairs
+
+    config = flags(dropout=0.5)
+    workers = ChangedGradients(record)
+    with small_step(config, workers=workers, max_users=max_users, precision=precision) as (
+        session,
+        vae,
+        step,
+    ):
         weights = session.run({variable.op.name: variable for variable in vae.variables})
-        noise = session.run(
-            tf.random.stateless_normal([BATCH, LATENT], seed=[config.execution.seed, batch.step])
-        )
+        noise = noise_of(session, config, batch)
         spoil = spoil_memory([value.shape for value in weights.values()])
         for _ in range(3):
             session.run(spoil)
-        return session.run(worker.gradients, step.feed(batch)), weights, noise
+        return session.run(gradients, step.feed(batch)), weights, noise
 
 
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
 @pytest.mark.parametrize("max_users", [BATCH, 5000])
-def test_a_share_without_users_has_gradients_of_zero(max_users, precision):
+def test_a_shard_without_users_has_gradients_of_zero(max_users, precision):
     gradients, weights, _ = gradients_of(lost_batch([]), max_users, precision)
     for name, value in weights.items():
         np.testing.assert_array_equal(gradients[name], np.zeros_like(value), err_msg=name)
@@ -90,12 +83,6 @@ def test_a_share_without_users_has_gradients_of_zero(max_users, precision):
 def test_users_who_lose_all_items_to_dropout_have_the_reference_s_gradients():
     batch = lost_batch([3, 1])
     gradients, weights, noise = gradients_of(batch, BATCH, FLOAT32)
-    reference = ReferenceStep(weights, ITEMS, 0.004, 0.9, 0.9, 0.0, 15000, 0.1)
-    histories = np.split(batch.items, np.cumsum(batch.counts)[:-1])
-    nothing = [np.zeros(0, np.int64)] * 2
-    _, expected = reference.loss_and_gradients(histories, nothing, 0.5, noise[:2])
+    expected = ReferenceStep(weights, flags(dropout=0.5)).gradients(batch, noise[:2])
     for name, value in expected.items():
-        # The reference divides by its users, the step by those of the global batch.
-        np.testing.assert_allclose(
-            gradients[name], value * 2 / BATCH, rtol=1e-4, atol=1e-6, err_msg=name
-        )
+        np.testing.assert_allclose(gradients[name], value, rtol=1e-4, atol=1e-6, err_msg=name)

@@ -63,7 +63,9 @@ class Blend:
 
     def linear_scores(self, histories: SparseBatch) -> tf.Tensor:
         """Return the (B, I) float32 scores of the linear model."""
-        return histories.sum(self.item_weights)
+        # Without the factor 1, TensorFlow's rewrite of the graph rounds the mixture differently.
+        ones = tf.ones_like(histories.counts, tf.float32)[:, tf.newaxis]
+        return ones * histories.sum(self.item_weights)
 
     def mix(self, logits: tf.Tensor, linear_scores: tf.Tensor) -> tf.Tensor:
         """Return the weighted sum of both scores, each standardised over a user's I items.

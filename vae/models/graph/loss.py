@@ -49,8 +49,7 @@ def multinomial_nll(
         Scalar float32, in nats times ``weight``; a probability below the smallest normal float32
         counts as that one, 87.3 nats. Differentiable once, by ``hidden``, ``kernel`` and ``bias``.
     """
-    if chunk_users is None:
-        chunk_users = users_per_chunk(int(kernel.shape[1]))
+    chunk_users = chunk_users or users_per_chunk(int(kernel.shape[1]))
 
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:

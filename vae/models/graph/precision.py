@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -35,11 +36,24 @@ class Precision:
         dtype: dtype of the last layer's matmuls in the graph as it is built.
         description: human-readable.
         rewritten: whether TensorFlow rewrites the graph to float16, which needs loss scaling.
+        growth_interval: consecutive finite steps after which the loss scale is doubled; this is
+            TensorFlow's default.
     """
 
     dtype: tf.DType
     description: str
     rewritten: bool = False
+    growth_interval: int = 2000
+
+    def loss_scale(self) -> Any:
+        """Return TensorFlow's dynamic loss scale if there is one: float16 gradients may underflow.
+
+        A step whose gradients overflow is skipped: weights, slots and global step are unchanged,
+        and the scale is halved.
+        """
+        if not self.rewritten:
+            return None
+        return tf.mixed_precision.DynamicLossScale(increment_period=self.growth_interval)
 
     def configure(self, settings: tf.ConfigProto) -> None:
         """Switch the float16 rewrite of a session's graphs on or off.
@@ -74,44 +88,14 @@ def choose_precision(amp: bool) -> Precision:
     return Precision(tf.float32, f"float32 ({reason})")
 
 
-class LossScaling:
-    """Dynamic loss scaling for float16, whose gradients would underflow.
-
-    A step whose gradients overflow is skipped: weights, slots and global step are unchanged, and
-    the scale is halved. After ``growth_interval`` consecutive finite steps it is doubled.
-
-    Args:
-        growth_interval: in steps; TensorFlow's default is 2,000.
-    """
-
-    def __init__(self, growth_interval: int = 2000) -> None:
-        self._loss_scale = tf.mixed_precision.DynamicLossScale(increment_period=growth_interval)
-        self.value: tf.Tensor = self._loss_scale()
-
-    def wrap(self, optimizer: tf.train.Optimizer) -> tf.train.Optimizer:
-        """Return the optimizer with loss scaling and the float16 rewrite of the graph.
-
-        It wraps Horovod's optimizer: all ranks see the same sum of gradients, so they skip the same
-        steps.
-        """
-        return tf.mixed_precision.enable_mixed_precision_graph_rewrite(optimizer, self._loss_scale)
-
-
 class OverflowStreak:
-    """Counter of consecutive steps that the optimizer skipped because of overflowing gradients.
-
-    All ranks skip the same steps, so their counts are equal.
-    """
+    """Counter of consecutive steps that the optimizer skipped, the same steps on all ranks."""
 
     def __init__(self) -> None:
         self.length = 0
         self._global_step_before: int | None = None
 
     def add(self, global_step_before: int) -> None:
-        """Count the previous step, now that the next one has started.
-
-        Args:
-            global_step_before: global step at the start; a skipped step did not increment it.
-        """
+        """Count the step before one that starts at a global step, which a skipped one left."""
         self.length = self.length + 1 if global_step_before == self._global_step_before else 0
         self._global_step_before = global_step_before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,8 @@ def compiled(enabled: bool) -> AbstractContextManager[None]:
     return scope
 
 
-def uncompiled() -> AbstractContextManager[None]:
-    """Return a scope whose operations are never compiled."""
-    scope: AbstractContextManager[None] = tf.xla.experimental.jit_scope(compile_ops=False)
-    return scope
+uncompiled = partial(tf.xla.experimental.jit_scope, compile_ops=False)
+"""Returns a scope whose operations are never compiled."""
 
 
 def run_traced(session: tf.Session, fetches: Any, feed: dict[tf.Tensor, Any], path: Path) -> Any:

@@ -6,11 +6,11 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-from vae.config import Config
+from vae.config import Objective, Training
 from vae.load.batches import Batch
-from vae.models.graph.latent import composite_kl_divergence, kl_divergence, sample
+from vae.models.graph.latent import Normal, composite_kl_divergence, kl_divergence, sample
 from vae.models.graph.loss import kl_weight, l2_penalty, multinomial_nll
-from vae.models.graph.precision import FLOAT32, LossScaling, Precision
+from vae.models.graph.precision import FLOAT32, Precision
 from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch
 from vae.models.graph.vae import VAE
@@ -26,10 +26,13 @@ class TrainingStep:
 
     Args:
         vae: the model.
-        config: flags of the objective and of Adam, and the seed of the noise.
+        objective: flags of the objective.
+        training: flags of Adam.
+        seed: of the noise.
         workers: they share the batch; the sums and gradients are reduced over them.
         max_users: maximum number of users in a shard.
         precision: of the last layer, or of the whole graph.
+        chunk_users: as for ``multinomial_nll``.
 
     Attributes:
         global_step: int64 variable, completed steps without those that the optimizer skipped
@@ -50,10 +53,13 @@ class TrainingStep:
     def __init__(
         self,
         vae: VAE,
-        config: Config,
+        objective: Objective,
+        training: Training,
+        seed: int,
         workers: Workers,
         max_users: int,
         precision: Precision = FLOAT32,
+        chunk_users: int | None = None,
     ) -> None:
         self._items = tf.placeholder(tf.int64, [None], "items")
         self._keep_mask = tf.placeholder(tf.bool, [None], "keep_mask")
@@ -64,66 +70,54 @@ class TrainingStep:
         self._requests = tf.placeholder(tf.float32, [2], "requests")
 
         self.precision = precision
-        scaling = LossScaling() if precision.rewritten else None
+        self.end_of_epoch: tf.Operation = tf.no_op()
+        self.global_step = tf.train.get_or_create_global_step()
+        self.global_step_before = tf.identity(self.global_step)
+        self.scalars: dict[str, tf.Tensor] = {}
+        scaling = precision.loss_scale()
+        if scaling:
+            self.scalars["loss_scale"] = scaling()
+
         users = SparseBatch.of(self._items, self._counts)
-        mean, log_variance = vae.encode(
-            users.keep(self._keep_mask), keep_probability=1 - config.objective.dropout
-        )
-        latent = sample(mean, log_variance, self._noise(config))
-        kernel, bias = vae.item_layer
         global_users = tf.cast(self._global_users, tf.float32)
+        posterior = vae.encode(users.keep(self._keep_mask), 1 - objective.dropout)
+        latent = sample(*posterior, self._noise(seed, vae.architecture.latent_dim))
         likelihood_loss = multinomial_nll(
             vae.decode_hidden(latent),
-            kernel,
-            bias,
+            *vae.item_layer,
             users,
             1 / global_users,
             max_users,
             precision.dtype,
-            scaling.value if scaling else None,
+            self.scalars.get("loss_scale"),
+            chunk_users,
         )
-        self.end_of_epoch: tf.Operation = tf.no_op()
-        if vae.architecture.prior == "composite":
-            old_encoder, self.end_of_epoch = vae.copy_encoder()
-            divergences = composite_kl_divergence(
-                latent, (mean, log_variance), old_encoder.encode(users)
-            )
-        else:
-            divergences = kl_divergence(mean, log_variance)
+        divergences = self._divergences(vae, users, latent, posterior)
         divergence = tf.reduce_sum(divergences) / global_users
-
-        self.global_step = tf.train.get_or_create_global_step()
-        self.global_step_before = tf.identity(self.global_step)
-        self.scalars: dict[str, tf.Tensor] = {}
-        if config.objective.kl_per_item:
+        loss = likelihood_loss
+        if objective.kl_per_item:
             # Shenbin et al. 2020, section "Rescaling KL divergence".
-            weights = config.objective.kl_per_item * tf.cast(self._counts, tf.float32)
-            objective = likelihood_loss + tf.reduce_sum(weights * divergences) / global_users
+            weights = objective.kl_per_item * tf.cast(self._counts, tf.float32)
+            loss += tf.reduce_sum(weights * divergences) / global_users
         else:
-            beta = kl_weight(
-                self.global_step_before,
-                config.objective.total_anneal_steps,
-                config.objective.anneal_cap,
-            )
-            objective = likelihood_loss + beta * divergence
-            self.scalars["kl_weight"] = beta
-        if scaling:
-            self.scalars["loss_scale"] = scaling.value
-        if config.objective.lam:
+            steps, cap = objective.total_anneal_steps, objective.anneal_cap
+            self.scalars["kl_weight"] = kl_weight(self.global_step_before, steps, cap)
+            loss += self.scalars["kl_weight"] * divergence
+        if objective.lam:
             penalty = l2_penalty([layer.kernel for layer in vae.layers])
-            objective += config.objective.lam / workers.size * penalty
-        totals = global_users * tf.stack([objective, likelihood_loss, divergence])
+            loss += objective.lam / workers.size * penalty
+        totals = global_users * tf.stack([loss, likelihood_loss, divergence])
         sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))
         self.totals, self.requests = sums[:3], sums[3:]
-        adam = tf.train.AdamOptimizer(
-            config.training.lr, config.training.beta1, config.training.beta2
-        )
-        optimizer = workers.optimizer(adam)
-        if scaling:
-            optimizer = scaling.wrap(optimizer)
-        self.update = optimizer.minimize(objective, self.global_step)
 
-    def _noise(self, config: Config) -> tf.Tensor:
+        optimizer = tf.train.AdamOptimizer(training.lr, training.beta1, training.beta2)
+        optimizer = workers.optimizer(optimizer)
+        if scaling:  # around Horovod's optimizer: all ranks see the same sums, and skip the same
+            rewrite = tf.mixed_precision.enable_mixed_precision_graph_rewrite
+            optimizer = rewrite(optimizer, scaling)
+        self.update = optimizer.minimize(loss, self.global_step)
+
+    def _noise(self, seed: int, latent_dim: int) -> tf.Tensor:
         """Return (B, Z) float32 standard normal noise.
 
         It is a function of the seed, the step and the user's position in the global batch, by the
@@ -131,13 +125,21 @@ class TrainingStep:
         2, 3"). Each worker draws the noise of the global batch and takes its own rows, so a user's
         noise does not depend on the number of workers.
         """
-        shape = [self._global_users, config.model.latent_dim]
         # XLA has another generator, and by default a GPU may have one too.
         with uncompiled():
             noise = tf.random.stateless_normal(
-                shape, seed=tf.stack([config.execution.seed, self._step]), alg="philox"
+                [self._global_users, latent_dim], tf.stack([seed, self._step]), alg="philox"
             )
         return noise[self._first_user : self._first_user + tf.size(self._counts)]
+
+    def _divergences(
+        self, vae: VAE, users: SparseBatch, latent: tf.Tensor, posterior: Normal
+    ) -> tf.Tensor:
+        """Return the (B,) KL divergences from the prior; set how that is renewed."""
+        if vae.architecture.prior == "normal":
+            return kl_divergence(*posterior)
+        old_encoder, self.end_of_epoch = vae.copy_encoder()
+        return composite_kl_divergence(latent, posterior, old_encoder.encode(users))
 
     def feed(self, batch: Batch, stop: bool = False, save: bool = False) -> dict[tf.Tensor, Any]:
         """Return the feed for one worker's shard of a batch and its requests to all workers."""

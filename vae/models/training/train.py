@@ -130,7 +130,13 @@ class Trainer:
         with compiled(config.execution.xla):
             self._vae = VAE(architecture, config.execution.seed)
             self._step = TrainingStep(
-                self._vae, config, workers, self._batches.max_shard_users, precision
+                self._vae,
+                config.objective,
+                config.training,
+                config.execution.seed,
+                workers,
+                self._batches.max_shard_users,
+                precision,
             )
             self._inference = build_inference_graph(
                 self._vae,
