@@ -21,8 +21,8 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from vae import __version__
 from vae.errors import UserError
+from vae.version import __version__
 
 Options = TypeVar("Options")
 Presets = Mapping[str, Mapping[str, Any]]

@@ -11,10 +11,10 @@ import numpy as np
 import scipy
 import tensorflow.compat.v1 as tf
 
-from vae import __version__
 from vae.load.dataset import Dataset
 from vae.models.graph.precision import cpu_info
 from vae.utils.distributed import Workers
+from vae.version import __version__
 
 Metadata = dict[str, str]
 
