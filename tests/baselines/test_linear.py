@@ -2,12 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_matrix
 
-from vae.baselines.best_unseen import rank_by
 from vae.baselines.ease import LAMBDAS, Ease, check_ease, choose_lambda
 from vae.baselines.itemknn import item_similarities
 from vae.errors import UserError
@@ -17,11 +13,8 @@ from vae.metrics.ranking import ndcg
 ITEMS = 11
 
 
-@pytest.fixture(params=[4, 1024])
-def block(request, monkeypatch):
-    """Items per block: several blocks, the last of them shorter, and a single one."""
-    monkeypatch.setattr("vae.baselines.ease._BLOCK", request.param)
-    monkeypatch.setattr("vae.baselines.itemknn._BLOCK", request.param)
+BLOCKS = [4, 1024]
+"""Items per block: several blocks, the last of them shorter, and a single one."""
 
 
 def interactions(users=40, seed=0):
@@ -29,11 +22,11 @@ def interactions(users=40, seed=0):
     return (rng.random((users, ITEMS)) < rng.uniform(0.1, 0.6, ITEMS)).astype(np.uint8)
 
 
-@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("lambda_", [0.5, 30.0])
-def test_ease_is_the_ridge_regression_of_each_item_on_the_others(lambda_):
+def test_ease_is_the_ridge_regression_of_each_item_on_the_others(lambda_, block):
     train = interactions().astype(float)
-    weights = Ease(csr_matrix(train, dtype=np.uint8)).item_weights(lambda_)
+    weights = Ease(csr_matrix(train), items_per_block=block).item_weights(lambda_)
     for item in range(ITEMS):
         others = np.delete(np.arange(ITEMS), item)
         x, y = train[:, others], train[:, item]
@@ -42,11 +35,12 @@ def test_ease_is_the_ridge_regression_of_each_item_on_the_others(lambda_):
         assert weights[item, item] == 0
 
 
-@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize(("neighbours", "shrinkage"), [(3, 2.0), (ITEMS, 0.0)])
-def test_item_knn_keeps_the_largest_shrunk_cosines(neighbours, shrinkage):
+def test_item_knn_keeps_the_largest_shrunk_cosines(neighbours, shrinkage, block):
     train = interactions().astype(float)
-    found = item_similarities(csr_matrix(train, dtype=np.uint8), neighbours, shrinkage).toarray()
+    matrix = csr_matrix(train, dtype=np.uint8)
+    found = item_similarities(matrix, neighbours, shrinkage, items_per_block=block).toarray()
     for item in range(ITEMS):
         cosines = {}
         for other in range(ITEMS):
@@ -62,25 +56,6 @@ def test_an_item_without_users_is_similar_to_none():
     train = np.array([[1, 1, 0], [1, 0, 0]], np.uint8)
     similarities = item_similarities(csr_matrix(train), 2, 0).toarray()
     np.testing.assert_allclose(similarities, [[0, 0.5**0.5, 0], [0.5**0.5, 0, 0], [0, 0, 0]])
-
-
-@given(
-    hnp.arrays(np.int8, (4, ITEMS), elements=st.integers(-3, 3)),
-    hnp.arrays(bool, (4, ITEMS)),
-    st.integers(1, ITEMS + 2),
-)
-def test_rankings_equal_sorting_each_users_unseen_items(scores, seen, k):
-    rows = iter(range(4))
-    histories = csr_matrix(seen)
-
-    def of_users(part):
-        return scores[[next(rows) for _ in range(part.shape[0])]].astype(np.float32)
-
-    ranking = rank_by(of_users, histories, k)
-    for user in range(4):
-        unseen = [item for item in range(ITEMS) if not seen[user, item]]
-        best = sorted(unseen, key=lambda item: (-scores[user, item], item))[:k]
-        assert ranking[user].tolist() == best + [-1] * (min(k, ITEMS) - len(best))
 
 
 def test_the_chosen_lambda_is_the_best_on_the_validation_users():

@@ -14,7 +14,7 @@ import tensorflow as tf
 from helpers import ONE_THREAD, SMALL, checkpoints, log_lines, mpirun, run_main, run_script
 
 from vae import Recommender
-from vae.baselines.best_unseen import rank_by
+from vae.baselines.best_unseen import best_unseen
 from vae.baselines.ease import Ease
 from vae.errors import UserError
 from vae.load.store import open_dataset
@@ -81,7 +81,7 @@ def test_the_best_weight_on_the_validation_users_is_chosen(run, demo_data, on_mo
     # The ends are the model and EASE alone, on the users of the training's validations.
     data = open_dataset(demo_data, "synthetic")
     weights = Ease(data.train).item_weights(50)
-    ranking = rank_by(lambda histories: histories @ weights, data.validation.fold_in)
+    ranking = best_unseen(lambda histories: histories @ weights, data.validation.fold_in)
     ease = score(ranking, data.validation.targets)["ndcg@100"].mean
     model = read_state(checkpoints(run[0])[-1]).best_ndcg
     assert [ndcg[0], ndcg[-1]] == pytest.approx([ease, model], abs=1e-6)

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 import vae
 from vae.baselines.popularity import popularity_scores
 from vae.errors import UserError
-from vae.models.graph.vae import ITEM_WEIGHTS
+from vae.models.graph.inference_graph import ITEM_WEIGHTS
 from vae.recommend.cold_start import popular_items
 from vae.recommend.export import padding_value_of
 

@@ -1,4 +1,7 @@
-"""Rankings by the scores of a baseline: a user's best items without those of the history."""
+"""A user's best items by any scores, without those of the history.
+
+Shapes: B users, I items, K recommendations per user.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +14,51 @@ from scipy.sparse import csr_matrix, issparse
 
 from vae.metrics.ranking import MAX_CUTOFF
 
-_USERS = 1024
+_BLOCK_SCORES = 1 << 24
+"""Scores of a block of users: 64 MB."""
 
 
-def rank_by(
+def best_unseen(
     scores: Callable[[csr_matrix], Any],
-    histories: csr_matrix,
+    seen: csr_matrix,
     k: int = MAX_CUTOFF,
+    allowed: csr_matrix | None = None,
     advance: Callable[[int], object] = lambda users: None,
+    users_per_block: int | None = None,
 ) -> NDArray[np.int64]:
-    """Rank each user's k best unseen items.
+    """Rank each user's k best items that are not in the history.
 
     Args:
-        scores: returns the (B, I) scores of (B, I) histories, dense or sparse.
-        histories: (B, I) items that the users have; any stored entry counts as one.
+        scores: returns the scores of a block of histories, float32 rows of ``seen``: dense or
+            sparse with one row per user, or (I,) for all of them. An item with -inf is not ranked.
+        seen: (B, I) ones at the items that the users have.
         k: recommendations per user.
-        advance: takes the number of users of each batch that is done.
+        allowed: (B, I) ones at the only items to rank; None to rank all.
+        advance: takes the number of users of each block that is done.
+        users_per_block: users whose scores are in memory at a time; None for 64 MB of them.
 
     Returns:
-        (B, min(k, I)) item indices, best first (ties: lower index first), -1 where nothing is left
-        to recommend.
+        (B, K) item indices with K = min(k, I), best first (ties: lower index first), -1 where
+        nothing is left to recommend.
     """
-    users, items = histories.shape
-    rankings = []
-    for first in range(0, users, _USERS):
-        chunk = histories[first : first + _USERS]
-        rankings.append(_best_unseen(scores(chunk.astype(np.float32)), chunk, k))
-        advance(chunk.shape[0])
-    return np.concatenate(rankings) if rankings else np.empty((0, min(k, items)), np.int64)
-
-
-def _best_unseen(scores: Any, seen: csr_matrix, k: int) -> NDArray[np.int64]:
-    dense = scores.toarray() if issparse(scores) else np.array(scores)
-    dense[seen.nonzero()] = -np.inf
-    ranking: NDArray[np.int64] = np.argsort(-dense, axis=1, kind="stable")[:, :k]
-    ranking[np.isneginf(np.take_along_axis(dense, ranking, axis=1))] = -1
+    users, items = seen.shape
+    k = min(k, items)
+    block = users_per_block or max(1, _BLOCK_SCORES // items)
+    ranking = np.full((users, k), -1)
+    for first in range(0, users, block):
+        part = seen[first : first + block]
+        found = scores(part.astype(np.float32))
+        dense = found.toarray() if issparse(found) else np.broadcast_to(found, part.shape).copy()
+        dense[part.nonzero()] = -np.inf
+        if allowed is not None:
+            dense[allowed[first : first + block].toarray() == 0] = -np.inf
+        # All items as good as the k-th best are candidates: k of them, and ties.
+        kth_best = np.partition(dense, items - k, axis=1)[:, [items - k]]
+        rows, candidates = np.nonzero((dense >= kth_best) & (dense > -np.inf))
+        # A stable sort by user and score; equal scores stay in the order of the item indices.
+        order = np.lexsort((-dense[rows, candidates], rows))
+        ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        best = ranks < k
+        ranking[first + rows[best], ranks[best]] = candidates[order][best]
+        advance(part.shape[0])
     return ranking

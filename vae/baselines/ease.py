@@ -1,20 +1,20 @@
 """EASE: a linear item-item model with a closed-form solution (Steck 2019, arXiv:1905.03375).
 
-Shapes: U training users, B users, I items.
+Shapes: U training users, I items.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 from scipy.sparse import csr_matrix
 
-from vae.baselines.best_unseen import rank_by
+from vae.baselines.best_unseen import best_unseen
+from vae.baselines.fit import Baseline
+from vae.baselines.itemknn import common_users
 from vae.errors import UserError
-from vae.load.dataset import HeldOut
+from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.ranking import SELECTION_METRIC, score
 from vae.utils.console import Progress, silent
 
@@ -24,8 +24,6 @@ LAMBDAS = (100, 200, 500, 1000, 2000, 5000)
 _BYTES_PER_ELEMENT = 8 + 4 + 4
 """The inverse in float64, the Gram matrix and the item weights in float32."""
 
-_BLOCK = 1024
-
 
 class Ease:
     """EASE of one training set, for any lambda.
@@ -33,12 +31,20 @@ class Ease:
     Args:
         train: (U, I) training matrix.
         progress: shows how far a computation is.
+        items_per_block: rows of (I, I) matrices that are computed at a time.
     """
 
-    def __init__(self, train: csr_matrix, progress: Progress = silent) -> None:
+    def __init__(
+        self, train: csr_matrix, progress: Progress = silent, items_per_block: int = 1024
+    ) -> None:
         self.progress = progress
-        with progress("Counting users that items have in common", train.shape[1], "items") as bar:
-            self._gram = _gram(train, bar.update)
+        self._block = items_per_block
+        items = train.shape[1]
+        self._gram = np.empty((items, items), np.float32)
+        with progress("Counting users that items have in common", items, "items") as bar:
+            for rows, common in common_users(train, items_per_block):
+                self._gram[rows] = common
+                bar.update(len(common))
 
     def item_weights(self, lambda_: float) -> NDArray[np.float32]:
         """Return the (I, I) float32 weights: scores of items are ``histories @ weights``.
@@ -50,28 +56,40 @@ class Ease:
             lambda_: L2 penalty of the weights, positive.
         """
         with self.progress(f"Fitting EASE with lambda {lambda_:g}", 1, "fits"):
-            return self._item_weights(lambda_)
+            inverse = self._gram.astype(np.float64)
+            np.einsum("ii->i", inverse)[:] += lambda_
+            # Cholesky, then the inverse, both in place: LAPACK's matrices are column by column, and
+            # a symmetric matrix is its own transpose. Only the lower triangle is computed.
+            factor, _ = lapack.dpotrf(inverse.T, lower=True, clean=False, overwrite_a=True)
+            triangle, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
+            scale = (-1 / np.diagonal(triangle)).astype(np.float32)
+            weights = self._mirrored(triangle)
+            weights *= scale
+            np.fill_diagonal(weights, 0)
+            return weights
 
-    def _item_weights(self, lambda_: float) -> NDArray[np.float32]:
-        inverse = self._gram.astype(np.float64)
-        diagonal = np.einsum("ii->i", inverse)
-        diagonal += lambda_
-        # A symmetric matrix is its own transpose, which LAPACK can overwrite.
-        factor, _ = lapack.dpotrf(inverse.T, lower=True, clean=False, overwrite_a=True)
-        triangle, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
+    def _mirrored(self, triangle: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the whole (I, I) symmetric matrix, float32, of its lower triangle."""
         items = len(triangle)
-        scale = (-1 / np.diagonal(triangle)).astype(np.float32)
-        weights = np.empty((items, items), np.float32)
-        for first in range(0, items, _BLOCK):
-            rows = slice(first, min(first + _BLOCK, items))
+        whole = np.empty((items, items), np.float32)
+        for first in range(0, items, self._block):
+            rows = slice(first, min(first + self._block, items))
+            # The block's rows up to the diagonal, and the same mirrored as columns.
             block = np.tril(triangle[rows, : rows.stop], first)
-            weights[rows, : rows.stop] = block
-            weights[: rows.stop, rows] = block.T
+            whole[rows, : rows.stop] = block
+            whole[: rows.stop, rows] = block.T
+            # The square on the diagonal: its own upper triangle is missing in both.
             corner = block[:, first:]
-            weights[rows, rows] = corner + np.tril(corner, -1).T
-        weights *= scale
-        np.fill_diagonal(weights, 0)
-        return weights
+            whole[rows, rows] = corner + np.tril(corner, -1).T
+        return whole
+
+
+def fit(dataset: Dataset, progress: Progress, ease_lambda: float | None) -> Baseline:
+    """Return the baseline for a lambda; None to choose it on the validation users."""
+    ease = Ease(dataset.train, progress)
+    lambda_ = choose_lambda(ease, dataset.validation) if ease_lambda is None else ease_lambda
+    weights = ease.item_weights(lambda_)
+    return Baseline(lambda histories: histories @ weights, {"ease_lambda": lambda_})
 
 
 def choose_lambda(ease: Ease, users: HeldOut) -> float:
@@ -85,8 +103,8 @@ def choose_lambda(ease: Ease, users: HeldOut) -> float:
     for lambda_ in LAMBDAS:
         weights = ease.item_weights(lambda_)
         with ease.progress(f"Validating EASE with lambda {lambda_}", len(users.user_ids)) as bar:
-            ranking = rank_by(
-                lambda part: part @ weights,  # noqa: B023, called at once
+            ranking = best_unseen(
+                lambda histories: histories @ weights,  # noqa: B023, called at once
                 users.fold_in,
                 advance=bar.update,
             )
@@ -112,17 +130,3 @@ def check_ease(items: int, available: int, flag: str) -> None:
             f"and {available / 1e9:.1f} GB are available; leave it out, or raise "
             "--min_users_per_item in prepare_dataset.py."
         )
-
-
-def _gram(train: csr_matrix, advance: Callable[[int], object]) -> NDArray[np.float32]:
-    """Return the (I, I) numbers of users who have both items, exact below 2^24 users."""
-    matrix = csr_matrix(train, dtype=np.float32)
-    columns = matrix.tocsc()
-    transposed = matrix.T.tocsr()
-    items = matrix.shape[1]
-    gram = np.empty((items, items), np.float32)
-    for first in range(0, items, _BLOCK):  # a sparse matrix of them all may take more memory
-        block = slice(first, first + _BLOCK)
-        gram[:, block] = (transposed @ columns[:, block]).toarray()
-        advance(len(gram[0, block]))
-    return gram

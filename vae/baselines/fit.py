@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.baselines.best_unseen import rank_by
-from vae.baselines.ease import Ease, choose_lambda
-from vae.baselines.itemknn import item_similarities
-from vae.baselines.popularity import recommend_popular
 from vae.load.dataset import Dataset
-from vae.metrics.ranking import MAX_CUTOFF
 from vae.utils.console import Progress, silent
-
-Ranker = Callable[[csr_matrix, Callable[[int], object]], NDArray[np.int64]]
-"""Returns the (B, K) ranking of (B, I) histories, -1 where nothing is left to recommend; the second
-argument takes the number of users of each batch that is done."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +18,11 @@ class Baseline:
     """A fitted baseline.
 
     Attributes:
-        rank: ranks the unseen items of each user.
+        scores: returns the scores of (B, I) histories, as ``best_unseen`` takes them.
         settings: chosen or given hyperparameters, by their log keys.
     """
 
-    rank: Ranker
+    scores: Callable[[csr_matrix], Any]
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -44,32 +35,10 @@ def fit_baselines(
     """Fit baselines to the training users.
 
     Args:
-        names: of ``config.BASELINES``.
+        names: of ``config.BASELINES``, each a module of this package with a function ``fit``.
         dataset: prepared data set.
         ease_lambda: lambda of EASE; None to choose it on the validation users.
         progress: shows how far the fits are.
     """
-    fit: dict[str, Callable[[], Baseline]] = {
-        "popularity": lambda: Baseline(
-            lambda histories, _: recommend_popular(dataset.train, histories, MAX_CUTOFF)
-        ),
-        "itemknn": lambda: _linear(item_similarities(dataset.train, progress=progress)),
-        "ease": lambda: _ease(dataset, ease_lambda, progress),
-    }
-    return {name: fit[name]() for name in names}
-
-
-def _ease(dataset: Dataset, ease_lambda: float | None, progress: Progress) -> Baseline:
-    ease = Ease(dataset.train, progress)
-    lambda_ = choose_lambda(ease, dataset.validation) if ease_lambda is None else ease_lambda
-    return _linear(ease.item_weights(lambda_), {"ease_lambda": lambda_})
-
-
-def _linear(
-    weights: csr_matrix | NDArray[np.float32], settings: Mapping[str, float] | None = None
-) -> Baseline:
-    """Return the baseline whose scores are ``histories @ weights``."""
-    return Baseline(
-        lambda histories, advance: rank_by(lambda part: part @ weights, histories, advance=advance),
-        settings or {},
-    )
+    modules = {name: import_module(f"vae.baselines.{name}") for name in names}
+    return {name: one.fit(dataset, progress, ease_lambda) for name, one in modules.items()}

@@ -1,29 +1,40 @@
 """Item-kNN: items similar to those of the history (Deshpande and Karypis 2004).
 
-Shapes: U training users, B users, I items.
+Shapes: U training users, I items.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from vae.utils.console import Progress, silent
+from vae.baselines.fit import Baseline
+from vae.load.dataset import Dataset
+from vae.utils.console import Progress
 
 NEIGHBOURS = 100
 SHRINKAGE = 10
 """Number of neighbours of an item, and the shrinkage of its similarities: of 50 to 400 and 0 to 100
 among the best by validation NDCG@100 on MovieLens-1M, where both matter little."""
 
-_BLOCK = 1024
+
+def fit(dataset: Dataset, progress: Progress, *_: Any) -> Baseline:
+    """Return the baseline whose scores are sums of the similarities to the history's items."""
+    with progress("Fitting item-kNN", dataset.train.shape[1], "items") as bar:
+        similarities = item_similarities(dataset.train, advance=bar.update)
+    return Baseline(lambda histories: histories @ similarities)
 
 
 def item_similarities(
     train: csr_matrix,
     neighbours: int = NEIGHBOURS,
     shrinkage: float = SHRINKAGE,
-    progress: Progress = silent,
+    advance: Callable[[int], object] = lambda items: None,
+    items_per_block: int = 1024,
 ) -> csr_matrix:
     """Return the similarities of each item to its nearest neighbours.
 
@@ -35,25 +46,38 @@ def item_similarities(
         train: (U, I) training matrix.
         neighbours: number of neighbours per item (ties: lower index first).
         shrinkage: added to the denominator.
-        progress: shows how far the computation is.
+        advance: takes the number of items of each block that is done.
+        items_per_block: items whose similarities to all others are in memory at a time.
 
     Returns:
         (I, I) float32; column j holds the similarities of item j to its neighbours, so the scores
         of items are ``histories @ similarities``.
     """
+    lengths = np.sqrt(np.bincount(train.indices, minlength=train.shape[1])).astype(np.float32)
+    blocks = []
+    for rows, common in common_users(train, items_per_block):
+        np.fill_diagonal(common[:, rows], 0)  # the item itself
+        similarities = common / (np.outer(lengths[rows], lengths) + max(shrinkage, 1e-9))
+        blocks.append(_largest_of_rows(similarities, neighbours))
+        advance(len(common))
+    return vstack(blocks).T.tocsr()
+
+
+def common_users(
+    train: csr_matrix, items_per_block: int
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield blocks of rows of the Gram matrix, since a sparse matrix of it may take more memory.
+
+    Yields:
+        The item indices of a block, and the (block, I) number of users who have both items, exact
+        below 2^24 users.
+    """
     matrix = csr_matrix(train, dtype=np.float32)
     transposed = matrix.T.tocsr()
-    lengths = np.sqrt(np.diff(transposed.indptr)).astype(np.float32)
-    blocks = []
-    with progress("Fitting item-kNN", matrix.shape[1], "items") as bar:
-        for first in range(0, matrix.shape[1], _BLOCK):
-            rows = slice(first, first + _BLOCK)
-            common = (transposed[rows] @ matrix).toarray()
-            common[np.arange(len(common)), first + np.arange(len(common))] = 0  # the item itself
-            similarities = common / (np.outer(lengths[rows], lengths) + max(shrinkage, 1e-9))
-            blocks.append(_largest_of_rows(similarities, neighbours))
-            bar.update(len(common))
-    return vstack(blocks).T.tocsr() if blocks else csr_matrix((0, 0), dtype=np.float32)
+    items = matrix.shape[1]
+    for first in range(0, items, items_per_block):
+        rows = slice(first, min(first + items_per_block, items))
+        yield rows, (transposed[rows] @ matrix).toarray()
 
 
 def _largest_of_rows(matrix: NDArray[np.float32], count: int) -> csr_matrix:
@@ -62,6 +86,6 @@ def _largest_of_rows(matrix: NDArray[np.float32], count: int) -> csr_matrix:
     best = np.argsort(-matrix, axis=1, kind="stable")[:, :count]
     values = np.take_along_axis(matrix, best, axis=1)
     starts = np.arange(rows + 1) * best.shape[1]
-    kept = csr_matrix((values.ravel(), best.ravel(), starts), (rows, columns))
-    kept.eliminate_zeros()
-    return kept
+    largest = csr_matrix((values.ravel(), best.ravel(), starts), (rows, columns))
+    largest.eliminate_zeros()
+    return largest

@@ -38,7 +38,7 @@ from vae.baselines.popularity import popularity_scores
 from vae.config import Config
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.models.graph.inference_graph import rank, without_masked
+from vae.models.graph.inference_graph import Blend, ItemScores, best_items, without_masked
 from vae.models.graph.sparse_input import PortableSparseBatch
 from vae.models.graph.vae import VAE
 from vae.models.inference.trained_model import TrainedModel
@@ -138,15 +138,15 @@ def save_model(
         tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
     ):
         dtype = tf.as_dtype(config.evaluation.export_dtype)
-        vae = VAE(model.architecture, config.execution.seed, dtype, model.is_blended)
+        vae, blend = VAE(model.architecture, config.execution.seed, dtype), model.new_blend()
         raw_ids = _RawIds(dataset.item_ids)
         signatures = {
-            RAW_IDS: _raw_ids_signature(vae, raw_ids, popular, k, filtered=False),
-            ITEM_INDICES: _item_indices_signature(vae, popular, k, filtered=False),
-            FILTERED_RAW_IDS: _raw_ids_signature(vae, raw_ids, popular, k, filtered=True),
-            FILTERED_ITEM_INDICES: _item_indices_signature(vae, popular, k, filtered=True),
+            RAW_IDS: _raw_ids_signature(vae, blend, raw_ids, popular, k, filtered=False),
+            ITEM_INDICES: _item_indices_signature(vae, blend, popular, k, filtered=False),
+            FILTERED_RAW_IDS: _raw_ids_signature(vae, blend, raw_ids, popular, k, filtered=True),
+            FILTERED_ITEM_INDICES: _item_indices_signature(vae, blend, popular, k, filtered=True),
         }
-        model.load_into(session, vae)
+        model.load_into(session)
         fill_tables = tf.tables_initializer()
         # A converter takes one signature out of the graph, and may leave the tables behind.
         tf.get_default_graph().clear_collection(tf.GraphKeys.TABLE_INITIALIZERS)
@@ -196,17 +196,24 @@ class _RawIds:
         return tf.gather(tf.concat([self.padding_value, self._ids], axis=0), items + 1)
 
 
-def _item_indices_signature(vae: VAE, popular: NDArray[np.float32], k: int, filtered: bool) -> Any:
+def _item_indices_signature(
+    vae: VAE, blend: Blend | None, popular: NDArray[np.float32], k: int, filtered: bool
+) -> Any:
     inputs = _inputs(tf.int64, "filtered_item_indices" if filtered else "item_indices", filtered)
     filters = None
     if filtered:
         allow, deny = _filter_rows(inputs)
         filters = _Filters(allow, tf.reduce_all(tf.equal(allow, _PADDING), axis=1), deny)
-    return _signature(inputs, *_recommend(vae, inputs["histories"], popular, k, filters))
+    return _signature(inputs, *_recommend(vae, blend, inputs["histories"], popular, k, filters))
 
 
 def _raw_ids_signature(
-    vae: VAE, raw_ids: _RawIds, popular: NDArray[np.float32], k: int, filtered: bool
+    vae: VAE,
+    blend: Blend | None,
+    raw_ids: _RawIds,
+    popular: NDArray[np.float32],
+    k: int,
+    filtered: bool,
 ) -> Any:
     inputs = _inputs(raw_ids.dtype, "filtered_ids" if filtered else "ids", filtered)
     filters = None
@@ -215,7 +222,7 @@ def _raw_ids_signature(
         allows_all = tf.reduce_all(tf.equal(allow, raw_ids.padding_value), axis=1)
         filters = _Filters(raw_ids.indices(allow), allows_all, raw_ids.indices(deny))
     histories = raw_ids.indices(inputs["histories"])
-    items, scores, known = _recommend(vae, histories, popular, k, filters)
+    items, scores, known = _recommend(vae, blend, histories, popular, k, filters)
     return _signature(inputs, raw_ids.ids(items), scores, known)
 
 
@@ -284,6 +291,7 @@ def _membership(indices: tf.Tensor, items: int, padded_items: int) -> tf.Tensor:
 
 def _recommend(
     vae: VAE,
+    blend: Blend | None,
     padded: tf.Tensor,
     popular: NDArray[np.float32],
     k: int,
@@ -293,6 +301,7 @@ def _recommend(
 
     Args:
         vae: model with I items.
+        blend: what it is mixed with, if anything.
         padded: (B, L) int64 item indices; any outside [0, I) is padding, and repeated ones count
             once.
         popular: (I,) float32, score of each item by popularity.
@@ -314,14 +323,18 @@ def _recommend(
     users = PortableSparseBatch.of(tf.boolean_mask(ordered, is_known), counts)
     may_be_ranked = filters.may_be_ranked(catalogue, padded_items) if filters else None
     # A server's batches are small. Without chunks there is no loop, which converters may not take.
-    items, scores = rank(vae, users, users, k, max_users=None, may_be_ranked=may_be_ranked)
+    item_scores = ItemScores(vae, blend)
+    all_scores = item_scores(item_scores.inputs(users))
+    if may_be_ranked is not None:
+        all_scores = tf.where_v2(may_be_ranked, all_scores, float("-inf"))
+    items, scores = best_items(all_scores, users, k)
     if may_be_ranked is None:
-        best, best_items = (one[tf.newaxis] for one in tf.math.top_k(popular, k))
+        best, popular_items = (one[tf.newaxis] for one in tf.math.top_k(popular, k))
     else:
         masked = tf.where_v2(may_be_ranked[:, :catalogue], popular, float("-inf"))
-        best_items, best = without_masked(*tf.math.top_k(masked, k))
+        popular_items, best = without_masked(*tf.math.top_k(masked, k))
     is_cold_start = tf.equal(counts, 0)[:, tf.newaxis]
-    items = tf.where_v2(is_cold_start, best_items, items)
+    items = tf.where_v2(is_cold_start, popular_items, items)
     scores = tf.maximum(tf.where_v2(is_cold_start, best, scores), tf.float32.min)
     return items, scores, counts
 

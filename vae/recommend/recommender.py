@@ -283,14 +283,14 @@ class Recommender:
             k,
             batch_size,
             self.precision(explain > 0),
-            separate_seen=True,
             excluded=rules.excluded(),
-            separate_allowed=rules.allow is not None and rules.allow.user_ids is not None,
-            scores_items=explain > 0,
+            separate_listed=True,
+            only_listed=rules.allow is not None and rules.allow.user_ids is not None,
+            log_probabilities=explain > 0,
         ) as (session, graph):
 
             def score(histories: csr_matrix, items: NDArray[np.int32]) -> NDArray[np.float32]:
-                fed = feed(graph.histories, histories) | {graph.scored: items}
+                fed = feed(graph.histories, histories) | {graph.given_items: items}
                 log_probabilities: NDArray[np.float32] = session.run(graph.log_probabilities, fed)
                 return log_probabilities
 
@@ -318,9 +318,8 @@ class Recommender:
         """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start."""
         denied, allowed = rules.denied(users.user_ids), rules.allowed(users.user_ids)
         seen = users.seen if denied is None else users.seen.maximum(denied)
-        fed = feed(graph.histories, users.liked) | feed(graph.seen, seen)
-        if graph.allowed is not None:
-            fed |= feed(graph.allowed, allowed)
+        listed = seen if allowed is None else allowed - allowed.multiply(seen)
+        fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
         items, scores = session.run([graph.items, graph.scores], fed)
         is_cold_start = np.diff(users.liked.indptr) == 0
         if is_cold_start.any():

@@ -11,7 +11,7 @@ from models.reference import brute_force
 from scipy.sparse import csr_matrix
 
 from vae.config import Architecture
-from vae.models.graph.inference_graph import build_inference_graph, top_k
+from vae.models.graph.inference_graph import Blend, build_inference_graph, top_k
 from vae.models.graph.sparse_input import feed
 from vae.models.graph.vae import VAE
 
@@ -25,11 +25,8 @@ LAYERS = [("tanh", "deep"), ("dense", "linear"), ("dense", "deep"), ("tanh", "li
 @pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
 @pytest.mark.parametrize(("encoder", "decoder"), LAYERS)
 def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
-    encoder, decoder, chunk_users, at_once, monkeypatch
+    encoder, decoder, chunk_users, at_once
 ):
-    monkeypatch.setattr(
-        "vae.models.graph.inference_graph.users_per_chunk", lambda columns: chunk_users
-    )
     rng = np.random.default_rng(0)
     histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
     histories[1] = 0  # nothing known
@@ -38,7 +35,7 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_or_padded(
     k = 10
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT, "tanh", encoder, decoder), 0)
-        ranking = build_inference_graph(vae, k, max_users=7, parallel_chunks=at_once)
+        ranking = build_inference_graph(vae, k, 7, parallel_chunks=at_once, chunk_users=chunk_users)
         session.run(tf.global_variables_initializer())
         weights = session.run({v.op.name: v for v in vae.variables})
         items, scores = session.run(
@@ -85,12 +82,7 @@ def test_half_the_weights_in_bfloat16_rank_nearly_the_same():
 
 @pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
 @pytest.mark.parametrize("by_user", [False, True])
-def test_excluded_and_not_allowed_items_are_never_ranked(
-    chunk_users, at_once, by_user, monkeypatch
-):
-    monkeypatch.setattr(
-        "vae.models.graph.inference_graph.users_per_chunk", lambda columns: chunk_users
-    )
+def test_excluded_and_not_allowed_items_are_never_ranked(chunk_users, at_once, by_user):
     rng = np.random.default_rng(0)
     histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
     excluded = rng.random(ITEMS) < 0.3
@@ -100,12 +92,15 @@ def test_excluded_and_not_allowed_items_are_never_ranked(
     k = 10
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
-        graph = build_inference_graph(vae, k, 7, False, at_once, excluded, by_user)
+        graph = build_inference_graph(
+            vae, k, 7, None, excluded, by_user, by_user,
+            parallel_chunks=at_once, chunk_users=chunk_users,
+        )  # fmt: skip
         session.run(tf.global_variables_initializer())
         weights = session.run({v.op.name: v for v in vae.variables})
         fed = feed(graph.histories, csr_matrix(histories))
         if by_user:
-            fed |= feed(graph.allowed, csr_matrix(allowed))
+            fed |= feed(graph.listed, csr_matrix(allowed & ~histories))
         items, scores = session.run([graph.items, graph.scores], fed)
     for user, history in enumerate(histories):
         masked = np.maximum(history, excluded)
@@ -127,30 +122,27 @@ def test_excluded_items_cost_one_addition_to_the_bias():
 
 
 @pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1)])
-@pytest.mark.parametrize("separate_seen", [False, True])
-def test_a_blend_ranks_by_the_sum_of_standardised_scores(
-    chunk_users, at_once, separate_seen, monkeypatch
-):
-    monkeypatch.setattr(
-        "vae.models.graph.inference_graph.users_per_chunk", lambda columns: chunk_users
-    )
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_blend_ranks_by_the_sum_of_standardised_scores(chunk_users, at_once, separate):
     rng = np.random.default_rng(0)
     histories = (rng.random((7, ITEMS)) < 0.2).astype(np.uint8)
     histories[1] = 0  # nothing known
-    seen = histories | (rng.random((7, ITEMS)) < 0.1) if separate_seen else histories
+    seen = histories | (rng.random((7, ITEMS)) < 0.1) if separate else histories
     denied = rng.random(ITEMS) < 0.2
     linear = rng.normal(size=(ITEMS, ITEMS)).astype(np.float32)
     weight, k = 0.3, 10
     with tf.Graph().as_default(), tf.Session() as session:
-        vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0, blended=True)
-        ranking = build_inference_graph(vae, k, 7, separate_seen, at_once, denied)
+        vae, blend = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0), Blend(ITEMS)
+        ranking = build_inference_graph(
+            vae, k, 7, blend, denied, separate, parallel_chunks=at_once, chunk_users=chunk_users
+        )
         session.run(tf.global_variables_initializer())
-        vae.blend.item_weights.load(linear, session)
-        vae.blend.model_weight.load(np.float32(weight), session)
+        blend.item_weights.load(linear, session)
+        blend.model_weight.load(np.float32(weight), session)
         weights = session.run({v.op.name: v for v in vae.variables})
         fed = feed(ranking.histories, csr_matrix(histories))
         items, scores = session.run(
-            [ranking.items, ranking.scores], fed | feed(ranking.seen, csr_matrix(seen))
+            [ranking.items, ranking.scores], fed | feed(ranking.listed, csr_matrix(seen))
         )
     for user, history in enumerate(histories):
         order, logits = brute_force(weights, history, np.zeros(ITEMS), ITEMS)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from vae.config import ITEM_MULTIPLE
 from vae.models.graph.chunking import ChunkResult, map_chunks, users_per_chunk
-from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch, placeholders
 from vae.models.graph.vae import VAE
 
-_GROUP = ITEM_MULTIPLE
+ITEM_WEIGHTS, MODEL_WEIGHT = "blend/item_weights", "blend/model_weight"
+"""Names of the variables of ``Blend``."""
 
 
 class InferenceGraph(NamedTuple):
@@ -23,35 +23,116 @@ class InferenceGraph(NamedTuple):
 
     Attributes:
         histories: placeholders for the users' items.
-        seen: placeholders for the items to mask out; ``histories`` itself unless they are separate.
+        listed: placeholders for the items to mask out, or for the only ones to rank; ``histories``
+            itself unless they are separate.
         items: (B, K) int32 item indices, best first, -1 where nothing is left to recommend.
         scores: (B, K) float32 logits, or mixed scores of a blend; -inf where the item is -1.
         catalogue: number of items before padding.
-        allowed: placeholders for the only items to rank; None to rank all.
-        scored: placeholder for (B, K) int32 item indices; None without ``log_probabilities``.
-        log_probabilities: (B, K) float32 of ``scored`` among all items in nats, those seen
-            included; None unless they are asked for.
+        given_items: placeholder for (B, K) int32 item indices; None without
+            ``log_probabilities``.
+        log_probabilities: (B, K) float32 of ``given_items`` among all items in nats, as the
+            likelihood of training has them; None unless they are asked for.
     """
 
     histories: SparseBatch
-    seen: SparseBatch
+    listed: SparseBatch
     items: tf.Tensor
     scores: tf.Tensor
     catalogue: int
-    allowed: SparseBatch | None = None
-    scored: tf.Tensor | None = None
+    given_items: tf.Tensor | None = None
     log_probabilities: tf.Tensor | None = None
+
+
+class Blend:
+    """Variables of a linear model whose scores are mixed with the decoder's (``--blend``).
+
+    Args:
+        items: I before padding.
+
+    Attributes:
+        item_weights: (I, I) float32; the linear scores are ``histories @ item_weights``.
+        model_weight: scalar float32, weight of the decoder's logits; that of the linear scores is 1
+            minus it.
+    """
+
+    def __init__(self, items: int) -> None:
+        with tf.variable_scope("", use_resource=True):
+            zeros = tf.zeros_initializer()
+            self.item_weights = tf.get_variable(ITEM_WEIGHTS, [items, items], initializer=zeros)
+            self.model_weight = tf.get_variable(MODEL_WEIGHT, [], initializer=zeros)
+
+    def linear_scores(self, histories: SparseBatch) -> tf.Tensor:
+        """Return the (B, I) float32 scores of the linear model."""
+        ones = tf.ones_like(histories.counts, tf.float32)
+        return histories.weighted_sum(ones, self.item_weights)
+
+    def mix(self, logits: tf.Tensor, linear_scores: tf.Tensor) -> tf.Tensor:
+        """Return the weighted sum of both scores, each standardised over a user's I items.
+
+        Args:
+            logits: (B, padded I) float32, finite but for the padded items.
+            linear_scores: (B, I) float32.
+
+        Returns:
+            (B, padded I) float32 scores, -inf for the padded items.
+        """
+        items, padded_items = int(linear_scores.shape[1]), int(logits.shape[1])
+        mixed = self.model_weight * _standardise(logits[:, :items])
+        mixed += (1 - self.model_weight) * _standardise(linear_scores)
+        padding = [[0, 0], [0, padded_items - items]]
+        return tf.pad(mixed, padding, constant_values=float("-inf"))
+
+
+class ItemScores:
+    """Scores of all items by the mean of the latent distribution, without dropout.
+
+    Args:
+        vae: the model.
+        blend: what its logits are mixed with; None for the logits themselves.
+        excluded: bool for each item before padding, whether nobody gets it; None if there are none.
+    """
+
+    def __init__(
+        self, vae: VAE, blend: Blend | None = None, excluded: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._vae, self._blend, self._mask = vae, blend, None
+        self._kernel, self._bias = vae.item_layer
+        if excluded is None:
+            return
+        mask = np.zeros(vae.architecture.padded_items, np.float32)
+        mask[: len(excluded)][excluded] = -np.inf
+        if blend is None:
+            self._bias += mask  # costs nothing
+        else:
+            self._mask = mask  # the logits that are standardised are those of all items
+
+    def inputs(self, histories: SparseBatch) -> list[tf.Tensor]:
+        """Return what the scores are computed from, tensors of B rows."""
+        mean, _ = self._vae.encode(histories)
+        hidden = self._vae.decode_hidden(mean)
+        return [hidden, *([self._blend.linear_scores(histories)] if self._blend else [])]
+
+    def __call__(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Return the (B, I) float32 scores from ``inputs``, -inf for excluded and padded items."""
+        products = tf.matmul(tf.cast(inputs[0], self._kernel.dtype), self._kernel)
+        logits = tf.nn.bias_add(tf.cast(products, tf.float32), self._bias)
+        if self._blend is None:
+            return logits
+        scores = self._blend.mix(logits, inputs[1])
+        return scores if self._mask is None else scores + self._mask
 
 
 def build_inference_graph(
     vae: VAE,
     k: int,
     max_users: int,
-    separate_seen: bool = False,
-    parallel_chunks: int = 1,
+    blend: Blend | None = None,
     excluded: NDArray[np.bool_] | None = None,
-    separate_allowed: bool = False,
-    scores_items: bool = False,
+    separate_listed: bool = False,
+    only_listed: bool = False,
+    log_probabilities: bool = False,
+    parallel_chunks: int = 1,
+    chunk_users: int | None = None,
 ) -> InferenceGraph:
     """Add the inference graph of a model, with placeholders, to the current graph.
 
@@ -59,151 +140,65 @@ def build_inference_graph(
         vae: the model.
         k: K, at most the number of items.
         max_users: maximum B.
-        separate_seen: whether the items to mask out are fed separately from the histories.
+        blend: as for ``ItemScores``.
+        excluded: the same.
+        separate_listed: whether the items to mask out are fed separately from the histories.
+        only_listed: whether these are the only items to rank, instead of those to mask out.
+        log_probabilities: whether to compute log-probabilities of given items too.
         parallel_chunks: chunks of users that the session may process at the same time.
-        excluded: as for ``rank``.
-        separate_allowed: whether the only items to rank are fed for each user.
-        scores_items: whether to compute log-probabilities of given items too.
+        chunk_users: users of all these chunks; None for what suits a processor.
     """
-    users = placeholders()
-    seen = placeholders() if separate_seen else users
-    allowed = placeholders() if separate_allowed else None
-    items, scores = rank(vae, users, seen, k, max_users, parallel_chunks, excluded, allowed)
-    graph = InferenceGraph(users, seen, items, scores, vae.architecture.items, allowed)
-    if not scores_items:
+    histories = placeholders()
+    listed = placeholders() if separate_listed else histories
+    chunk_users = (chunk_users or users_per_chunk(vae.architecture.padded_items)) // parallel_chunks
+    chunks = (max_users, chunk_users, parallel_chunks)
+
+    rankable = ItemScores(vae, blend, excluded)
+
+    def rank(part: SparseBatch, inputs: Sequence[tf.Tensor]) -> ChunkResult:
+        return ChunkResult([], best_items(rankable(inputs), part, k, only_listed))
+
+    _, (items, scores) = map_chunks(rank, listed, rankable.inputs(histories), *chunks)
+    graph = InferenceGraph(histories, listed, items, scores, vae.architecture.items)
+    if not log_probabilities:
         return graph
-    scored = tf.placeholder(tf.int32, [None, k], "scored")
-    log_probabilities = score(vae, users, scored, max_users, parallel_chunks)
-    return graph._replace(scored=scored, log_probabilities=log_probabilities)
 
+    all_items = ItemScores(vae)
+    given_items = tf.placeholder(tf.int32, [None, k], "given_items")
 
-def rank(
-    vae: VAE,
-    users: SparseBatch,
-    seen: SparseBatch,
-    k: int,
-    max_users: int | None,
-    parallel_chunks: int = 1,
-    excluded: NDArray[np.bool_] | None = None,
-    allowed: SparseBatch | None = None,
-    may_be_ranked: tf.Tensor | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Rank the items for each user by the mean of the latent distribution, without dropout.
-
-    Args:
-        vae: the model.
-        users: histories of B users.
-        seen: items to mask out, of the same users.
-        k: K, at most the number of items.
-        max_users: maximum B; None for a single chunk.
-        parallel_chunks: as for ``build_inference_graph``.
-        excluded: bool for each item before padding, whether nobody gets it; None if there are none.
-        allowed: the only items to rank, of the same users; None to rank all.
-        may_be_ranked: the same as a (B or 1, I) bool mask, for a single chunk.
-
-    Returns:
-        ``items`` and ``scores`` as in ``InferenceGraph``.
-    """
-    mean, _ = vae.encode(users)
-    hidden = vae.decode_hidden(mean)
-    kernel, bias = vae.item_layer
-    denied = None if excluded is None else _mask(excluded, vae.architecture.padded_items)
-    if denied is not None and vae.blend is None:  # cheapest; but a blend needs the true logits
-        bias += denied
-    per_user = [hidden]
-    if allowed is not None:
-        per_user += [tf.cumsum(allowed.counts), allowed.counts]
-    if vae.blend is not None:
-        per_user.append(vae.blend.linear_scores(users))
-
-    def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
-        logits = item_logits(per_user[0], kernel, bias)
-        if vae.blend is not None:
-            logits = vae.blend.mix(logits, per_user[-1])
-            logits = logits if denied is None else logits + denied
-        if allowed is not None:
-            logits = only(allowed, per_user[1], per_user[2], logits)
-        if may_be_ranked is not None:
-            logits = tf.where_v2(may_be_ranked, logits, float("-inf"))
-        mask = tf.fill([tf.size(part.items)], float("-inf"))
-        return ChunkResult([], without_masked(*top_k(part.add_to(logits, mask), k)))
-
-    chunk_users = users_per_chunk(vae.architecture.padded_items) // parallel_chunks
-    _, (items, scores) = map_chunks(body, seen, per_user, max_users, chunk_users, parallel_chunks)
-    return items, scores
-
-
-def score(
-    vae: VAE, users: SparseBatch, items: tf.Tensor, max_users: int, parallel_chunks: int
-) -> tf.Tensor:
-    """Return the (B, K) float32 log-probabilities of items, as the likelihood of training has them.
-
-    Args:
-        vae: the model.
-        users: histories of B users.
-        items: (B, K) int32 item indices.
-        max_users: as for ``rank``.
-        parallel_chunks: the same.
-    """
-    mean, _ = vae.encode(users)
-    kernel, bias = vae.item_layer
-
-    def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
-        logits = item_logits(per_user[0], kernel, bias)
+    def log_softmax(_: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
+        *inputs, given = per_user
+        logits = all_items(inputs)
         normalizer = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
-        return ChunkResult([], [tf.gather(logits, per_user[1], batch_dims=1) - normalizer])
+        return ChunkResult([], [tf.gather(logits, given, batch_dims=1) - normalizer])
 
-    per_user = [vae.decode_hidden(mean), items]
-    chunk_users = users_per_chunk(vae.architecture.padded_items) // parallel_chunks
-    _, (scores,) = map_chunks(body, users, per_user, max_users, chunk_users, parallel_chunks)
-    return scores
-
-
-def item_logits(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Return (B, I) float32 logits.
-
-    Args:
-        hidden: (B, H) float32 hidden layer of the decoder.
-        kernel: (H, I) of ``VAE.item_layer``.
-        bias: (I,) float32.
-    """
-    products = tf.matmul(tf.cast(hidden, kernel.dtype), kernel)
-    return tf.nn.bias_add(tf.cast(products, tf.float32), bias)
+    per_user = [*all_items.inputs(histories), given_items]
+    _, (values,) = map_chunks(log_softmax, histories, per_user, *chunks)
+    return graph._replace(given_items=given_items, log_probabilities=values)
 
 
-def without_masked(scores: tf.Tensor, items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def best_items(
+    scores: tf.Tensor, listed: SparseBatch, k: int, only_listed: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return ``items`` and ``scores`` as in ``InferenceGraph``.
 
     Args:
-        scores: (B, K) float32, -inf for a masked item.
-        items: (B, K) int32 item indices.
+        scores: (B, I) float32, -inf for an item that nobody gets.
+        listed: each user's items to mask out.
+        k: K.
+        only_listed: whether these are the only items to rank instead.
     """
+    if only_listed:
+        scores = listed.only(scores)
+    else:
+        scores = listed.add_to(scores, tf.fill([tf.size(listed.items)], float("-inf")))
+    return without_masked(*top_k(scores, k))
+
+
+def without_masked(scores: tf.Tensor, items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return (B, K) item indices, -1 where the score is -inf, and the (B, K) float32 scores."""
     none_left = tf.equal(scores, float("-inf"))
     return tf.where(none_left, -tf.ones_like(items), items), scores
-
-
-def only(allowed: SparseBatch, ends: tf.Tensor, counts: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Return the logits of a chunk of users, -inf at the items that they are not allowed.
-
-    Args:
-        allowed: items of all users of the batch.
-        ends: (B,) int32 position after the last of each user's items.
-        counts: (B,) int32 number of each user's items.
-        logits: (B, I) float32.
-    """
-    with uncompiled():
-        part = SparseBatch.of(allowed.items[ends[0] - counts[0] : ends[-1]], counts)
-        shape = tf.shape(logits, out_type=tf.int64)
-        ones = tf.ones_like(part.items, tf.float32)
-        is_allowed = tf.scatter_nd(part.coordinates(), ones, shape) > 0
-    return tf.where_v2(is_allowed, logits, float("-inf"))
-
-
-def _mask(excluded: NDArray[np.bool_], padded_items: int) -> NDArray[np.float32]:
-    """Return (I,) float32, -inf at excluded items and 0 at the others and at padded ones."""
-    mask = np.zeros(padded_items, np.float32)
-    mask[: len(excluded)][excluded] = -np.inf
-    return mask
 
 
 def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -219,16 +214,22 @@ def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         (B, K) float32 values, largest first, and (B, K) int32 item indices.
     """
-    groups = scores.shape[1] // _GROUP
-    if k > groups // 2:
+    groups = scores.shape[1] // ITEM_MULTIPLE
+    if k > groups // 2:  # nothing to save
         everything = tf.math.top_k(scores, k)
         return everything.values, everything.indices
     # Item i is in group i % groups, so that the maxima are taken over contiguous rows.
-    grouped = tf.reshape(scores, [-1, _GROUP, groups])
+    grouped = tf.reshape(scores, [-1, ITEM_MULTIPLE, groups])
     _, best_groups = tf.math.top_k(tf.reduce_max(grouped, axis=1), k, sorted=False)
-    candidates = (
-        best_groups[:, tf.newaxis, :] + groups * tf.range(_GROUP)[tf.newaxis, :, tf.newaxis]
-    )
-    candidates = tf.reshape(candidates, [-1, _GROUP * k])
+    # The items of group g are g, g + groups, g + 2 groups, ...: 8 k candidates.
+    offsets = groups * tf.range(ITEM_MULTIPLE)[tf.newaxis, :, tf.newaxis]
+    candidates = tf.reshape(best_groups[:, tf.newaxis, :] + offsets, [-1, ITEM_MULTIPLE * k])
     values, positions = tf.math.top_k(tf.gather(scores, candidates, batch_dims=1), k)
+    # From positions among the candidates back to item indices.
     return values, tf.gather(candidates, positions, batch_dims=1)
+
+
+def _standardise(scores: tf.Tensor) -> tf.Tensor:
+    """Return (B, I) scores with mean 0 and variance 1 in each row; zeros where all are equal."""
+    mean, variance = tf.nn.moments(scores, axes=[1], keepdims=True)
+    return (scores - mean) * tf.math.rsqrt(tf.maximum(variance, np.finfo(np.float32).tiny))

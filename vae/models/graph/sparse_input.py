@@ -95,6 +95,12 @@ class SparseBatch(NamedTuple):
             shape = tf.shape(matrix, out_type=tf.int64)
             return tf.sparse.add(matrix, tf.SparseTensor(self.coordinates(), values, shape))
 
+    def only(self, matrix: tf.Tensor) -> tf.Tensor:
+        """Return a (B, I) matrix with -inf but at the users' items."""
+        with uncompiled():
+            nothing = tf.fill(tf.shape(matrix), float("-inf"))
+            return tf.tensor_scatter_nd_update(nothing, self.coordinates(), self.pick(matrix))
+
     def scatter_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Do the same as ``add_to`` by an operation that every device has."""
         with uncompiled():

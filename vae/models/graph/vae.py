@@ -22,9 +22,6 @@ from vae.config import DENSE_LAYERS, Architecture
 from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch
 
-ITEM_WEIGHTS, MODEL_WEIGHT = "blend/item_weights", "blend/model_weight"
-"""Names of the variables of ``Blend``."""
-
 _NORM_EPSILON = 0.1
 """Added to the variance of a layer normalisation, as in the code of Shenbin et al."""
 
@@ -52,40 +49,6 @@ class Norm(NamedTuple):
         return tf.nn.batch_normalization(
             inputs, mean, variance, self.bias, self.gain, _NORM_EPSILON
         )
-
-
-class Blend(NamedTuple):
-    """Resource variables of a linear model whose scores are mixed with the decoder's (``--blend``).
-
-    Attributes:
-        item_weights: (I, I) float32; the linear scores are ``histories @ item_weights``.
-        model_weight: scalar float32, weight of the decoder's logits; that of the linear scores is 1
-            minus it.
-    """
-
-    item_weights: tf.Variable
-    model_weight: tf.Variable
-
-    def linear_scores(self, histories: SparseBatch) -> tf.Tensor:
-        """Return the (B, I) float32 scores of the linear model."""
-        ones = tf.ones_like(histories.counts, tf.float32)
-        return histories.weighted_sum(ones, self.item_weights)
-
-    def mix(self, logits: tf.Tensor, linear_scores: tf.Tensor) -> tf.Tensor:
-        """Return the weighted sum of both scores, each standardised over a user's I items.
-
-        Args:
-            logits: (B, padded I) float32, finite but for the padded items.
-            linear_scores: (B, I) float32.
-
-        Returns:
-            (B, padded I) float32 scores, -inf for the padded items.
-        """
-        items, padded_items = int(linear_scores.shape[1]), int(logits.shape[1])
-        mixed = self.model_weight * _standardise(logits[:, :items])
-        mixed += (1 - self.model_weight) * _standardise(linear_scores)
-        padding = [[0, 0], [0, padded_items - items]]
-        return tf.pad(mixed, padding, constant_values=float("-inf"))
 
 
 class Encoder:
@@ -171,18 +134,10 @@ class VAE:
         architecture: shapes and layers.
         seed: of the initial weights.
         item_dtype: dtype of the last kernel, half of all weights; float32 for training.
-        blended: whether a linear model is part of it, for inference.
-
-    Attributes:
-        blend: the linear model, None without one.
     """
 
     def __init__(
-        self,
-        architecture: Architecture,
-        seed: int,
-        item_dtype: tf.DType = tf.float32,
-        blended: bool = False,
+        self, architecture: Architecture, seed: int, item_dtype: tf.DType = tf.float32
     ) -> None:
         self.architecture = architecture
         shapes = architecture.shapes
@@ -194,7 +149,6 @@ class VAE:
             self._new_layer("decoder/hidden") if architecture.decoder == "deep" else None
         )
         self._decoder_items = self._new_layer("decoder/items", item_dtype)
-        self.blend = _blend(architecture.items) if blended else None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -206,8 +160,7 @@ class VAE:
     def variables(self) -> list[tf.Variable]:
         """All weights, input side first."""
         decoder = self.layers[len(self._encoder.layers) :]
-        parts = [*decoder, *([self.blend] if self.blend else [])]
-        return self._encoder.variables + [variable for part in parts for variable in part]
+        return self._encoder.variables + [variable for layer in decoder for variable in layer]
 
     def encode(
         self, histories: SparseBatch, keep_probability: float = 1.0
@@ -289,22 +242,6 @@ def _norm(name: str, units: int, trainable: bool) -> Norm:
             tf.get_variable("gain", [units], initializer=ones, trainable=trainable),
             tf.get_variable("bias", [units], initializer=zeros, trainable=trainable),
         )
-
-
-def _blend(items: int) -> Blend:
-    """Add the variables of a linear model."""
-    with tf.variable_scope("", use_resource=True):
-        zeros = tf.zeros_initializer()
-        return Blend(
-            tf.get_variable(ITEM_WEIGHTS, [items, items], initializer=zeros, trainable=False),
-            tf.get_variable(MODEL_WEIGHT, [], initializer=zeros, trainable=False),
-        )
-
-
-def _standardise(scores: tf.Tensor) -> tf.Tensor:
-    """Return (B, I) scores with mean 0 and variance 1 in each row; zeros where all are equal."""
-    mean, variance = tf.nn.moments(scores, axes=[1], keepdims=True)
-    return (scores - mean) * tf.math.rsqrt(tf.maximum(variance, np.finfo(np.float32).tiny))
 
 
 def _swish(inputs: tf.Tensor) -> tf.Tensor:

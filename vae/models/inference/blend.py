@@ -14,7 +14,7 @@ from vae.config import Config
 from vae.load.dataset import Dataset
 from vae.metrics.ranking import SELECTION_METRIC
 from vae.models.checkpoints import checkpoint
-from vae.models.graph.vae import ITEM_WEIGHTS, MODEL_WEIGHT
+from vae.models.graph.inference_graph import ITEM_WEIGHTS, MODEL_WEIGHT
 from vae.models.inference.evaluate import evaluate, min_ranking_depth
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.console import Progress

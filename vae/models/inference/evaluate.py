@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from vae.baselines.best_unseen import best_unseen
 from vae.baselines.fit import fit_baselines
 from vae.baselines.popularity import users_per_item
 from vae.config import COMPARISONS, Config
@@ -85,7 +86,7 @@ def test(
         results = {}
         for name, baseline in fitted.items():
             with log.progress(f"Testing {COMPARISONS[name]}", len(users.user_ids)) as bar:
-                ranking = baseline.rank(users.fold_in, bar.update)
+                ranking = best_unseen(baseline.scores, users.fold_in, advance=bar.update)
                 results[name] = UserResults.of(ranking, users.targets)
         chosen = {name: value for one in fitted.values() for name, value in one.settings.items()}
         return results, chosen

@@ -18,10 +18,15 @@ from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.train_state import TrainState
-from vae.models.graph.inference_graph import InferenceGraph, build_inference_graph
+from vae.models.graph.inference_graph import (
+    ITEM_WEIGHTS,
+    Blend,
+    InferenceGraph,
+    build_inference_graph,
+)
 from vae.models.graph.precision import FLOAT32, Precision
 from vae.models.graph.session import compiled, open_session
-from vae.models.graph.vae import ITEM_WEIGHTS, VAE
+from vae.models.graph.vae import VAE
 from vae.utils.distributed import Workers, on_rank_0
 from vae.utils.run_log import RunLog
 
@@ -62,12 +67,16 @@ class TrainedModel:
         alone = {name: value for name, value in self.weights.items() if name[:6] != "blend/"}
         return replace(self, weights=alone, blend=None)
 
-    def load_into(self, session: tf.Session, vae: VAE) -> None:
-        """Set the variables of a graph, in the variables' own types."""
+    def new_blend(self) -> Blend | None:
+        """Add the variables of the blend, if there is one, to the current graph."""
+        return Blend(self.architecture.items) if self.is_blended else None
+
+    def load_into(self, session: tf.Session) -> None:
+        """Set the variables of the current graph, in the variables' own types."""
         if self.weights is None:
-            session.run([variable.initializer for variable in vae.variables])
+            session.run(tf.global_variables_initializer())
             return
-        for variable in vae.variables:
+        for variable in tf.global_variables():
             value = self.weights[variable.op.name].astype(variable.dtype.as_numpy_dtype)
             variable.load(value, session)
 
@@ -120,10 +129,10 @@ def open_inference_session(
     k: int,
     max_users: int,
     precision: Precision = FLOAT32,
-    separate_seen: bool = False,
     excluded: NDArray[np.bool_] | None = None,
-    separate_allowed: bool = False,
-    scores_items: bool = False,
+    separate_listed: bool = False,
+    only_listed: bool = False,
+    log_probabilities: bool = False,
 ) -> Iterator[tuple[tf.Session, InferenceGraph]]:
     """Yield a session that holds a model, and its inference graph.
 
@@ -134,26 +143,27 @@ def open_inference_session(
         k: number of recommendations per user, at most the number of items.
         max_users: maximum number of users per batch.
         precision: of the graph.
-        separate_seen: as for ``build_inference_graph``.
-        excluded: the same.
-        separate_allowed: the same.
-        scores_items: the same.
+        excluded: as for ``build_inference_graph``.
+        separate_listed: the same.
+        only_listed: the same.
+        log_probabilities: the same.
     """
     with (
         tf.Graph().as_default(),
         open_session(workers, precision, not config.execution.no_tf32, _PARALLEL_CHUNKS) as session,
     ):
         with compiled(config.execution.xla):
-            vae = VAE(model.architecture, config.execution.seed, precision.dtype, model.is_blended)
+            vae = VAE(model.architecture, config.execution.seed, precision.dtype)
             graph = build_inference_graph(
                 vae,
                 k,
                 max_users,
-                separate_seen,
-                _PARALLEL_CHUNKS,
+                model.new_blend(),
                 excluded,
-                separate_allowed,
-                scores_items,
+                separate_listed,
+                only_listed,
+                log_probabilities,
+                _PARALLEL_CHUNKS,
             )
-        model.load_into(session, vae)
+        model.load_into(session)
         yield session, graph
