@@ -35,6 +35,7 @@ def run(argv: Sequence[str] | None) -> None:
     """
     given = parse_flags(argv)
     # TensorFlow takes seconds to import: --help and a wrong flag do not wait for it.
+    from vae.load.histories import prepared_histories
     from vae.load.store import open_dataset
     from vae.models.checkpoints.manager import find_start, flags_of_checkpoint
     from vae.models.inference.blend import blend
@@ -44,11 +45,9 @@ def run(argv: Sequence[str] | None) -> None:
     from vae.models.training.memory import check_host
     from vae.models.training.train import train
     from vae.recommend.export import export
-    from vae.recommend.inputs import Inputs, read_inputs
-    from vae.recommend.item_vectors import export_items
-    from vae.recommend.recommend import recommend
+    from vae.recommend.inputs import Inputs, check_outputs, read_inputs
     from vae.recommend.recommender import Recommender
-    from vae.recommend.similar_items import similar_items_text
+    from vae.recommend.writer import write_item_vectors, write_recommendations
     from vae.report.environment import program
     from vae.report.results import open_outputs
     from vae.utils.distributed import check_agreement, init, on_rank_0, raise_on_all
@@ -62,8 +61,14 @@ def run(argv: Sequence[str] | None) -> None:
     config = raise_on_all(workers, lambda: parse_flags(argv, known))
     architecture = dataclasses.replace(config.model, items=len(dataset.item_ids))
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
+
     # What can be wrong with the inputs and outputs is found before hours of training.
-    inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
+    def read() -> Inputs:
+        traces = config.trace_paths.values()
+        check_outputs(config.modes, config.files, traces)
+        return read_inputs(config.modes, config.files, dataset)
+
+    inputs = raise_on_all(workers, lambda: read() if is_first else Inputs())
     start = find_start(config, architecture, dataset, workers) if config.modes.train else None
 
     trains = start is not None and start.finished is None
@@ -91,16 +96,30 @@ def run(argv: Sequence[str] | None) -> None:
             result = test(config, dataset, workers, log, model)
             log.say(result.table())
             summary |= result.summary()
-        recommender = Recommender(config, dataset, model, inputs.titles, workers)
+        evaluation, folder = config.evaluation, config.modes.export
+        recommender = Recommender(
+            dataset,
+            model,
+            config.execution,
+            evaluation.batch_size_validation,
+            workers,
+            inputs.titles,
+        )
         if config.modes.recommend is not None and is_first:
-            summary |= recommend(config, recommender, log, inputs.histories, inputs.rules)
-        if config.modes.similar_items is not None:
-            log.say(similar_items_text(recommender, config.modes.similar_items))
+            assert config.files.output is not None
+            users = inputs.histories or prepared_histories(dataset)
+            k, explain = evaluation.top_results, evaluation.explain
+            summary |= write_recommendations(
+                config.files.output, recommender, users, inputs.filters, k, explain, log
+            )
+        if config.modes.similar_items is not None and is_first:
+            log.say(recommender.similar_items_text(config.modes.similar_items))
         if config.modes.export_items is not None and is_first:
-            log.say(export_items(config.modes.export_items, recommender))
-        if config.modes.export is not None and is_first:
+            log.say(write_item_vectors(config.modes.export_items, recommender))
+        if folder is not None and is_first:
+            k, dtype = evaluation.top_results, evaluation.export_dtype
             with log.progress("Exporting", 1, "models"):
-                folder = export(config, dataset, model, summary, inputs.titles)
+                export(folder, dataset, model, summary, inputs.titles, k, dtype)
             log.say(f"Exported: {folder}.")
         if config.modes.inference_benchmark and is_first:
             summary |= benchmark(config, workers, log, model)

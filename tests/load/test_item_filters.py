@@ -12,7 +12,7 @@ import pytest
 from vae.errors import UserError
 from vae.load.config import Columns
 from vae.load.dataset import Dataset, HeldOut
-from vae.load.item_filters import Rules, read_item_list
+from vae.load.item_filters import ItemFilters, read_item_filter
 
 COLUMNS = Columns("user", "film", "rating")
 HEADERLESS = Columns("0", "1", "2", "::", header=False)
@@ -30,7 +30,7 @@ def read(tmp_path):
         content = content.encode() if isinstance(content, str) else content
         (tmp_path / name).write_bytes(content)
         dataset = dataclasses.replace(TINY, columns=columns)
-        return read_item_list(tmp_path / name, "--deny", dataset, needs_items)
+        return read_item_filter(tmp_path / name, "--deny", dataset, needs_items)
 
     return read
 
@@ -80,7 +80,7 @@ def test_a_parquet_file_and_a_data_frame_are_read_alike(tmp_path):
     frame = pd.DataFrame({"user": ["a", "b"], "film": [30, 99], "other": [object(), 1]})
     frame[["user", "film"]].to_parquet(tmp_path / "p.parquet")
     for table in (frame, tmp_path / "p.parquet"):
-        found = read_item_list(table, "deny", TINY, needs_items=False)
+        found = read_item_filter(table, "deny", TINY, needs_items=False)
         assert found.user_ids.tolist() == ["a", "b"]
         assert lists(found.of_users(found.user_ids)) == [[2], []]
         assert found.unknown_items == 1
@@ -90,7 +90,7 @@ def test_a_list_may_come_from_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("film\n20\n"))
     writer.start()
-    found = read_item_list(tmp_path / "pipe", "--deny", TINY, needs_items=False)
+    found = read_item_filter(tmp_path / "pipe", "--deny", TINY, needs_items=False)
     writer.join()
     assert lists(found.items) == [[1]]
 
@@ -133,15 +133,15 @@ def test_files_of_both_kinds_in_a_folder_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("film\n10\n")
     (tmp_path / "b.csv").write_text("film,user\n10,7\n")
     with pytest.raises(UserError, match=r"b\.csv: row 2: has a column 'user'"):
-        read_item_list(tmp_path, "--deny", TINY, needs_items=False)
+        read_item_filter(tmp_path, "--deny", TINY, needs_items=False)
 
 
 def test_the_rules_for_everybody_make_one_mask(read):
     allow, deny = read("film\n10\n20\n"), read("film\n20\n40\n")
-    assert Rules(allow, deny).excluded().tolist() == [False, True, True, True]
-    assert Rules(deny=deny).excluded().tolist() == [False, True, False, True]
-    assert Rules().excluded() is None
+    assert ItemFilters(allow, deny).excluded().tolist() == [False, True, True, True]
+    assert ItemFilters(deny=deny).excluded().tolist() == [False, True, False, True]
+    assert ItemFilters().excluded() is None
     by_user = read("user,film\n7,10\n")
-    rules = Rules(by_user, by_user)
+    rules = ItemFilters(by_user, by_user)
     assert rules.excluded() is None
     assert lists(rules.allowed(np.array([7, 8]))) == lists(rules.denied(np.array([7, 8])))

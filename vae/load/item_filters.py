@@ -1,4 +1,4 @@
-"""Rules on what may be recommended: items that are allowed or denied, to everybody or by user."""
+"""``--allow`` and ``--deny``: which items may be recommended, to all users or by user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vae.load.reading.interactions import read_items
 
 
 @dataclass(frozen=True)
-class ItemList:
+class ItemFilter:
     """Items of the catalogue, the same for everybody or those of each user.
 
     Attributes:
@@ -52,7 +52,7 @@ class ItemList:
             user_ids: raw ids of the users to recommend to.
         """
         if self.user_ids is None:
-            parts = [f"{self.items.nnz:,} items for everybody"]
+            parts = [f"{self.items.nnz:,} items for all users"]
         else:
             parts = [f"{self.items.nnz:,} items of {len(self.user_ids):,} users"]
         if self.unknown_items:
@@ -65,7 +65,7 @@ class ItemList:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ItemFilters:
     """What may be recommended: allowed items that are not denied.
 
     Attributes:
@@ -73,8 +73,8 @@ class Rules:
         deny: items that are not recommended; None for none.
     """
 
-    allow: ItemList | None = None
-    deny: ItemList | None = None
+    allow: ItemFilter | None = None
+    deny: ItemFilter | None = None
 
     @property
     def are_given(self) -> bool:
@@ -101,9 +101,9 @@ class Rules:
         return self.deny.of_users(user_ids) if self.deny is not None and by_user else None
 
 
-def read_item_list(
+def read_item_filter(
     table: Path | pd.DataFrame, name: str, dataset: Dataset, needs_items: bool
-) -> ItemList:
+) -> ItemFilter:
     """Read the items of ``--allow`` or ``--deny``.
 
     Args:
@@ -118,8 +118,8 @@ def read_item_list(
         UserError: the table cannot be read, or has no item although one is needed.
     """
     advice = (
-        f"a list of items has the item column of the ratings of {dataset.name} and, for rules by "
-        "user, their user column"
+        f"a filter has the item column of the ratings of {dataset.name} and, to filter by user, "
+        "their user column"
     )
     try:
         sources, notes = sources_of(table, "the table", dataset.columns)
@@ -143,7 +143,7 @@ def read_item_list(
     matrix = coo_matrix((ones, (users[is_known], items[is_known])), (rows, len(dataset.item_ids)))
     if found.rows_missing:
         notes.append(f"{found.rows_missing:,} rows with a missing value dropped.")
-    return ItemList(
+    return ItemFilter(
         matrix.tocsr().astype(np.uint8),
         found.users.values if by_user else None,
         unknown,

@@ -20,7 +20,7 @@ from vae.recommend.titles import TEXT
 from vae.utils.console import trimmed
 
 SOURCES = ("model", "popular")
-"""Sources of a recommendation; cold-start users, without a known item, get the most popular ones."""
+"""Sources of a recommendation; cold-start users, without a known item, get popular ones."""
 
 _EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 3
 
@@ -93,8 +93,8 @@ class RecommendationTable:
         if self._titles is not None:
             rows[self.added["title"]] = self._titles.array.take(item)
         if explanations is not None:
-            found = (values[user, rank] for values in explanations)
-            rows[self.added["explanation"]] = self._explanation_texts(*found)
+            texts = self._explain(explanations.items[user, rank], explanations.effects[user, rank])
+            rows[self.added["explanation"]] = texts
         return pd.DataFrame(rows, copy=False)
 
     def examples(self, frame: pd.DataFrame) -> str:
@@ -113,9 +113,7 @@ class RecommendationTable:
             lines += [f"    {label}  <-  {items or 'nothing'}" for label, items in explained]
         return "\n".join(map(trimmed, lines))
 
-    def _explanation_texts(
-        self, items: NDArray[np.int32], effects: NDArray[np.float32]
-    ) -> ExtensionArray:
+    def _explain(self, items: NDArray[np.int32], effects: NDArray[np.float32]) -> ExtensionArray:
         """Return the text of each explanation: titles or raw ids, with their effects.
 
         Args:
