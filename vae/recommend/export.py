@@ -37,7 +37,7 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.baselines.popularity import popularity_scores
-from vae.config import ENCODERS, Architecture
+from vae.config import ENCODERS
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.models.graph.inference_graph import ItemScores, best_items, without_masked
@@ -48,9 +48,6 @@ from vae.report.environment import dataset_metadata, software_versions
 from vae.utils.atomic import check_creatable, temporary_folder, written
 
 _FILTERS = ("allow", "deny")
-
-_PADDING = -1
-"""Padding value of item indices."""
 
 
 def check_export(folder: Path) -> None:
@@ -123,37 +120,27 @@ def padding_value_of(item_ids: NDArray[np.generic]) -> str | int:
 
 
 def _save_model(folder: Path, dataset: Dataset, model: TrainedModel, k: int, dtype: str) -> None:
-    """Write the SavedModel."""
     # A session of its own on the CPU: nothing is computed, and no GPU is named in the graph.
     with (
         tf.Graph().as_default(),
         tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session,
     ):
-        vae = VAE(model.architecture, seed=0, item_dtype=tf.as_dtype(dtype))
-        ranking = _Ranking(
-            model.architecture,
-            ItemScores(vae, model.new_blend()),
-            popularity_scores(dataset.train),
-            k,
-        )
-        ids, indices = _raw_ids(dataset.item_ids), _ITEM_INDICES
+        ranking = _Ranking(model, dtype, popularity_scores(dataset.train), k)
+        ids = _raw_ids(dataset.item_ids)
         signatures = {
-            "serving_default": _signature(ranking, ids, filtered=False),
-            "item_indices": _signature(ranking, indices, filtered=False),
-            "filtered": _signature(ranking, ids, filtered=True),
-            "filtered_item_indices": _signature(ranking, indices, filtered=True),
+            "serving_default": ranking.signature(ids, filtered=False),
+            "item_indices": ranking.signature(_ITEM_INDICES, filtered=False),
+            "filtered": ranking.signature(ids, filtered=True),
+            "filtered_item_indices": ranking.signature(_ITEM_INDICES, filtered=True),
         }
         model.load_into(session)
         fill_tables = tf.tables_initializer()
         # A converter takes one signature out of the graph, and may leave the tables behind.
         tf.get_default_graph().clear_collection(tf.GraphKeys.TABLE_INITIALIZERS)
         builder = tf.saved_model.Builder(str(folder))
+        tags = [tf.saved_model.tag_constants.SERVING]
         builder.add_meta_graph_and_variables(
-            session,
-            [tf.saved_model.tag_constants.SERVING],
-            signatures,
-            main_op=fill_tables,
-            strip_default_attrs=True,
+            session, tags, signatures, main_op=fill_tables, strip_default_attrs=True
         )
         builder.save()
 
@@ -174,7 +161,7 @@ class _Ids(NamedTuple):
     from_indices: Callable[[tf.Tensor], tf.Tensor]
 
 
-_ITEM_INDICES = _Ids(tf.int64, _PADDING, lambda ids: ids, lambda items: items)
+_ITEM_INDICES = _Ids(tf.int64, -1, lambda indices: indices, lambda indices: indices)
 
 
 def _raw_ids(item_ids: NDArray[np.generic]) -> _Ids:
@@ -183,27 +170,45 @@ def _raw_ids(item_ids: NDArray[np.generic]) -> _Ids:
     padding_value = tf.constant([padding_value_of(item_ids)], ids.dtype)
     indices = tf.range(len(item_ids), dtype=tf.int64)
     initializer = tf.lookup.KeyValueTensorInitializer(ids, indices)
-    table = tf.lookup.StaticHashTable(initializer, default_value=_PADDING)
+    table = tf.lookup.StaticHashTable(initializer, default_value=-1)
     padded = tf.concat([padding_value, ids], axis=0)
     return _Ids(ids.dtype, padding_value, table.lookup, lambda items: tf.gather(padded, items + 1))
 
 
-class _Ranking(NamedTuple):
+class _Ranking:
     """The best unseen items of each history; for cold-start users the most popular items.
 
-    Attributes:
-        architecture: of the model, with I items.
-        scores: of all items, by the model.
+    Args:
+        model: trained model, whose variables are added to the graph.
+        dtype: dtype of the last layer.
         popularity: (I,) float32 scores.
         k: K, items per user.
     """
 
-    architecture: Architecture
-    scores: ItemScores
-    popularity: NDArray[np.float32]
-    k: int
+    def __init__(
+        self, model: TrainedModel, dtype: str, popularity: NDArray[np.float32], k: int
+    ) -> None:
+        vae = VAE(model.architecture, seed=0, item_dtype=tf.as_dtype(dtype))
+        self._scores = ItemScores(vae, model.new_blend())
+        self._items, self._padded_items = len(popularity), model.architecture.padded_items
+        self._popularity, self._k = popularity[np.newaxis], k
 
-    def rank(
+    def signature(self, ids: _Ids, filtered: bool) -> Any:
+        """Return a signature, see the module."""
+        names = ("histories", *(_FILTERS if filtered else ()))
+        inputs = {name: tf.placeholder(ids.dtype, [None, None], name) for name in names}
+        rankable = None
+        if filtered:
+            allow, deny = (_checked_rows(inputs, name) for name in _FILTERS)
+            rankable = tf.reduce_all(tf.equal(allow, ids.padding_value), axis=1, keepdims=True)
+            rankable |= self._is_listed(ids.to_indices(allow))
+            rankable &= ~self._is_listed(ids.to_indices(deny))
+        seen = self._is_listed(ids.to_indices(inputs["histories"]))
+        items, scores, known = self._rank(seen, rankable)
+        outputs = {"items": ids.from_indices(items), "scores": scores, "known_items": known}
+        return tf.saved_model.predict_signature_def(inputs, outputs)
+
+    def _rank(
         self, seen: tf.Tensor, rankable: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Rank items for B users.
@@ -219,64 +224,42 @@ class _Ranking(NamedTuple):
         """
         known = tf.reduce_sum(tf.cast(seen, tf.int32), axis=1)
         users = PortableSparseBatch.of(tf.where(seen)[:, 1], known)
-        # A server's batches are small. Without chunks there is no loop, which converters may not
-        # take.
-        scores, popularity = self.scores(self.scores.inputs(users)), self.popularity[np.newaxis]
+        # A server's batches are small: no chunks, whose loop converters may not take.
+        scores, popularity = self._scores(self._scores.inputs(users)), self._popularity
         if rankable is not None:
             scores = tf.where_v2(rankable, scores, float("-inf"))
-            is_popular = rankable[:, : self.architecture.items]
-            popularity = tf.where_v2(is_popular, popularity, float("-inf"))
-        items, scores = best_items(scores, users, self.k)
-        popular_items, popularity = without_masked(*tf.math.top_k(popularity, self.k))
+            popularity = tf.where_v2(rankable[:, : self._items], popularity, float("-inf"))
+        items, scores = best_items(scores, users, self._k)
+        popular_items, popularity = without_masked(*tf.math.top_k(popularity, self._k))
         is_cold_start = tf.equal(known, 0)[:, tf.newaxis]
         items = tf.where_v2(is_cold_start, popular_items, items)
         scores = tf.where_v2(is_cold_start, popularity, scores)
         return items, tf.maximum(scores, tf.float32.min), known
 
-    def is_listed(self, indices: tf.Tensor) -> tf.Tensor:
+    def _is_listed(self, indices: tf.Tensor) -> tf.Tensor:
         """Return (R, padded I) bool, whether an item is among the (R, A) int64 indices of its row.
 
         Indices outside [0, I) are padding.
         """
-        items, padded_items = self.architecture.items, self.architecture.padded_items
         shape = tf.shape(indices, out_type=tf.int64)
         # What is out of range gets an index of its own, which is cut off.
-        column = tf.where_v2((indices >= 0) & (indices < items), indices, padded_items)
+        is_item = (indices >= 0) & (indices < self._items)
+        column = tf.where_v2(is_item, indices, self._padded_items)
         row = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], shape)
-        coordinates = tf.stack([row, column], axis=-1)
         ones = tf.ones_like(column, tf.int32)
-        counts = tf.scatter_nd(coordinates, ones, tf.stack([shape[0], padded_items + 1]))
-        return counts[:, :padded_items] > 0
+        counts_shape = tf.stack([shape[0], self._padded_items + 1])
+        counts = tf.scatter_nd(tf.stack([row, column], axis=-1), ones, counts_shape)
+        return counts[:, : self._padded_items] > 0
 
 
-def _signature(ranking: _Ranking, ids: _Ids, filtered: bool) -> Any:
-    """Return a signature whose inputs and outputs are raw ids or item indices."""
-    names = ("histories", *(_FILTERS if filtered else ()))
-    inputs = {name: tf.placeholder(ids.dtype, [None, None], name) for name in names}
-    rankable = None
-    if filtered:
-        allow, deny = _filter_rows(inputs)
-        allows_all = tf.reduce_all(tf.equal(allow, ids.padding_value), axis=1, keepdims=True)
-        rankable = allows_all | ranking.is_listed(ids.to_indices(allow))
-        rankable &= ~ranking.is_listed(ids.to_indices(deny))
-    seen = ranking.is_listed(ids.to_indices(inputs["histories"]))
-    items, scores, known = ranking.rank(seen, rankable)
-    outputs = {"items": ids.from_indices(items), "scores": scores, "known_items": known}
-    return tf.saved_model.predict_signature_def(inputs, outputs)
-
-
-def _filter_rows(inputs: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
-    """Return ``allow`` and ``deny``; in the graph, refuse other numbers of rows than 1 and B."""
-    users = tf.shape(inputs["histories"])[0]
-    checked = []
-    for name in _FILTERS:
-        rows = tf.shape(inputs[name])[0]
-        is_right = tf.equal(rows, 1) | tf.equal(rows, users)
-        needed = f"{name} needs one row for all users or one for each; rows and users:"
-        check = tf.raw_ops.Assert(condition=is_right, data=[tf.constant(needed), rows, users])
-        with tf.control_dependencies([check]):
-            checked.append(tf.identity(inputs[name]))
-    return checked
+def _checked_rows(inputs: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
+    """Return an input; in the graph, refuse other numbers of rows than 1 and that of histories."""
+    users, rows = (tf.shape(inputs[one])[0] for one in ("histories", name))
+    is_right = tf.equal(rows, 1) | tf.equal(rows, users)
+    needed = f"{name} needs one row for all users or one for each; rows and users:"
+    check = tf.raw_ops.Assert(condition=is_right, data=[tf.constant(needed), rows, users])
+    with tf.control_dependencies([check]):
+        return tf.identity(inputs[name])
 
 
 def _write_item_ids(path: Path, item_ids: NDArray[np.generic], titles: pd.Series | None) -> None:
@@ -293,19 +276,21 @@ def _model_card(
     """Render ``model_card.md.j2``, which lies beside this module."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # after check_export
 
-    loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
     card: str = environment.get_template("model_card.md.j2").render(
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        dataset=dataset_metadata(dataset),
         model=model,
         paper=ENCODERS[model.architecture.encoder],
-        dataset=dataset_metadata(dataset),
-        metrics=metrics,
-        versions=software_versions(),
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         padding_value=padding_value_of(dataset.item_ids),
         k=k,
         dtype=dtype,
+        metrics=metrics,
+        versions=software_versions(),
     )
     return card

@@ -58,8 +58,8 @@ def write_recommendations(
     empty_users = users.users
     what = "Recommending and explaining" if explain else "Recommending"
     with (
-        table_writer("--output", path, table.schema(users.user_ids)) as write,
         log.progress(what, users.users) as bar,
+        table_writer("--output", path, table.schema(users.user_ids)) as write,
     ):
         batches = recommender.batches(users, k, filters, explain, bar.update)
         for number, rows in enumerate(batches):
