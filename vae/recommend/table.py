@@ -106,7 +106,7 @@ class RecommendationTable:
         if not explains:
             texts = [f"  {self.user} {user}: {'; '.join(self._labels(one))}" for user, one in lists]
             return "\n".join(["For example:", *map(trimmed, texts)])
-        lines = ["For example, with the history items of the largest leave-one-out effect:"]
+        lines = ["For example, with the history items that have the largest effect:"]
         for user, rows in lists:
             lines.append(f"  {self.user} {user}:")
             explained = zip(self._labels(rows), rows[self.added["explanation"]], strict=True)
