@@ -81,7 +81,7 @@ def test_calls_that_cannot_work_are_one_sentence(recommender, few, run, demo_dat
         recommender.similar_items("terminator")
     with pytest.raises(UserError, match="checkpoint is 'newest'; pass 'best' or 'latest'"):
         vae.Recommender.load(run[0] / "ckpt", demo_data, "synthetic", "newest")
-    with pytest.raises(UserError, match="blend is 'EASE'; pass 'ease' or 'none' or None"):
+    with pytest.raises(UserError, match="blend is 'EASE'; pass 'ease', 'none' or None"):
         vae.Recommender.load(run[0] / "ckpt", demo_data, "synthetic", blend="EASE")
     with pytest.raises(UserError, match="data_dir is None; pass a path or a name"):
         vae.Recommender.load(run[0] / "ckpt", None)

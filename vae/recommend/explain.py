@@ -19,8 +19,6 @@ from scipy.sparse import csr_matrix
 LogProbabilities = Callable[[csr_matrix, NDArray[np.int32]], NDArray[np.float32]]
 """Runs the model: (B, I) histories and (B, K) item indices -> (B, K) log-probabilities."""
 
-_MAX_ITEMS = 1 << 22
-
 
 class Explanations(NamedTuple):
     """History items with the largest effects on recommendations, largest first.
@@ -40,7 +38,7 @@ def explain(
     recommended: NDArray[np.int32],
     n: int,
     max_users: int,
-    max_items: int = _MAX_ITEMS,
+    max_items: int = 1 << 22,
     advance: Callable[[int], object] = lambda users: None,
 ) -> Explanations:
     """Explain recommendations.

@@ -1,8 +1,7 @@
 """``--export``: a SavedModel that takes and returns raw ids, e.g. for TensorFlow Serving.
 
-The folder holds TensorFlow's ``saved_model.pb`` and ``variables/``, and beside them
-``item_ids.csv`` (item index, raw id, title) and ``model_card.md``. The signatures, for B users
-whose histories are padded to L items:
+Beside it lie ``item_ids.csv`` (item index, raw id, title) and ``model_card.md``. The signatures,
+for B users whose histories are padded to L items:
 
 ``serving_default``
     ``histories`` (B, L) raw ids, any unknown id is padding -> ``items`` (B, K) raw ids, best first.
@@ -10,15 +9,12 @@ whose histories are padded to L items:
     ``histories`` (B, L) int64 item indices, padded with -1 -> ``items`` (B, K) int32 item indices.
 
 ``filtered``, ``filtered_item_indices``
-    The same with two more inputs, ``allow`` and ``deny``: ids or indices, padded like histories,
-    one row for each user or a single one for all. Only allowed items are ranked, and denied ones
-    never. A row of ``allow`` that holds nothing but padding values allows everything.
+    The same with two more inputs, ``allow`` and ``deny``: (B or 1, A) ids or indices, padded like
+    histories. A row of ``allow`` that holds nothing but padding values allows everything. They are
+    signatures of their own because a server demands every input of a signature.
 
 All also return ``scores`` (B, K) float32 and ``known_items`` (B,) int32, the number of items of
 each history that the model knows. Where that is 0, the items are the most popular ones.
-
-The filters have signatures of their own because a server demands every input of a signature:
-requests without them stay as they are.
 """
 
 from __future__ import annotations
@@ -54,8 +50,7 @@ def check_export(folder: Path) -> None:
     """Check, before a long run, that a finished export can replace its folder.
 
     Raises:
-        UserError: the folder is not empty, or cannot be created or replaced, or the package that
-            the model card needs is missing.
+        UserError: the folder is not empty, cannot be created or replaced, or a package is missing.
     """
     if importlib.util.find_spec("jinja2") is None:
         raise UserError(
@@ -274,15 +269,15 @@ def _model_card(
     dataset: Dataset, model: TrainedModel, metrics: Mapping[str, float], k: int, dtype: str
 ) -> str:
     """Render ``model_card.md.j2``, which lies beside this module."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # after check_export
+    from jinja2 import StrictUndefined, Template  # after check_export
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    template = Template(
+        Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8"),
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    card: str = environment.get_template("model_card.md.j2").render(
+    card: str = template.render(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         dataset=dataset_metadata(dataset),
         model=model,

@@ -16,8 +16,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
@@ -52,10 +51,11 @@ from vae.utils.distributed import SingleWorker, Workers
 from vae.utils.run_log import RunLog
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommender:
     """Recommendations and similar items from a trained model, in raw ids.
 
-    Args:
+    Attributes:
         dataset: prepared data set that the model was trained on.
         model: trained model.
         execution: how the machine computes.
@@ -64,21 +64,12 @@ class Recommender:
         titles: (I,) strings, NA for an item without a title; None without titles.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        model: TrainedModel,
-        execution: Execution,
-        batch_size: int,
-        workers: Workers,
-        titles: pd.Series | None = None,
-    ) -> None:
-        self.dataset = dataset
-        self.model = model
-        self.titles = titles
-        self._execution = execution
-        self._batch_size = batch_size
-        self._workers = workers
+    dataset: Dataset
+    model: TrainedModel
+    execution: Execution
+    batch_size: int
+    workers: Workers
+    titles: pd.Series | None = None
 
     @classmethod
     def load(
@@ -108,16 +99,11 @@ class Recommender:
         Raises:
             UserError: the data, the checkpoint or the titles cannot be used.
         """
-        choices = {"checkpoint": ("best", "latest"), "blend": ("ease", "none", None)}
-        for name, value in {"checkpoint": checkpoint, "blend": blend}.items():
-            if value not in choices[name]:
-                raise UserError(
-                    f"{name} is {value!r}; pass {' or '.join(map(repr, choices[name]))}."
-                )
+        _check("checkpoint", checkpoint, checkpoint in ("best", "latest"), "'best' or 'latest'")
+        _check("blend", blend, blend in ("ease", "none", None), "'ease', 'none' or None")
         paths = {"checkpoint_dir": checkpoint_dir, "data_dir": data_dir, "dataset": dataset}
         for name, value in paths.items():
-            if not isinstance(value, str | os.PathLike):
-                raise UserError(f"{name} is {value!r}; pass a path or a name.")
+            _check(name, value, isinstance(value, str | os.PathLike), "a path or a name")
         folders = {"checkpoint_dir": Path(checkpoint_dir), "data_dir": Path(data_dir)}
         # A test needs nothing but the model and its data.
         config = Config.of(
@@ -150,7 +136,7 @@ class Recommender:
         """Return the precision of inference; explanations, being exact, need float32."""
         if explains:
             return replace(FLOAT32, description="float32, as --explain needs")
-        return choose_precision(self._execution.amp)
+        return choose_precision(self.execution.amp)
 
     def recommend(
         self,
@@ -166,9 +152,8 @@ class Recommender:
 
         Args:
             histories: table or file with the columns of the ratings (``user``, ``item`` and
-                ``rating`` if those have no header); ratings are optional. Users alone stand for
-                their prepared histories. Or a list of items, the history of one user, whose id is
-                0.
+                ``rating`` if those have no header), which are optional. Users alone stand for their
+                prepared histories. Or a list of items, the history of one user, whose id is 0.
             k: items per user.
             allow: the only items to recommend, to all users or by user; None for all.
             deny: items not to recommend, to all users or by user; None for none.
@@ -214,68 +199,40 @@ class Recommender:
             advance: takes the number of users of each part of a batch that is done.
         """
         table, k = self.table(explain > 0), min(k, self.items)
+        excluded, popularity = filters.excluded(), popularity_scores(self.dataset.train)
+        if excluded is not None:
+            popularity[excluded] = -np.inf
         # The difference of two logarithms would be lost in the rounding of TF32 too.
-        execution = replace(self._execution, no_tf32=True) if explain else self._execution
+        execution = replace(self.execution, no_tf32=True) if explain else self.execution
         with open_inference_session(
             execution,
-            self._workers,
+            self.workers,
             self.model,
             k,
-            self._batch_size,
+            self.batch_size,
             self.precision(explain > 0),
-            filters.excluded(),
+            excluded,
             separate_listed=True,
             only_listed=filters.allow is not None and filters.allow.user_ids is not None,
             log_probabilities=explain > 0,
         ) as (session, graph):
 
-            def log_probabilities(
-                histories: csr_matrix, items: NDArray[np.int32]
-            ) -> NDArray[np.float32]:
+            def log_probabilities(histories: csr_matrix, items: NDArray[np.int32]) -> Any:
                 fed = feed(graph.histories, histories) | {graph.given_items: items}
-                found: NDArray[np.float32] = session.run(graph.log_probabilities, fed)
-                return found
+                return session.run(graph.log_probabilities, fed)
 
-            for first in range(0, users.users, self._batch_size):
-                part = users[first : first + self._batch_size]
-                items, scores, is_cold_start = self._rank(session, graph, part, filters)
+            for first in range(0, users.users, self.batch_size):
+                part = users[first : first + self.batch_size]
+                items, scores, is_cold_start = _rank(session, graph, part, filters, popularity)
                 explanations = None
                 if explain:
+                    limits = (explain, self.batch_size)
                     explanations = explain_items(
-                        log_probabilities,
-                        part.liked,
-                        items,
-                        explain,
-                        self._batch_size,
-                        advance=advance,
+                        log_probabilities, part.liked, items, *limits, advance=advance
                     )
                 else:
                     advance(part.users)
                 yield table.frame(part.user_ids, items, scores, is_cold_start, explanations)
-
-    def _rank(
-        self, session: tf.Session, graph: InferenceGraph, users: UserHistories, filters: ItemFilters
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
-        """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start."""
-        denied, allowed = filters.denied(users.user_ids), filters.allowed(users.user_ids)
-        seen = users.seen if denied is None else users.seen.maximum(denied)
-        listed = seen if allowed is None else allowed - allowed.multiply(seen)
-        fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
-        items, scores = session.run([graph.items, graph.scores], fed)
-        is_cold_start = np.diff(users.liked.indptr) == 0
-        if is_cold_start.any():
-            popularity, excluded = self._popularity, filters.excluded()
-            if excluded is not None:
-                popularity = np.where(excluded, -np.inf, popularity)
-            allowed = None if allowed is None else allowed[is_cold_start]
-            found = best_unseen(lambda _: popularity, seen[is_cold_start], items.shape[1], allowed)
-            items[is_cold_start], scores[is_cold_start] = found, popularity[found]
-        return items, scores, is_cold_start
-
-    @cached_property
-    def _popularity(self) -> NDArray[np.float32]:
-        """(I,) score of each item for cold-start users."""
-        return popularity_scores(self.dataset.train)
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         """Return the nearest neighbours of an item by the decoder's item vectors.
@@ -293,12 +250,14 @@ class Recommender:
         """
         k = _integer("k", k, 1)
         index = find_item(str(int(item) if _is_whole(item) else item), self.dataset, "item")
-        neighbours, cosines = nearest_items(self.item_vectors(), index, k)
+        vectors = self.item_vectors()
+        lengths = np.maximum(np.linalg.norm(vectors, axis=0), np.finfo(np.float32).tiny)
+        cosines = vectors[:, index] @ vectors / (lengths * lengths[index])
+        cosines[index] = -np.inf  # the last one, which is left out
+        neighbours = np.argsort(-cosines, kind="stable")[: min(k, self.items - 1)]
         column = self.table().item
-        rows = {
-            column: self.dataset.item_ids[neighbours],
-            free_name("cosine", {column}): cosines,
-        }
+        rows = {column: self.dataset.item_ids[neighbours]}
+        rows[free_name("cosine", rows)] = cosines[neighbours]
         if self.titles is not None:
             rows[free_name("title", {column})] = self.titles.array.take(neighbours)
         return pd.DataFrame(rows)
@@ -320,35 +279,40 @@ class Recommender:
         return kernel[:, : self.items]  # without the padded items
 
 
-def nearest_items(
-    vectors: NDArray[np.float32], item: int, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the nearest neighbours of an item by cosine similarity.
+def _rank(
+    session: tf.Session,
+    graph: InferenceGraph,
+    users: UserHistories,
+    filters: ItemFilters,
+    popularity: NDArray[np.float32],
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start.
 
-    Args:
-        vectors: (D, I) float32, a vector per item.
-        item: item index; the item itself is left out.
-        k: number of neighbours.
-
-    Returns:
-        (min(k, I - 1),) int64 item indices, nearest first, and their float32 cosines.
+    These get items by their (I,) ``popularity``, -inf for an item that nobody gets.
     """
-    lengths = np.maximum(np.linalg.norm(vectors, axis=0), np.finfo(np.float32).tiny)
-    cosines = vectors[:, item] @ vectors / (lengths * lengths[item])
-    cosines[item] = -np.inf  # the last one
-    neighbours = np.argsort(-cosines, kind="stable")[: min(k, len(cosines) - 1)]
-    return neighbours, cosines[neighbours]
+    denied, allowed = filters.denied(users.user_ids), filters.allowed(users.user_ids)
+    seen = users.seen if denied is None else users.seen.maximum(denied)
+    listed = seen if allowed is None else allowed - allowed.multiply(seen)
+    fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
+    items, scores = session.run([graph.items, graph.scores], fed)
+    is_cold_start = np.diff(users.liked.indptr) == 0
+    if is_cold_start.any():
+        allowed = None if allowed is None else allowed[is_cold_start]
+        found = best_unseen(lambda _: popularity, seen[is_cold_start], items.shape[1], allowed)
+        items[is_cold_start], scores[is_cold_start] = found, popularity[found]
+    return items, scores, is_cold_start
+
+
+def _check(name: str, value: Any, is_right: bool, fix: str) -> None:
+    if not is_right:
+        raise UserError(f"{name} is {value!r}; pass {fix}.")
 
 
 def _integer(name: str, value: Any, ge: int, le: float = math.inf) -> int:
-    """Return a whole number of any type as an integer.
-
-    Raises:
-        UserError: it is not a whole number, less than ``ge`` or more than ``le``.
-    """
-    if not _is_whole(value) or not ge <= value <= le:
-        at_most = f" and at most {le:g}" if le < math.inf else ""
-        raise UserError(f"{name} is {value!r}; pass an integer of at least {ge}{at_most}.")
+    """Return a whole number of any type, from ``ge`` to ``le``, as an integer."""
+    is_right = _is_whole(value) and ge <= value <= le
+    at_most = f" and at most {le:g}" if le < math.inf else ""
+    _check(name, value, is_right, f"an integer of at least {ge}{at_most}")
     return int(value)
 
 

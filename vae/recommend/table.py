@@ -50,11 +50,6 @@ class RecommendationTable:
         self._item_ids = dataset.item_ids
         self._titles = titles
 
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Added columns that do not have their usual name."""
-        return {content: name for content, name in self.added.items() if name != content}
-
     def schema(self, user_ids: NDArray[np.generic]) -> pa.Schema:
         """Return the names and types of the columns in the file."""
         ids = {self.user: user_ids, self.item: self._item_ids}
@@ -100,17 +95,19 @@ class RecommendationTable:
     def examples(self, frame: pd.DataFrame) -> str:
         """Return the first recommendations of the first users, human-readable, in 100 columns."""
         explains = "explanation" in self.added
+        what = ", with the history items that have the largest effect" if explains else ""
+        lines = [f"For example{what}:"]
         best = frame[frame[self.added["rank"]] <= _EXAMPLE_ITEMS]
         # An explained recommendation takes a line.
-        lists = islice(best.groupby(self.user, sort=False), 1 if explains else _EXAMPLE_USERS)
-        if not explains:
-            texts = [f"  {self.user} {user}: {'; '.join(self._labels(one))}" for user, one in lists]
-            return "\n".join(["For example:", *map(trimmed, texts)])
-        lines = ["For example, with the history items that have the largest effect:"]
-        for user, rows in lists:
-            lines.append(f"  {self.user} {user}:")
-            explained = zip(self._labels(rows), rows[self.added["explanation"]], strict=True)
-            lines += [f"    {label}  <-  {items or 'nothing'}" for label, items in explained]
+        users = islice(best.groupby(self.user, sort=False), 1 if explains else _EXAMPLE_USERS)
+        for user, rows in users:
+            labels = self._labels(rows)
+            if explains:
+                explained = zip(labels, rows[self.added["explanation"]], strict=True)
+                lines.append(f"  {self.user} {user}:")
+                lines += [f"    {label}  <-  {items or 'nothing'}" for label, items in explained]
+            else:
+                lines.append(f"  {self.user} {user}: {'; '.join(labels)}")
         return "\n".join(map(trimmed, lines))
 
     def _explain(self, items: NDArray[np.int32], effects: NDArray[np.float32]) -> ExtensionArray:

@@ -51,9 +51,8 @@ def write_recommendations(
     """
     start = time.perf_counter()
     table = recommender.table(explain > 0)
-    if table.renamed:
-        renamed = ", ".join(f"{name} as {other}" for name, other in table.renamed.items())
-        log.say(f"Columns renamed because the ratings file uses their names: {renamed}.")
+    if renamed := [f"{name} as {new}" for name, new in table.added.items() if new != name]:
+        log.say(f"Columns renamed because the ratings file uses their names: {', '.join(renamed)}.")
     log.say(f"Precision of inference: {recommender.precision(explain > 0).description}.")
     empty_users = users.users
     what = "Recommending and explaining" if explain else "Recommending"
