@@ -37,7 +37,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: demo
-demo: env ## Prepare a small built-in data set, train, test, show recommendations and what speaks for them
+demo: env ## Prepare a small built-in data set, train, test, show recommendations and their explanations
 	$(BIN)/python prepare_dataset.py --dataset synthetic --scale demo --data_dir $(DEMO)
 	$(RUN_DEMO) --train --test --epochs 60 --batch_size_train 512 --validation_step 10 --lr 0.001 \
 		--total_anneal_steps 2000 --anneal_cap 0.2 --recommend --output $(DEMO)/recommendations.csv \

@@ -156,12 +156,13 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
     import tensorflow.compat.v1 as tf
 
     from vae.config import parse_flags
+    from vae.load.histories import prepared_histories
     from vae.load.item_filters import ItemFilters
     from vae.load.store import open_dataset
     from vae.models.graph.session import open_session
     from vae.models.inference.trained_model import TrainedModel
-    from vae.recommend.recommend import recommend
     from vae.recommend.recommender import Recommender
+    from vae.recommend.writer import write_recommendations
     from vae.utils.distributed import init
     from vae.utils.run_log import RunLog
 
@@ -173,17 +174,19 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
         tf.Graph().as_default(),
         open_session(workers) as session,
     ):
-        output = str(Path(folder) / "recommended.csv")
-        flags = ["--train", "--recommend", "--output", output, "--model", model_name]
-        config = parse_flags(flags)
+        config = parse_flags(["--train", "--model", model_name])
         model = TrainedModel(replace(config.model, items=len(dataset.item_ids)))
         roofline = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         throughput: list[float] = []
 
         def run() -> None:
-            recommender = Recommender(config, dataset, model, workers=workers)
-            statistics = recommend(config, recommender, log, None, ItemFilters())
+            batch_size = config.evaluation.batch_size_validation
+            recommender = Recommender(dataset, model, config.execution, batch_size, workers)
+            output, users = Path(folder) / "recommended.csv", prepared_histories(dataset)
+            statistics = write_recommendations(
+                output, recommender, users, ItemFilters(), 100, 0, log
+            )
             throughput.append(statistics["recommend_throughput"])
 
         _, roofline_seconds = in_turn(run, roofline, RECOMMEND_REPEATS)

@@ -20,8 +20,8 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from vae import __version__
 from vae.errors import UserError
+from vae.version import __version__
 
 Options = TypeVar("Options")
 Presets = Mapping[str, Mapping[str, Any]]

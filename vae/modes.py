@@ -19,6 +19,7 @@ from vae.baselines.popularity import users_per_item
 from vae.cli import as_json, flags_text, values_of
 from vae.config import COMPARISONS, Config, parse_flags
 from vae.load.dataset import Dataset
+from vae.load.histories import prepared_histories
 from vae.load.store import open_dataset
 from vae.metrics.user_results import Comparison, UserResults
 from vae.models.checkpoints.resume import ResumePoint, find_resume_point, flags_of_checkpoint
@@ -30,11 +31,9 @@ from vae.models.inference.trained_model import TrainedModel, load_model
 from vae.models.training import train as training
 from vae.models.training.memory import check_host
 from vae.recommend.export import export as write_export
-from vae.recommend.inputs import Inputs, read_inputs
-from vae.recommend.item_vectors import export_items as write_item_vectors
-from vae.recommend.recommend import recommend as write_recommendations
+from vae.recommend.inputs import Inputs, check_outputs, read_inputs
 from vae.recommend.recommender import Recommender
-from vae.recommend.similar_items import similar_items_text
+from vae.recommend.writer import write_item_vectors, write_recommendations
 from vae.report.comparison import comparison_tables
 from vae.report.environment import program
 from vae.report.results import Results, log_start, open_outputs
@@ -76,7 +75,14 @@ class Run:
     @cached_property
     def recommender(self) -> Recommender:
         """The model with its data and titles, for rank 0."""
-        return Recommender(self.config, self.dataset, self.model, self.inputs.titles, self.workers)
+        return Recommender(
+            self.dataset,
+            self.model,
+            self.config.execution,
+            self.config.evaluation.batch_size_validation,
+            self.workers,
+            self.inputs.titles,
+        )
 
 
 @contextmanager
@@ -103,7 +109,7 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     architecture = replace(config.model, items=len(dataset.item_ids))
     raise_on_all(workers, lambda: check_host(config, architecture, workers))
     is_first = workers.rank == 0
-    inputs = raise_on_all(workers, lambda: read_inputs(config, dataset) if is_first else Inputs())
+    inputs = raise_on_all(workers, lambda: _read_inputs(config, dataset) if is_first else Inputs())
     new = TrainState(architecture, dataset.fingerprint, as_json(config))
     start = (
         on_rank_0(
@@ -131,6 +137,12 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
         if results and run.summary:
             results.write(config, dataset, workers, run.summary)
             log.say(f"Report: {config.files.results_dir}/report.html")
+
+
+def _read_inputs(config: Config, dataset: Dataset) -> Inputs:
+    """Check the outputs that the flags name, and read the inputs."""
+    check_outputs(config.modes, config.files, config.trace_paths.values())
+    return read_inputs(config.modes, config.files, dataset)
 
 
 def _writes(config: Config, start: ResumePoint) -> bool:
@@ -218,9 +230,12 @@ def _test_baselines(
 
 def recommend(run: Run) -> None:
     """Write recommendations to ``--output``."""
-    if run.is_first:
+    output, evaluation = run.config.files.output, run.config.evaluation
+    if run.is_first and output is not None:
+        users = run.inputs.histories or prepared_histories(run.dataset)
+        k, explain = evaluation.top_results, evaluation.explain
         run.summary |= write_recommendations(
-            run.config, run.recommender, run.log, run.inputs.histories, run.inputs.filters
+            output, run.recommender, users, run.inputs.filters, k, explain, run.log
         )
 
 
@@ -228,7 +243,7 @@ def similar_items(run: Run) -> None:
     """List the items most similar to that of ``--similar_items``."""
     item = run.config.modes.similar_items
     if run.is_first and item is not None:
-        run.log.say(similar_items_text(run.recommender, item))
+        run.log.say(run.recommender.similar_items_text(item))
 
 
 def export_items(run: Run) -> None:
@@ -240,10 +255,17 @@ def export_items(run: Run) -> None:
 
 def export(run: Run) -> None:
     """Write the SavedModel to ``--export``."""
-    if run.is_first:
+    folder, evaluation = run.config.modes.export, run.config.evaluation
+    if run.is_first and folder is not None:
         with run.log.progress("Exporting", 1, "models"):
-            folder = write_export(
-                run.config, run.dataset, run.model, run.summary, run.inputs.titles
+            write_export(
+                folder,
+                run.dataset,
+                run.model,
+                run.summary,
+                run.inputs.titles,
+                evaluation.top_results,
+                evaluation.export_dtype,
             )
         run.log.say(f"Exported: {folder}.")
 

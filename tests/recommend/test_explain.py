@@ -11,19 +11,12 @@ from hypothesis import strategies as st
 from models.reference import brute_force, log_softmax
 from scipy.sparse import csr_matrix
 
-import vae
 from vae.config import Architecture
 from vae.models.graph.inference_graph import build_inference_graph
 from vae.models.graph.precision import BFLOAT16, FLOAT32
 from vae.models.graph.sparse_input import feed
 from vae.models.graph.vae import VAE
 from vae.recommend.explain import explain, leave_one_out
-
-
-@pytest.fixture(scope="session")
-def recommender(run, demo_data):
-    titles = demo_data / "synthetic/extracted/synthetic/movies.csv"
-    return vae.Recommender.load(run[0] / "ckpt", demo_data, "synthetic", item_names=titles)
 
 
 def log_probabilities(weights, history):
@@ -34,15 +27,15 @@ def log_probabilities(weights, history):
     return log_softmax(logits)
 
 
-def falls_of(weights, history, item):
-    """How much the log-probability of an item falls without each item of a history."""
+def effects_of(weights, history, item):
+    """The leave-one-out effect of each item of a history on another item."""
     whole = log_probabilities(weights, history)[item]
-    falls = {}
+    effects = {}
     for left_out in np.flatnonzero(history):
         rest = history.copy()
         rest[left_out] = 0
-        falls[left_out.item()] = whole - log_probabilities(weights, rest)[item]
-    return falls
+        effects[left_out.item()] = whole - log_probabilities(weights, rest)[item]
+    return effects
 
 
 @settings(max_examples=50, deadline=None)
@@ -52,18 +45,16 @@ def test_each_item_is_left_out_once(seed, fill):
     dense = (rng.random((5, 9)) < fill).astype(np.uint8)
     matrix = csr_matrix(dense)
     first, last = sorted(rng.integers(0, matrix.nnz + 1, 2).tolist())
-    found = leave_one_out(matrix, first, last)
     expected = []
     for user, item in list(zip(*np.nonzero(dense), strict=True))[first:last]:
         row = dense[user].copy()
         row[item] = 0
         expected.append(row.tolist())
-    assert found.toarray().tolist() == expected
+    assert leave_one_out(matrix, first, last).toarray().tolist() == expected
 
 
 @pytest.mark.parametrize(("max_users", "max_items"), [(1000, 10**6), (7, 10**6), (50, 20), (1, 1)])
-def test_explanations_equal_recomputation_whatever_the_batches(max_users, max_items, monkeypatch):
-    monkeypatch.setattr("vae.recommend.explain._MAX_ITEMS", max_items)
+def test_effects_equal_recomputation_whatever_the_batches(max_users, max_items):
     rng = np.random.default_rng(0)
     histories = (rng.random((7, 61)) < 0.15).astype(np.uint8)
     histories[2] = 0  # a cold-start user has no item to name
@@ -76,48 +67,47 @@ def test_explanations_equal_recomputation_whatever_the_batches(max_users, max_it
             vae, 4, 1000, log_probabilities=True, parallel_chunks=2, chunk_users=6
         )
         session.run(tf.global_variables_initializer())
-        for variable in vae.variables:  # larger ones, that the falls are
+        for variable in vae.variables:  # larger ones, that the effects are
             variable.load(3 * session.run(variable), session)
         weights = session.run({v.op.name: v for v in vae.variables})
 
-        def score(rows, scored):
+        def run(rows, given_items):
             assert rows.shape[0] <= max_users
             return session.run(
-                graph.log_probabilities, feed(graph.histories, rows) | {graph.given_items: scored}
+                graph.log_probabilities,
+                feed(graph.histories, rows) | {graph.given_items: given_items},
             )
 
-        reasons, changes = explain(score, csr_matrix(histories), items, 3, max_users)
-    assert reasons.shape == changes.shape == (7, 4, 3)
+        found, effects = explain(run, csr_matrix(histories), items, 3, max_users, max_items)
+    assert found.shape == effects.shape == (7, 4, 3)
     for user, history in enumerate(histories):
         for rank, item in enumerate(items[user]):
-            falls = falls_of(weights, history, item) if item >= 0 else {}
-            best = sorted((fall for fall in falls.values() if fall > 0), reverse=True)[:3]
-            named = [reason for reason in reasons[user, rank].tolist() if reason >= 0]
-            assert reasons[user, rank].tolist() == [*named, *[-1] * (3 - len(named))]
-            np.testing.assert_allclose([falls[reason] for reason in named], best, atol=1e-5)
-            np.testing.assert_allclose(changes[user, rank, : len(best)], best, atol=1e-5)
-            assert (changes[user, rank, len(best) :] == 0).all()
+            expected = effects_of(weights, history, item) if item >= 0 else {}
+            best = sorted((effect for effect in expected.values() if effect > 0), reverse=True)[:3]
+            named = [one for one in found[user, rank].tolist() if one >= 0]
+            assert found[user, rank].tolist() == [*named, *[-1] * (3 - len(named))]
+            np.testing.assert_allclose([expected[one] for one in named], best, atol=1e-5)
+            np.testing.assert_allclose(effects[user, rank, : len(best)], best, atol=1e-5)
+            assert (effects[user, rank, len(best) :] == 0).all()
 
 
-def test_python_names_titles_and_falls_that_recomputation_finds(recommender, dataset, weights):
+def test_titles_and_effects_are_those_of_recomputation(recommender, dataset, weights):
     history = dataset.test.fold_in[4].toarray()[0]
     table = pd.DataFrame({"userId": "ann", "movieId": dataset.item_ids[history > 0]})
     rows = recommender.recommend(table, 3, explain=2)
     assert list(rows)[-2:] == ["title", "explanation"]
     for item, explanation in zip(rows.movieId, rows.explanation, strict=True):
-        falls = falls_of(weights, history, np.searchsorted(dataset.item_ids, item))
-        expected = sorted(falls.items(), key=lambda pair: -pair[1])[:2]
-        labels = [recommender.label(left_out).partition(" ")[2] for left_out, _ in expected]
+        effects = effects_of(weights, history, np.searchsorted(dataset.item_ids, item))
+        expected = sorted(effects.items(), key=lambda pair: -pair[1])[:2]
+        titles = [recommender.titles.iloc[left_out] for left_out, _ in expected]
         found = re.findall(r"(Film \d+ of taste \d+) \(\+(\d\.\d{3})\)", explanation)
-        assert [title for title, _ in found] == labels
+        assert [title for title, _ in found] == titles
         np.testing.assert_allclose(
-            [float(fall) for _, fall in found], [f for _, f in expected], atol=6e-4
+            [float(effect) for _, effect in found], [e for _, e in expected], atol=6e-4
         )
 
 
-def test_the_command_line_adds_a_column_and_shows_the_reasons(
-    on_model, dataset, demo_data, tmp_path
-):
+def test_the_command_line_adds_a_column_and_shows_examples(on_model, dataset, movies, tmp_path):
     a, b = dataset.item_ids[[3, 4]]
     (tmp_path / "h.csv").write_text(f"userId,movieId\nann,{a}\nann,{b}\nbob,no\n")
     flags = ("--recommend", tmp_path / "h.csv", "--top_results", 7, "--explain", 1)
@@ -129,23 +119,20 @@ def test_the_command_line_adds_a_column_and_shows_the_reasons(
     named = rows[rows.userId == "ann"].explanation.str.extract(r"^(\d+) \(\+\d+\.\d{3}\)$")[0]
     assert set(named.dropna()) <= {str(a), str(b)}
     assert len(named.dropna())
-    assert "For example, with the items that speak for each:\n  userId ann:\n" in out
-    titles = demo_data / "synthetic/extracted/synthetic/movies.csv"
-    code, out, err = on_model(*flags, "--output", tmp_path / "r.parquet", "--item_names", titles)
+    assert "with the history items that have the largest effect:\n  userId ann:\n" in out
+    code, out, err = on_model(*flags, "--output", tmp_path / "r.parquet", "--item_names", movies)
     assert code == 0, err
     assert re.search(r"\n    \d+ Film \d+ of taste \d+  <-  Film \d+ of taste \d+ \(\+", out)
     assert len(re.findall("  <-  ", out)) == 3
 
 
 def test_explanations_are_computed_in_float32_under_amp_too(
-    on_model, dataset, tmp_path, monkeypatch
+    on_model, histories, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
         "vae.recommend.recommender.choose_precision", lambda amp: BFLOAT16 if amp else FLOAT32
     )
-    users, items = dataset.test.fold_in[:20].nonzero()
-    histories = pd.DataFrame({"userId": users, "movieId": dataset.item_ids[items]})
-    histories.to_csv(tmp_path / "h.csv", index=False)
+    histories[histories.userId < 20].to_csv(tmp_path / "h.csv", index=False)
     flags = ("--recommend", tmp_path / "h.csv", "--top_results", 5, "--explain", 3, "--output")
     for name, more in (("float32", ()), ("amp", ("--amp",))):
         code, out, err = on_model(*flags, tmp_path / f"{name}.csv", *more)

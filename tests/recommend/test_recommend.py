@@ -6,10 +6,19 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
-from helpers import SMALL, Forked, run_main, run_prepare
-from models.reference import brute_force
+from helpers import SMALL, Forked, log_lines, run_main, run_prepare
+from recommend.expected import (
+    USERS,
+    K,
+    assert_filtered,
+    assert_rows,
+    best,
+    mask,
+    random_filter,
+)
 
 import vae
 
@@ -18,31 +27,14 @@ THRESHOLD = 4.0
 
 @pytest.fixture(scope="session")
 def ratings(demo_data):
-    """The demo's own ratings of its first users, the disliked ones included."""
-    path = demo_data / "synthetic/extracted/synthetic/ratings.csv"
-    rows = pd.read_csv(path)
-    return rows[rows.userId.isin(rows.userId.unique()[:50])]
-
-
-def known(dataset, items):
-    """(I,) 1 for each item of the catalogue that has one of these raw ids, else 0."""
-    return np.isin(dataset.item_ids, items).astype(int)
-
-
-def assert_equals_brute_force(rows, dataset, weights, liked, seen, k):
-    """The rows of a user are the k best unseen items, best first, with their scores."""
-    best, scores = brute_force(weights, known(dataset, liked), known(dataset, seen), k)
-    np.testing.assert_allclose(rows.score, scores, atol=1e-4)
-    assert rows["rank"].tolist() == list(range(1, len(best) + 1))
-    # Items whose scores differ by rounding alone may change places.
-    score_of = dict(zip(dataset.item_ids[best].tolist(), scores, strict=True))
-    assert set(rows.movieId) == set(score_of)
-    np.testing.assert_allclose([score_of[item] for item in rows.movieId], rows.score, atol=1e-4)
+    """The demo's own ratings, the disliked ones included."""
+    return pd.read_csv(demo_data / "synthetic/extracted/synthetic/ratings.csv")
 
 
 def test_raw_histories_get_the_best_unseen_items_in_raw_ids(
     on_model, dataset, weights, ratings, tmp_path
 ):
+    ratings = ratings[ratings.userId.isin(ratings.userId.unique()[:50])]
     ratings.to_csv(tmp_path / "histories.csv", index=False)
     output = tmp_path / "out/recommended.csv"
     done = on_model(
@@ -54,12 +46,11 @@ def test_raw_histories_get_the_best_unseen_items_in_raw_ids(
     assert list(rows) == ["userId", "movieId", "rank", "score", "source"]
     assert set(rows.source) == {"model"}
     for user, history in ratings.groupby("userId"):
-        liked = history[history.rating >= THRESHOLD].movieId
-        mine = rows[rows.userId == user]
+        liked = mask(dataset, history[history.rating >= THRESHOLD], user)
         # Items rated below the threshold are neither folded in nor recommended.
-        assert not set(mine.movieId) & set(history.movieId)
-        assert_equals_brute_force(mine, dataset, weights, liked, history.movieId, 20)
-    assert not list(output.parent.glob(".*")), "a temporary file is left"
+        expected = best(dataset, weights, liked, mask(dataset, history, user))
+        assert_rows(rows[rows.userId == user], *expected)
+    assert [*output.parent.iterdir()] == [output]
 
 
 def test_ratings_are_optional_and_unknown_items_are_skipped_and_counted(
@@ -73,24 +64,24 @@ def test_ratings_are_optional_and_unknown_items_are_skipped_and_counted(
     )  # fmt: skip
     histories.to_csv(tmp_path / "h.csv", index=False)
     done = on_model(
-        "--recommend", tmp_path / "h.csv", "--output", tmp_path / "r.csv", "--top_results", 5
-    )
+        "--recommend", tmp_path / "h.csv", "--output", tmp_path / "r.csv", "--top_results", 5,
+        "--log_path", tmp_path / "log",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 users, 2 known interactions; items unknown to the model, skipped: 3." in done.stdout
+    assert log_lines(tmp_path / "log")[-1]["data"]["recommend_popular_users"] == 1
     rows = pd.read_csv(tmp_path / "r.csv")
-    ann, bob = rows[rows.userId == "ann"], rows[rows.userId == "bob"]
-    assert_equals_brute_force(ann, dataset, weights, ids[[0, 3]], ids[[0, 3]], 5)
-    # Bob is a cold-start user: popular items, with that source.
-    assert set(bob.source) == {"popular"}
-    users_per_item = np.bincount(dataset.train.indices)
-    popular = np.argsort(-users_per_item, kind="stable")[:5]
-    assert bob.movieId.tolist() == ids[popular].tolist()
-    fractions = users_per_item[popular] / dataset.train.shape[0]
-    np.testing.assert_allclose(np.exp(bob.score), fractions, rtol=1e-5)
+    seen = {"ann": np.isin(np.arange(len(ids)), [0, 3]), "bob": np.zeros(len(ids), bool)}
+    for user, source in (("ann", "model"), ("bob", "popular")):  # bob is a cold-start user
+        mine = rows[rows.userId == user]
+        assert set(mine.source) == {source}
+        assert_rows(mine, *best(dataset, weights, seen[user], seen[user], 5))
+    fractions = np.bincount(dataset.train.indices) / dataset.train.shape[0]
+    np.testing.assert_allclose(np.exp(mine.score), np.sort(fractions)[:-6:-1], rtol=1e-5)
 
 
 def test_without_a_file_all_prepared_users_get_a_list_of_unseen_items(
-    on_model, demo_data, dataset, tmp_path
+    on_model, ratings, dataset, tmp_path
 ):
     done = on_model("--recommend", "--output", tmp_path / "all.parquet", "--top_results", 3)
     assert done.returncode == 0, done.stderr
@@ -99,10 +90,30 @@ def test_without_a_file_all_prepared_users_get_a_list_of_unseen_items(
     users = np.concatenate([dataset.train_user_ids, *(part.user_ids for part in held_out)])
     assert rows.userId.unique().tolist() == users.tolist()
     assert (rows.groupby("userId").size() == 3).all()
-    ratings = pd.read_csv(demo_data / "synthetic/extracted/synthetic/ratings.csv")
-    liked = ratings[ratings.rating >= THRESHOLD]
-    both = rows.merge(liked, on=["userId", "movieId"])
+    both = rows.merge(ratings[ratings.rating >= THRESHOLD], on=["userId", "movieId"])
     assert both.empty, "the history of a held-out user has fold-in items and targets"
+
+
+def test_filters_are_read_counted_and_logged(on_model, dataset, weights, histories, tmp_path):
+    rng = np.random.default_rng(1)
+    allow = random_filter(dataset, rng, 0.2, by_user=True)
+    deny = random_filter(dataset, rng, 0.4, by_user=False)
+    allow.to_parquet(tmp_path / "allow.parquet")
+    deny.to_csv(tmp_path / "deny.csv.gz", index=False)
+    histories[histories.userId < USERS].to_csv(tmp_path / "h.csv", index=False)
+    code, out, err = on_model(
+        "--recommend", tmp_path / "h.csv", "--output", tmp_path / "r.csv", "--top_results", K,
+        "--allow", tmp_path / "allow.parquet", "--deny", tmp_path / "deny.csv.gz",
+        "--batch_size_validation", 5, "--log_path", tmp_path / "log",
+    )  # fmt: skip
+    assert code == 0, err
+    known = len(deny) - 1
+    assert f"deny.csv.gz: {known:,} items for all users; items unknown to the model, skip" in out
+    assert "allow.parquet: " in out
+    assert "Users to whom nothing is left to recommend: 1." in out
+    assert log_lines(tmp_path / "log")[-1]["data"]["recommend_empty_users"] == 1
+    rows = pd.read_csv(tmp_path / "r.csv")
+    assert assert_filtered(rows, dataset, weights, histories, allow, deny) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -135,17 +146,13 @@ def test_the_suffix_chooses_the_format_and_titles_are_joined(on_model, dataset, 
         assert done.returncode == 0, done.stderr
         read = pd.read_parquet if suffix == "parquet" else pd.read_csv
         options = {"sep": "\t"} if suffix == "tsv" else {}
-        tables[suffix] = read(tmp_path / f"r.{suffix}", **options)
+        table = read(tmp_path / f"r.{suffix}", **options)
+        tables[suffix] = table.assign(title=table.title.fillna(""))
     assert (tmp_path / "r.csv.gz").read_bytes().startswith(b"\x1f\x8b")
     for table in tables.values():
-        same = table.assign(title=table.title.fillna(""))
-        expected = tables["csv"].assign(title=tables["csv"].title.fillna(""))
-        pd.testing.assert_frame_equal(same, expected, check_dtype=False, rtol=1e-6)
-    for row in tables["csv"].itertuples():
-        if row.movieId in ids[::2]:
-            assert row.title == f'"{row.movieId}", the film'
-        else:
-            assert pd.isna(row.title)
+        pd.testing.assert_frame_equal(table, tables["csv"], check_dtype=False, rtol=1e-6)
+    for row in table.itertuples():
+        assert row.title == (f'"{row.movieId}", the film' if row.movieId in ids[::2] else "")
 
 
 def test_files_without_a_header_are_prepared_trained_on_and_recommended_from(tmp_path):
@@ -181,3 +188,44 @@ def test_files_without_a_header_are_prepared_trained_on_and_recommended_from(tmp
     (tmp_path / "deny.dat").write_text(f"{table.item[0]}\n")
     without = recommender.recommend(histories, 2, deny=tmp_path / "deny.dat")
     assert without.item.tolist() == table.item.tolist()[1:]
+
+
+def test_similar_items_are_listed_in_raw_ids_with_titles(on_model, dataset, movies):
+    ids = dataset.item_ids
+    done = on_model("--similar_items", ids[5], "--item_names", movies)
+    assert done.returncode == 0, done.stderr
+    title = pd.read_csv(movies).set_index("movieId").title
+    first, *lines = done.stdout[done.stdout.index("Nearest to item") :].splitlines()
+    assert first == f"Nearest to item {ids[5]} {title[ids[5]]}, by cosine:"
+    cosines, items = zip(*(line.split()[:2] for line in lines[:10]), strict=True)
+    assert list(cosines) == sorted(cosines, key=float, reverse=True)
+    assert set(items) <= set(map(str, ids)) - {str(ids[5])}
+    assert lines[0].endswith(title[int(items[0])])
+
+
+def test_item_vectors_are_the_columns_of_the_last_kernel(on_model, dataset, weights, tmp_path):
+    titles = {item: f"The {item}" for item in dataset.item_ids[::2].tolist()}
+    frame = pd.DataFrame({"movieId": titles.keys(), "title": titles.values()})
+    frame.to_csv(tmp_path / "films.csv", index=False)
+    path = tmp_path / "new/items.parquet"
+    code, out, err = on_model("--export_items", path, "--item_names", tmp_path / "films.csv")
+    assert code == 0, err
+    assert f"Item vectors: 1,200 items of 64 dimensions: {path}" in out
+    table = pa_parquet.read_table(path)
+    assert table.schema.names == ["id", "title", "vector"]
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 64)
+    assert table["id"].to_pylist() == dataset.item_ids.tolist()
+    assert table["title"].to_pylist() == [titles.get(item) for item in dataset.item_ids.tolist()]
+    kernel = weights["decoder/items/kernel"]
+    np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), kernel[:, :1200].T)
+    assert [*path.parent.iterdir()] == [path]
+    # Without titles there is no column of them.
+    code, _, err = on_model("--export_items", path)
+    assert code == 0, err
+    assert pa_parquet.read_schema(path).names == ["id", "vector"]
+
+
+def test_item_vectors_go_to_a_parquet_file_alone():
+    code, _, err = run_main("--checkpoint_dir", "c", "--export_items", "i.csv")
+    assert code == 2
+    assert "--export_items i.csv: the name must end in .parquet" in err

@@ -1,4 +1,4 @@
-"""The file of --output is complete or absent."""
+"""A table's file is complete or absent."""
 
 from contextlib import suppress
 
@@ -16,10 +16,10 @@ FRAME = pd.DataFrame({"user": [1, 2], "title": ["a", None]})
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_an_interrupted_table_leaves_the_earlier_file_and_nothing_else(tmp_path, suffix):
     path = tmp_path / f"r.{suffix}"
-    with table_writer(path, SCHEMA) as write:
+    with table_writer("--output", path, SCHEMA) as write:
         write(FRAME)
     before = path.read_bytes()
-    with suppress(KeyboardInterrupt), table_writer(path, SCHEMA) as write:
+    with suppress(KeyboardInterrupt), table_writer("--output", path, SCHEMA) as write:
         write(FRAME)
         write(FRAME)
         raise KeyboardInterrupt
@@ -30,7 +30,7 @@ def test_an_interrupted_table_leaves_the_earlier_file_and_nothing_else(tmp_path,
 def test_a_failed_write_names_the_flag_and_the_file(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file/r.csv"
-    with pytest.raises(UserError) as caught, table_writer(path, SCHEMA):
+    with pytest.raises(UserError) as caught, table_writer("--output", path, SCHEMA):
         pass
     assert caught.value.exit_code == 1
     assert str(caught.value).startswith(f"--output {path}: cannot be written (")

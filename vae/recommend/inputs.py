@@ -1,20 +1,35 @@
-"""Inputs of ``--recommend``, ``--similar_items`` and ``--item_names``, read before a long run."""
+"""What is read beside the data set, and checks of what will be written, before a long run.
+
+Raises:
+    UserError: a file cannot be read or does not fit the data set, or an output cannot be written.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pandas as pd
+import pyarrow as pa
 
-from vae.config import Config
+from vae.config import Files, Modes
+from vae.errors import UserError, one_line
 from vae.load.dataset import Dataset
 from vae.load.histories import UserHistories, read_histories
 from vae.load.ids import find_item
-from vae.load.item_filters import ItemFilter, ItemFilters, read_item_filter
+from vae.load.item_filters import ItemFilters, read_item_filter
 from vae.recommend.export import check_export
+from vae.recommend.table import RecommendationTable
 from vae.recommend.titles import read_titles
 from vae.utils.outputs import check_file
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Rows: TypeAlias = pd.DataFrame | pa.Table | PathLike | Iterable[Any]
+"""A table or file with the columns of the ratings; or raw ids of items."""
 
 
 @dataclass(frozen=True)
@@ -34,57 +49,73 @@ class Inputs:
     descriptions: tuple[str, ...] = ()
 
 
-def read_inputs(config: Config, dataset: Dataset) -> Inputs:
-    """Read the inputs that the flags name, and check that the outputs can be written.
+def check_outputs(modes: Modes, files: Files, traces: Iterable[Path]) -> None:
+    """Check that the outputs of the modes, and the timelines of ``--trace``, can be written."""
+    if modes.export is not None:
+        check_export(modes.export)
+    outputs = [(files.output, "--output"), (modes.export_items, "--export_items")]
+    for path, flag in [*outputs, *((path, "--trace") for path in traces)]:
+        if path is not None:
+            check_file(path, flag)
 
-    Raises:
-        UserError: a file cannot be read or does not fit the data set, the data set has no such
-            item, or an output cannot be written.
-    """
-    if config.modes.export is not None:
-        check_export(config.modes.export)
-    if config.files.output is not None:
-        check_file(config.files.output, "--output")
-    if config.modes.export_items is not None:
-        check_file(config.modes.export_items, "--export_items")
-    for path in config.trace_paths.values():
-        check_file(path, "--trace")
-    item, names, source = (
-        config.modes.similar_items,
-        config.files.item_names,
-        config.modes.recommend,
-    )
-    if item is not None:
-        find_item(item, dataset)
-    titles = (
-        None
-        if names is None
-        else read_titles(names, config.files.title_col, dataset, config.files.item_names_col)
-    )
-    histories = read_histories(source, dataset) if isinstance(source, Path) else None
-    filters = ItemFilters(
-        _read_filter("--allow", config.files.allow, dataset),
-        _read_filter("--deny", config.files.deny, dataset),
-    )
-    descriptions = []
-    if titles is not None:
+
+def read_inputs(modes: Modes, files: Files, dataset: Dataset) -> Inputs:
+    """Read the inputs that the flags name."""
+    if modes.similar_items is not None:
+        find_item(modes.similar_items, dataset)
+    titles, histories, descriptions = None, None, []
+    if files.item_names is not None:
+        titles = read_titles(files.item_names, files.title_col, dataset, files.item_names_col)
         titled = (titles.fillna("") != "").sum()
         descriptions.append(f"Titles: {titled:,} of {len(titles):,} items.")
-    if histories is not None:
-        descriptions += [f"{source}: {_counts(histories)}.", *histories.notes]
-    if filters.are_given:
+    if isinstance(modes.recommend, Path):
+        histories = read_histories(modes.recommend, dataset)
+        descriptions += [f"{modes.recommend}: {_counts(histories)}.", *histories.notes]
+    named = {"allow": files.allow, "deny": files.deny}
+    paths = {name: path for name, path in named.items() if path is not None}
+    filters = read_filters(paths, dataset, "--")
+    if paths:
         user_ids = dataset.all_user_ids() if histories is None else histories.user_ids
-        if filters.allow is not None:
-            descriptions += filters.allow.describe(f"--allow {config.files.allow}", user_ids)
-        if filters.deny is not None:
-            descriptions += filters.deny.describe(f"--deny {config.files.deny}", user_ids)
+        for name, path in paths.items():
+            descriptions += getattr(filters, name).describe(f"--{name} {path}", user_ids)
     return Inputs(histories, filters, titles, tuple(descriptions))
 
 
-def _read_filter(flag: str, path: Path | None, dataset: Dataset) -> ItemFilter | None:
-    if path is None:
-        return None
-    return read_item_filter(path, flag, dataset, needs_items=flag == "--allow")
+def read_filters(
+    tables: Mapping[str, Path | pd.DataFrame], dataset: Dataset, prefix: str = ""
+) -> ItemFilters:
+    """Read ``allow`` and ``deny``, as far as they are given; ``prefix`` makes them flags."""
+    filters = {
+        name: read_item_filter(table, f"{prefix}{name}", dataset, needs_items=name == "allow")
+        for name, table in tables.items()
+    }
+    return ItemFilters(**filters)
+
+
+def as_table(
+    rows: Rows, name: str, table: RecommendationTable, constants: Mapping[str, Any] | None = None
+) -> pd.DataFrame | Path:
+    """Return an argument from Python as what the readers take.
+
+    Args:
+        rows: the argument.
+        name: its name.
+        table: names of the columns of ids.
+        constants: columns to put beside a list of items, with their value.
+    """
+    if isinstance(rows, pd.DataFrame):
+        return rows
+    if isinstance(rows, str | os.PathLike):
+        return Path(rows)
+    if isinstance(rows, pa.Table | pa.RecordBatch):
+        return rows.to_pandas(types_mapper=pd.ArrowDtype)  # integers stay integers
+    if not isinstance(rows, bytes | Mapping):
+        with suppress(TypeError):  # it has no elements
+            return pd.DataFrame({**(constants or {}), table.item: list(rows)})
+    raise UserError(
+        f"{name} is {one_line(repr(rows))}; pass a list of item ids, or a table or file with "
+        f"the columns {table.user!r} and {table.item!r}."
+    )
 
 
 def _counts(users: UserHistories) -> str:

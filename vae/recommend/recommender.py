@@ -7,34 +7,34 @@
     recommender = Recommender.load("checkpoints", "data", "ml-20m")
     recommender.recommend(histories, k=10, deny=[2364])
     recommender.similar_items(2364)
+
+Shapes: B users of a batch, I items, K recommendations per user.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from vae.baselines.best_unseen import best_unseen
 from vae.baselines.popularity import popularity_scores
-from vae.config import MAX_EXPLAINED, Config
-from vae.errors import UserError, one_line
+from vae.config import MAX_EXPLAINED, Config, Execution
+from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.load.histories import UserHistories, read_histories
 from vae.load.ids import find_item
-from vae.load.item_filters import ItemFilter, ItemFilters, read_item_filter
+from vae.load.item_filters import ItemFilters
 from vae.load.store import open_dataset
 from vae.models.checkpoints.resume import flags_of_checkpoint
 from vae.models.graph.inference_graph import InferenceGraph
@@ -42,57 +42,34 @@ from vae.models.graph.precision import FLOAT32, Precision, choose_precision
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.blend import blend as blend_model
 from vae.models.inference.trained_model import TrainedModel, load_model, open_inference_session
-from vae.recommend.cold_start import popular_items
 from vae.recommend.explain import explain as explain_items
-from vae.recommend.similar_items import nearest_items
+from vae.recommend.inputs import PathLike, Rows, as_table, read_filters
 from vae.recommend.table import RecommendationTable, free_name
 from vae.recommend.titles import read_titles
+from vae.utils.console import trimmed
 from vae.utils.distributed import SingleWorker, Workers
 from vae.utils.run_log import RunLog
 
-PathLike: TypeAlias = str | os.PathLike[str]
-Rows: TypeAlias = pd.DataFrame | pa.Table | PathLike | Iterable[Any]
-"""A table or file with the columns of the ratings; or raw ids of items."""
 
-
-class Batch(NamedTuple):
-    """Recommendations to a batch of users.
-
-    Attributes:
-        rows: one row per recommendation, see ``RecommendationTable``.
-        cold_start_users: number of users without a known item.
-        empty_users: number of users to whom nothing is left to recommend.
-    """
-
-    rows: pd.DataFrame
-    cold_start_users: int
-    empty_users: int
-
-
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommender:
     """Recommendations and similar items from a trained model, in raw ids.
 
-    Args:
-        config: flags that decide how the model is run: batch size, precision, seed.
-        dataset: prepared data set that the model was trained on, with I items.
+    Attributes:
+        dataset: prepared data set that the model was trained on.
         model: trained model.
-        titles: (I,) strings, NA for an item without a title; None without titles.
+        execution: how the machine computes.
+        batch_size: users per batch.
         workers: workers of the run, one of which this is.
+        titles: (I,) strings, NA for an item without a title; None without titles.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        dataset: Dataset,
-        model: TrainedModel,
-        titles: pd.Series | None = None,
-        workers: Workers | None = None,
-    ) -> None:
-        self.dataset = dataset
-        self.model = model
-        self._config = config
-        self.titles = titles
-        self._workers = workers or SingleWorker()
+    dataset: Dataset
+    model: TrainedModel
+    execution: Execution
+    batch_size: int
+    workers: Workers
+    titles: pd.Series | None = None
 
     @classmethod
     def load(
@@ -122,61 +99,45 @@ class Recommender:
         Raises:
             UserError: the data, the checkpoint or the titles cannot be used.
         """
-        if checkpoint not in ("best", "latest"):
-            raise UserError(f"checkpoint is {checkpoint!r}; pass 'best' or 'latest'.")
-        if blend not in (None, "ease", "none"):
-            raise UserError(f"blend is {blend!r}; pass 'ease', 'none' or None.")
-        folders = {"checkpoint_dir": checkpoint_dir, "data_dir": data_dir, "dataset": dataset}
-        for name, value in folders.items():
-            if not isinstance(value, str | os.PathLike):
-                raise UserError(f"{name} is {value!r}; pass a path or a name.")
+        _check("checkpoint", checkpoint, checkpoint in ("best", "latest"), "'best' or 'latest'")
+        _check("blend", blend, blend in ("ease", "none", None), "'ease', 'none' or None")
+        paths = {"checkpoint_dir": checkpoint_dir, "data_dir": data_dir, "dataset": dataset}
+        for name, value in paths.items():
+            _check(name, value, isinstance(value, str | os.PathLike), "a path or a name")
+        folders = {"checkpoint_dir": Path(checkpoint_dir), "data_dir": Path(data_dir)}
+        # A test needs nothing but the model and its data.
         config = Config.of(
-            test=True,  # a mode that needs nothing but the model and its data
-            data_dir=Path(data_dir),
-            dataset=dataset,
-            checkpoint_dir=Path(checkpoint_dir),
-            checkpoint=checkpoint,
-            blend=blend,
+            test=True, **folders, dataset=dataset, checkpoint=checkpoint, blend=blend
         )
         folder, options = config.files.checkpoint_dir, config.checkpoints
         config = config.having(**flags_of_checkpoint(folder, options, config.uses_blend))
         data = open_dataset(config.files.data_dir, dataset)
-        titles = (
-            None
-            if item_names is None
-            else read_titles(
-                Path(item_names),
-                str(title_col),
-                data,
-                None if item_names_col is None else str(item_names_col),
-            )
-        )
+        id_column = None if item_names_col is None else str(item_names_col)
+        titles = None
+        if item_names is not None:
+            titles = read_titles(Path(item_names), str(title_col), data, id_column)
         worker = SingleWorker()
         silent = RunLog(None)
         architecture = replace(config.model, items=len(data.item_ids))
         model = load_model(config, data, architecture, worker, silent)
         model = blend_model(config, data, worker, silent, model)
-        return cls(config, data, model, titles, worker)
-
-    def table(self, explains: bool = False) -> RecommendationTable:
-        """Return the columns of the recommendations, with or without explanations."""
-        return RecommendationTable.of(self.dataset, self.titles, explains)
-
-    def precision(self, explains: bool) -> Precision:
-        """Return the precision of inference; explanations, being exact, need float32."""
-        if explains:
-            return replace(FLOAT32, description="float32, as --explain needs")
-        return choose_precision(self._config.execution.amp)
-
-    @cached_property
-    def _popularity(self) -> NDArray[np.float32]:
-        """(I,) score of each item for cold-start users."""
-        return popularity_scores(self.dataset.train)
+        batch_size = config.evaluation.batch_size_validation
+        return cls(data, model, config.execution, batch_size, worker, titles)
 
     @property
     def items(self) -> int:
         """I, the number of items."""
         return len(self.dataset.item_ids)
+
+    def table(self, explains: bool = False) -> RecommendationTable:
+        """Return the columns of the recommendations, with or without explanations."""
+        return RecommendationTable(self.dataset, self.titles, explains)
+
+    def precision(self, explains: bool) -> Precision:
+        """Return the precision of inference; explanations, being exact, need float32."""
+        if explains:
+            return replace(FLOAT32, description="float32, as --explain needs")
+        return choose_precision(self.execution.amp)
 
     def recommend(
         self,
@@ -192,14 +153,13 @@ class Recommender:
 
         Args:
             histories: table or file with the columns of the ratings (``user``, ``item`` and
-                ``rating`` if those have no header); ratings are optional. Users alone stand for
-                their prepared histories. Or a list of items, the history of one user, whose id is
-                0.
+                ``rating`` if those have no header), which are optional. Users alone stand for their
+                prepared histories. Or a list of items, the history of one user, whose id is 0.
             k: items per user.
             allow: the only items to recommend, to all users or by user; None for all.
             deny: items not to recommend, to all users or by user; None for none.
-            explain: number of items of the history to name that speak most for each; each item of
-                a history takes as long as recommending to one more user.
+            explain: number of history items to name for each, those with the largest leave-one-out
+                effect; each item of a history takes as long as recommending to one more user.
 
         Returns:
             One row per recommendation, user by user and best first: raw user id, raw item id,
@@ -211,12 +171,69 @@ class Recommender:
         k, explain = _integer("k", k, 1), _integer("explain", explain, 0, MAX_EXPLAINED)
         if explain and self.model.is_blended:
             raise UserError("explain explains the model alone; load it with blend='none'.")
-        one_user = {self.table().user: 0}
-        users = read_histories(self._rows(histories, "histories", one_user), self.dataset)
-        filters = ItemFilters(self._item_filter(allow, "allow"), self._item_filter(deny, "deny"))
-        batches = self.batches(users, min(k, self.items), filters, explain)
-        rows = [batch.rows for batch in batches]
-        return pd.concat(rows, ignore_index=True)
+        table = self.table()
+        users = as_table(histories, "histories", table, {table.user: 0})
+        tables = {
+            name: as_table(rows, name, table)
+            for name, rows in {"allow": allow, "deny": deny}.items()
+            if rows is not None
+        }
+        filters = read_filters(tables, self.dataset)
+        batches = self.batches(read_histories(users, self.dataset), k, filters, explain)
+        return pd.concat(batches, ignore_index=True)
+
+    def batches(
+        self,
+        users: UserHistories,
+        k: int,
+        filters: ItemFilters,
+        explain: int = 0,
+        advance: Callable[[int], object] = lambda users: None,
+    ) -> Iterator[pd.DataFrame]:
+        """Recommend to users batch by batch; yield the rows of a ``RecommendationTable``.
+
+        Args:
+            users: their histories.
+            k: items per user.
+            filters: what may be recommended.
+            explain: number of history items to name for each recommendation.
+            advance: takes the number of users of each part of a batch that is done.
+        """
+        table, k = self.table(explain > 0), min(k, self.items)
+        excluded, popularity = filters.excluded(), popularity_scores(self.dataset.train)
+        if excluded is not None:
+            popularity[excluded] = -np.inf
+        # The difference of two logarithms would be lost in the rounding of TF32 too.
+        execution = replace(self.execution, no_tf32=True) if explain else self.execution
+        with open_inference_session(
+            execution,
+            self.workers,
+            self.model,
+            k,
+            self.batch_size,
+            self.precision(explain > 0),
+            excluded,
+            separate_listed=True,
+            only_listed=filters.allow is not None and filters.allow.user_ids is not None,
+            log_probabilities=explain > 0,
+        ) as (session, graph):
+
+            def log_probabilities(histories: csr_matrix, items: NDArray[np.int32]) -> Any:
+                fed = feed(graph.histories, histories) | {graph.given_items: items}
+                return session.run(graph.log_probabilities, fed)
+
+            for first in range(0, users.users, self.batch_size):
+                part = users[first : first + self.batch_size]
+                items, scores, is_cold_start = _rank(session, graph, part, filters, popularity)
+                explanations = None
+                if explain:
+                    limits = (explain, self.batch_size)
+                    explanations = explain_items(
+                        log_probabilities, part.liked, items, *limits, advance=advance
+                    )
+                else:
+                    advance(part.users)
+                yield table.frame(part.user_ids, items, scores, is_cold_start, explanations)
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         """Return the nearest neighbours of an item by the decoder's item vectors.
@@ -235,21 +252,26 @@ class Recommender:
         k = _integer("k", k, 1)
         index = find_item(str(int(item) if _is_whole(item) else item), self.dataset, "item")
         vectors = self.item_vectors()
-        neighbours, cosines = nearest_items(vectors, index, min(k, self.items - 1))
+        lengths = np.maximum(np.linalg.norm(vectors, axis=0), np.finfo(np.float32).tiny)
+        cosines = vectors[:, index] @ vectors / (lengths * lengths[index])
+        cosines[index] = -np.inf  # the last one, which is left out
+        neighbours = np.argsort(-cosines, kind="stable")[: min(k, self.items - 1)]
         column = self.table().item
-        ids = {column}
-        rows = {
-            column: self.dataset.item_ids[neighbours],
-            free_name("cosine", ids): cosines,
-        }
+        rows = {column: self.dataset.item_ids[neighbours]}
+        rows[free_name("cosine", rows)] = cosines[neighbours]
         if self.titles is not None:
-            rows[free_name("title", ids)] = self.titles.array.take(neighbours)
+            rows[free_name("title", {column})] = self.titles.array.take(neighbours)
         return pd.DataFrame(rows)
 
-    def label(self, index: int) -> str:
-        """Return the raw id and the title, if any, of an item index."""
+    def similar_items_text(self, raw_id: str) -> str:
+        """List the nearest neighbours of an item, human-readable, in 100 columns."""
+        index = find_item(raw_id, self.dataset)
         title = pd.NA if self.titles is None else self.titles.iloc[index]
-        return f"{self.dataset.item_ids[index]} {'' if pd.isna(title) else title}".rstrip()
+        label = f"{self.dataset.item_ids[index]} {'' if pd.isna(title) else title}".rstrip()
+        lines = [f"Nearest to item {label}, by cosine:"]
+        for item, cosine, *titles in self.similar_items(raw_id).fillna("").itertuples(index=False):
+            lines.append(f"{cosine:7.3f}  {item}  {''.join(titles)}".rstrip())
+        return "\n".join(map(trimmed, lines))
 
     def item_vectors(self) -> NDArray[np.float32]:
         """Return the decoder's item vectors, (D, I) float32: D is H or, of a linear decoder, Z."""
@@ -257,123 +279,41 @@ class Recommender:
         kernel = self.model.weights["decoder/items/kernel"]
         return kernel[:, : self.items]  # without the padded items
 
-    def batches(
-        self,
-        users: UserHistories,
-        k: int,
-        filters: ItemFilters,
-        explain: int = 0,
-        advance: Callable[[int], object] = lambda users: None,
-    ) -> Iterator[Batch]:
-        """Recommend to users batch by batch.
 
-        Args:
-            users: their histories.
-            k: items per user, at most I.
-            filters: what may be recommended.
-            explain: number of items to name that speak for each.
-            advance: takes the number of users of each part of a batch that is done.
-        """
-        table = self.table(explain > 0)
-        batch_size = self._config.evaluation.batch_size_validation
-        # The difference of two logarithms would be lost in the rounding of TF32 too.
-        config = self._config.having(no_tf32=True) if explain else self._config
-        with open_inference_session(
-            config,
-            self._workers,
-            self.model,
-            k,
-            batch_size,
-            self.precision(explain > 0),
-            excluded=filters.excluded(),
-            separate_listed=True,
-            only_listed=filters.allow is not None and filters.allow.user_ids is not None,
-            log_probabilities=explain > 0,
-        ) as (session, graph):
+def _rank(
+    session: tf.Session,
+    graph: InferenceGraph,
+    users: UserHistories,
+    filters: ItemFilters,
+    popularity: NDArray[np.float32],
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start.
 
-            def score(histories: csr_matrix, items: NDArray[np.int32]) -> NDArray[np.float32]:
-                fed = feed(graph.histories, histories) | {graph.given_items: items}
-                log_probabilities: NDArray[np.float32] = session.run(graph.log_probabilities, fed)
-                return log_probabilities
-
-            for first in range(0, users.users, batch_size):
-                part = users[first : first + batch_size]
-                items, scores, is_cold_start = self._rank(session, graph, part, k, filters)
-                reasons = (
-                    explain_items(score, part.liked, items, explain, batch_size, advance)
-                    if explain
-                    else None
-                )
-                if not explain:
-                    advance(part.users)
-                rows = table.frame(part.user_ids, items, scores, is_cold_start, reasons)
-                yield Batch(rows, int(is_cold_start.sum()), int((items[:, 0] < 0).sum()))
-
-    def _rank(
-        self,
-        session: tf.Session,
-        graph: InferenceGraph,
-        users: UserHistories,
-        k: int,
-        filters: ItemFilters,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
-        """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start."""
-        denied, allowed = filters.denied(users.user_ids), filters.allowed(users.user_ids)
-        seen = users.seen if denied is None else users.seen.maximum(denied)
-        listed = seen if allowed is None else allowed - allowed.multiply(seen)
-        fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
-        items, scores = session.run([graph.items, graph.scores], fed)
-        is_cold_start = np.diff(users.liked.indptr) == 0
-        if is_cold_start.any():
-            items[is_cold_start] = popular_items(
-                self.dataset.train,
-                seen[is_cold_start],
-                k,
-                filters.excluded(),
-                None if allowed is None else allowed[is_cold_start],
-            )
-            scores[is_cold_start] = self._popularity[items[is_cold_start]]
-        return items, scores, is_cold_start
-
-    def _item_filter(self, items: Rows | None, name: str) -> ItemFilter | None:
-        if items is None:
-            return None
-        rows = self._rows(items, name, {})
-        return read_item_filter(rows, name, self.dataset, needs_items=name == "allow")
-
-    def _rows(self, rows: Rows, name: str, constants: Mapping[str, Any]) -> pd.DataFrame | Path:
-        """Return an argument as what the readers take.
-
-        Args:
-            rows: the argument.
-            name: its name.
-            constants: columns to put beside a list of items, with their value.
-        """
-        if isinstance(rows, pd.DataFrame):
-            return rows
-        if isinstance(rows, str | os.PathLike):
-            return Path(rows)
-        if isinstance(rows, pa.Table | pa.RecordBatch):
-            return rows.to_pandas(types_mapper=pd.ArrowDtype)  # integers stay integers
-        table = self.table()
-        if not isinstance(rows, bytes | Mapping):
-            with suppress(TypeError):  # it has no elements
-                return pd.DataFrame({**constants, table.item: list(rows)})
-        raise UserError(
-            f"{name} is {one_line(repr(rows))}; pass a list of item ids, or a table or file with "
-            f"the columns {table.user!r} and {table.item!r}."
-        )
-
-
-def _integer(name: str, value: Any, least: int, most: float = math.inf) -> int:
-    """Return a whole number of any type as an integer.
-
-    Raises:
-        UserError: it is not a whole number, less than ``least`` or more than ``most``.
+    These get items by their (I,) ``popularity``, -inf for an item that nobody gets.
     """
-    if not _is_whole(value) or not least <= value <= most:
-        at_most = f" and at most {most:g}" if most < math.inf else ""
-        raise UserError(f"{name} is {value!r}; pass an integer of at least {least}{at_most}.")
+    denied, allowed = filters.denied(users.user_ids), filters.allowed(users.user_ids)
+    seen = users.seen if denied is None else users.seen.maximum(denied)
+    listed = seen if allowed is None else allowed - allowed.multiply(seen)
+    fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
+    items, scores = session.run([graph.items, graph.scores], fed)
+    is_cold_start = np.diff(users.liked.indptr) == 0
+    if is_cold_start.any():
+        allowed = None if allowed is None else allowed[is_cold_start]
+        found = best_unseen(lambda _: popularity, seen[is_cold_start], items.shape[1], allowed)
+        items[is_cold_start], scores[is_cold_start] = found, popularity[found]
+    return items, scores, is_cold_start
+
+
+def _check(name: str, value: Any, is_right: bool, fix: str) -> None:
+    if not is_right:
+        raise UserError(f"{name} is {value!r}; pass {fix}.")
+
+
+def _integer(name: str, value: Any, ge: int, le: float = math.inf) -> int:
+    """Return a whole number of any type, from ``ge`` to ``le``, as an integer."""
+    is_right = _is_whole(value) and ge <= value <= le
+    at_most = f" and at most {le:g}" if le < math.inf else ""
+    _check(name, value, is_right, f"an integer of at least {ge}{at_most}")
     return int(value)
 
 

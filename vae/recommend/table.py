@@ -1,9 +1,11 @@
-"""The table of recommendations: which columns it has, and its rows."""
+"""The table of recommendations: which columns it has, and its rows.
+
+Shapes: B users, I items, K recommendations per user, N explaining items per recommendation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from itertools import islice
 
 import numpy as np
@@ -17,65 +19,45 @@ from vae.recommend.explain import Explanations
 from vae.recommend.titles import TEXT
 from vae.utils.console import trimmed
 
-MODEL, POPULAR = "model", "popular"
-"""Source of a recommendation; cold-start users, without a known item, get the most popular ones."""
+SOURCES = ("model", "popular")
+"""Sources of a recommendation; cold-start users, without a known item, get popular ones."""
 
 _EXAMPLE_USERS, _EXAMPLE_ITEMS = 3, 3
 
 
-@dataclass(frozen=True)
 class RecommendationTable:
     """The table of recommendations: user, item, rank, score, source; title and explanation, if any.
 
+    Args:
+        dataset: prepared data set with I items.
+        titles: (I,) strings, NA for an item without a title; None for no column of titles.
+        explains: whether there is a column of explanations.
+
     Attributes:
-        user: name of the column of users.
-        item: name of the column of items.
-        added: names of the other columns by their content.
-        item_ids: (I,) raw ids.
-        titles: (I,) strings, None without a file of titles.
+        user: name of the column of users, that of the ratings, or ``user`` if they have no header.
+        item: name of the column of items, likewise.
+        added: names of the other columns by their content; one that an id column has is renamed.
     """
 
-    user: str
-    item: str
-    added: Mapping[str, str]
-    item_ids: NDArray[np.generic]
-    titles: pd.Series | None
-
-    @classmethod
-    def of(
-        cls, dataset: Dataset, titles: pd.Series | None, explains: bool = False
-    ) -> RecommendationTable:
-        """Use the column names of the ratings, or ``user`` and ``item`` if they have no header.
-
-        An added column with one of these names is renamed.
-
-        Args:
-            dataset: prepared data set with I items.
-            titles: (I,) strings, NA for an item without a title; None for no column of titles.
-            explains: whether there is a column of explanations.
-        """
+    def __init__(
+        self, dataset: Dataset, titles: pd.Series | None = None, explains: bool = False
+    ) -> None:
         columns = dataset.columns
-        user, item = (columns.user, columns.item) if columns.header else ("user", "item")
+        self.user, self.item = (columns.user, columns.item) if columns.header else ("user", "item")
         contents = ["rank", "score", "source", *(["title"] if titles is not None else [])]
         contents += ["explanation"] if explains else []
-        added = {content: free_name(content, {user, item}) for content in contents}
-        return cls(user, item, added, dataset.item_ids, titles)
-
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Added columns that do not have their usual name."""
-        return {content: name for content, name in self.added.items() if name != content}
+        self.added = {content: free_name(content, {self.user, self.item}) for content in contents}
+        self._item_ids = dataset.item_ids
+        self._titles = titles
 
     def schema(self, user_ids: NDArray[np.generic]) -> pa.Schema:
-        """Names and types of the columns in the file."""
-        added = {"rank": pa.int32(), "score": pa.float32()}  # the others are strings
-        return pa.schema(
-            {
-                self.user: pa.from_numpy_dtype(user_ids.dtype),
-                self.item: pa.from_numpy_dtype(self.item_ids.dtype),
-                **{name: added.get(content, pa.string()) for content, name in self.added.items()},
-            }
-        )
+        """Return the names and types of the columns in the file."""
+        ids = {self.user: user_ids, self.item: self._item_ids}
+        types = {name: pa.from_numpy_dtype(values.dtype) for name, values in ids.items()}
+        numbers = {"rank": pa.int32(), "score": pa.float32()}
+        for content, name in self.added.items():
+            types[name] = numbers.get(content, pa.string())
+        return pa.schema(types)
 
     def frame(
         self,
@@ -85,7 +67,7 @@ class RecommendationTable:
         is_cold_start: NDArray[np.bool_],
         explanations: Explanations | None = None,
     ) -> pd.DataFrame:
-        """One row per recommendation, user by user, best first.
+        """Return one row per recommendation, user by user, best first.
 
         Args:
             user_ids: (B,) raw ids.
@@ -96,72 +78,61 @@ class RecommendationTable:
         """
         user, rank = np.nonzero(items >= 0)
         item = items[user, rank]
-        added = {
-            "rank": rank.astype(np.int32) + 1,
-            "score": scores[user, rank],
-            "source": pd.array([MODEL, POPULAR], TEXT).take(is_cold_start[user].astype(np.intp)),
-        }
-        if self.titles is not None:
-            added["title"] = self.titles.array.take(item)
-        if explanations is not None:
-            reasons, changes = explanations
-            added["explanation"] = self._explain(reasons[user, rank], changes[user, rank])
-        ids = {
+        rows = {
             self.user: _id_array(user_ids).take(user),
-            self.item: _id_array(self.item_ids).take(item),
+            self.item: _id_array(self._item_ids).take(item),
+            self.added["rank"]: rank.astype(np.int32) + 1,
+            self.added["score"]: scores[user, rank],
+            self.added["source"]: pd.array(SOURCES, TEXT).take(is_cold_start[user].astype(np.intp)),
         }
-        return pd.DataFrame(
-            ids | {self.added[content]: values for content, values in added.items()}, copy=False
-        )
+        if self._titles is not None:
+            rows[self.added["title"]] = self._titles.array.take(item)
+        if explanations is not None:
+            texts = self._explain(explanations.items[user, rank], explanations.effects[user, rank])
+            rows[self.added["explanation"]] = texts
+        return pd.DataFrame(rows, copy=False)
 
     def examples(self, frame: pd.DataFrame) -> str:
-        """The first recommendations of the first users, human-readable, in 100 columns."""
+        """Return the first recommendations of the first users, human-readable, in 100 columns."""
         explains = "explanation" in self.added
+        what = ", with the history items that have the largest effect" if explains else ""
+        lines = [f"For example{what}:"]
         best = frame[frame[self.added["rank"]] <= _EXAMPLE_ITEMS]
         # An explained recommendation takes a line.
-        lists = islice(best.groupby(self.user, sort=False), 1 if explains else _EXAMPLE_USERS)
-        if not explains:
-            texts = [f"  {self.user} {user}: {'; '.join(self._labels(one))}" for user, one in lists]
-            return "\n".join(["For example:", *map(trimmed, texts)])
-        lines = ["For example, with the items that speak for each:"]
-        for user, rows in lists:
-            lines.append(f"  {self.user} {user}:")
-            explained = zip(self._labels(rows), rows[self.added["explanation"]], strict=True)
-            lines += [f"    {label}  <-  {reasons or 'nothing'}" for label, reasons in explained]
+        users = islice(best.groupby(self.user, sort=False), 1 if explains else _EXAMPLE_USERS)
+        for user, rows in users:
+            labels = self._labels(rows)
+            if explains:
+                explained = zip(labels, rows[self.added["explanation"]], strict=True)
+                lines.append(f"  {self.user} {user}:")
+                lines += [f"    {label}  <-  {items or 'nothing'}" for label, items in explained]
+            else:
+                lines.append(f"  {self.user} {user}: {'; '.join(labels)}")
         return "\n".join(map(trimmed, lines))
 
-    def _explain(self, reasons: NDArray[np.int32], changes: NDArray[np.float32]) -> ExtensionArray:
-        """Return the text of each explanation: titles or raw ids, most important first.
+    def _explain(self, items: NDArray[np.int32], effects: NDArray[np.float32]) -> ExtensionArray:
+        """Return the text of each explanation: titles or raw ids, with their effects.
 
         Args:
-            reasons: (rows, N) item indices, -1 for none.
-            changes: (rows, N) float32 falls of the log-probability.
+            items: (rows, N) item indices, -1 for none.
+            effects: (rows, N) float32.
         """
-        names = self.item_ids.astype(np.str_).astype(object)
-        if self.titles is not None:
-            has_title = (self.titles.fillna("") != "").to_numpy(bool)
-            names[has_title] = self.titles[has_title].to_numpy(object)
+        names = self._item_ids.astype(np.str_).astype(object)
+        if self._titles is not None:
+            has_title = (self._titles.fillna("") != "").to_numpy(bool)
+            names[has_title] = self._titles[has_title].to_numpy(object)
         texts = [
-            "; ".join(
-                f"{names[item]} (+{change:.3f})"
-                for item, change in zip(items, falls, strict=True)
-                if item >= 0
-            )
-            for items, falls in zip(reasons.tolist(), changes.tolist(), strict=True)
+            "; ".join(f"{names[item]} (+{effect:.3f})" for item, effect in pairs if item >= 0)
+            for pairs in map(zip, items.tolist(), effects.tolist())
         ]
         return pd.array(texts, TEXT)
 
     def _labels(self, rows: pd.DataFrame) -> pd.Series:
-        """Raw id and title, if any, of each row's item."""
+        """Return the raw id and title, if any, of each row's item."""
         labels = rows[self.item].astype(TEXT)
-        if self.titles is not None:
+        if self._titles is not None:
             labels = labels.str.cat(rows[self.added["title"]], sep=" ", na_rep="").str.rstrip()
         return labels
-
-
-def _id_array(ids: NDArray[np.generic]) -> ExtensionArray:
-    """Raw ids as pandas gathers them fastest."""
-    return pd.Series(ids, dtype=TEXT if ids.dtype.kind == "U" else None).array
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
@@ -169,3 +140,8 @@ def free_name(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name = f"vae_{name}"
     return name
+
+
+def _id_array(ids: NDArray[np.generic]) -> ExtensionArray:
+    """Return raw ids as pandas gathers them fastest."""
+    return pd.Series(ids, dtype=TEXT if ids.dtype.kind == "U" else None).array

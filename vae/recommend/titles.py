@@ -11,6 +11,7 @@ import pandas as pd
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.load.ids import unknown_ids
+from vae.load.reading.files import reading
 from vae.load.reading.tables import read_texts
 from vae.utils.atomic import require_regular_file
 
@@ -26,7 +27,7 @@ TEXT = "string[pyarrow]"
 def read_titles(
     path: Path, title_column: str, dataset: Dataset, id_column: str | None = None
 ) -> pd.Series:
-    """Titles of the items of a data set.
+    """Read the titles of the items of a data set.
 
     The file has any format of ratings, and is quoted as the ratings are. Columns that are both
     named by numbers are those of a text file without a header row. If an id occurs several times,
@@ -43,8 +44,7 @@ def read_titles(
         (I,) strings in the order of the item indices; NA for an item that the file does not have.
 
     Raises:
-        UserError: the file cannot be read, lacks one of the two columns, or has no item of the data
-            set.
+        UserError: the file cannot be read, lacks a column, or has no item of the data set.
     """
     if id_column is None:
         if not dataset.columns.header and not _is_number(title_column):
@@ -56,20 +56,20 @@ def read_titles(
         id_column = "0" if _is_number(title_column) else dataset.columns.item
     has_names = not (_is_number(id_column) and _is_number(title_column))
     columns = dataclasses.replace(dataset.columns, header=has_names)
+    where = f"--item_names {path}"
     try:
-        require_regular_file(path)
+        with reading(path):
+            require_regular_file(path)
         table = read_texts(path, [id_column, title_column], columns, _ADVICE)
-    except OSError as error:
-        raise UserError(f"--item_names {path}: cannot be read ({error.strerror}).") from None
     except UserError as error:
         raise UserError(f"--item_names {error}") from None
     table = table.set_axis(["id", "title"], axis=1).astype(TEXT)
     if table.empty:
-        raise UserError(f"--item_names {path}: has no rows.")
+        raise UserError(f"{where}: has no rows.")
     # Integer ids too are compared as they are written.
     items = pd.DataFrame({"id": dataset.item_ids.astype(np.str_)}, dtype=TEXT)
     if not items["id"].isin(table["id"]).any():
-        where, kind = f"--item_names {path}", f"an item of {dataset.name}"
+        kind = f"an item of {dataset.name}"
         raise unknown_ids(where, id_column, kind, table["id"].array, dataset.item_ids)
     return items.merge(table.drop_duplicates("id", keep="last"), on="id", how="left")["title"]
 

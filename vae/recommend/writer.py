@@ -1,46 +1,135 @@
-"""Tables in CSV or Parquet files, written batch by batch and complete or absent."""
+"""Tables in CSV or Parquet files, written batch by batch and complete or absent.
+
+Raises:
+    UserError: a file cannot be written.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
+from vae.load.histories import UserHistories
+from vae.load.item_filters import ItemFilters
+from vae.recommend.recommender import Recommender
 from vae.utils.atomic import temporary_file
 from vae.utils.outputs import report_write_errors
+from vae.utils.run_log import RunLog
+
+
+def write_recommendations(
+    path: Path,
+    recommender: Recommender,
+    users: UserHistories,
+    filters: ItemFilters,
+    k: int,
+    explain: int,
+    log: RunLog,
+) -> dict[str, float]:
+    """Write recommendations to a file in raw ids.
+
+    Args:
+        path: the file, ``--output``.
+        recommender: the model and its data; to be used on rank 0 alone.
+        users: users to recommend for.
+        filters: what may be recommended.
+        k: number of items per user.
+        explain: number of history items to name for each recommendation.
+        log: run log.
+
+    Returns:
+        Number of users, number of cold-start users, users per second and, with filters, number of
+        users with an empty list, by their log keys.
+    """
+    start = time.perf_counter()
+    table = recommender.table(explain > 0)
+    if renamed := [f"{name} as {new}" for name, new in table.added.items() if new != name]:
+        log.say(f"Columns renamed because the ratings file uses their names: {', '.join(renamed)}.")
+    log.say(f"Precision of inference: {recommender.precision(explain > 0).description}.")
+    empty_users = users.users
+    what = "Recommending and explaining" if explain else "Recommending"
+    with (
+        log.progress(what, users.users) as bar,
+        table_writer("--output", path, table.schema(users.user_ids)) as write,
+    ):
+        batches = recommender.batches(users, k, filters, explain, bar.update)
+        for number, rows in enumerate(batches):
+            empty_users -= int((rows[table.added["rank"]] == 1).sum())
+            if number == 0:
+                log.say(table.examples(rows))
+            write(rows)
+    summary = {
+        "recommend_users": users.users,
+        "recommend_popular_users": int((np.diff(users.liked.indptr) == 0).sum()),
+        "recommend_throughput": users.users / (time.perf_counter() - start),
+    }
+    log.say(f"Recommendations for {users.users:,} users: {path}")
+    if filters.are_given:
+        log.say(f"Users to whom nothing is left to recommend: {empty_users:,}.")
+        summary["recommend_empty_users"] = empty_users
+    return summary
+
+
+def write_item_vectors(path: Path, recommender: Recommender) -> str:
+    """Write a row for each item: raw ``id``, ``title`` if there are titles, and ``vector``.
+
+    A vector is a list of D float32, the item's column of the decoder's last kernel.
+    ``--similar_items`` compares just these, by cosine.
+
+    Args:
+        path: the Parquet file, ``--export_items``.
+        recommender: the model, its data and the titles.
+
+    Returns:
+        A sentence for the log.
+    """
+    vectors = recommender.item_vectors()
+    columns = {"id": pa.array(recommender.dataset.item_ids)}
+    if recommender.titles is not None:
+        columns["title"] = pa.array(recommender.titles, pa.string(), from_pandas=True)
+    flat = pa.array(np.ascontiguousarray(vectors.T).reshape(-1))
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, len(vectors))
+    table = pa.table(columns)
+    with table_writer("--export_items", path, table.schema) as write:
+        write(table)
+    return f"Item vectors: {vectors.shape[1]:,} items of {len(vectors)} dimensions: {path}"
 
 
 @contextmanager
-def table_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Yield a function that appends the rows of a data frame to the file.
+def table_writer(
+    flag: str, path: Path, schema: pa.Schema
+) -> Iterator[Callable[[pd.DataFrame | pa.Table], None]]:
+    """Yield a function that appends the rows of a table to a file.
 
-    A thread writes while the caller computes the next data frame; at most one waits. Arrow writes,
-    since ``DataFrame.to_csv`` takes ten times as long: as long as the model takes to recommend.
+    A thread writes while the caller computes the next table; at most one waits. Arrow writes, since
+    ``DataFrame.to_csv`` takes ten times as long: as long as the model takes to recommend.
 
     Args:
-        path: the file, ``--output``; the suffix of its name chooses the format.
-        schema: names and types of the columns of each data frame.
-
-    Raises:
-        UserError: the file cannot be written.
+        flag: flag that names the file.
+        path: the file; the suffix of its name chooses the format.
+        schema: names and types of the columns of each table.
     """
-    with report_write_errors(f"--output {path}"):
+    with report_write_errors(f"{flag} {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as temporary:
             with ThreadPoolExecutor(max_workers=1) as thread, _open(temporary, schema) as writer:
                 pending: list[Future[None]] = []
 
-                def write(frame: pd.DataFrame) -> None:
+                def write(rows: pd.DataFrame | pa.Table) -> None:
                     if pending:
                         pending.pop().result()
-                    table = pa.Table.from_pandas(frame, schema, preserve_index=False)
-                    pending.append(thread.submit(writer.write_table, table))
+                    if not isinstance(rows, pa.Table):
+                        rows = pa.Table.from_pandas(rows, schema, preserve_index=False)
+                    pending.append(thread.submit(writer.write_table, rows))
 
                 yield write
                 if pending:

@@ -11,10 +11,10 @@ import numpy as np
 import scipy
 import tensorflow.compat.v1 as tf
 
-from vae import __version__
 from vae.load.dataset import Dataset
 from vae.utils.distributed import Workers
 from vae.utils.host import physical_bytes, processor_name
+from vae.version import __version__
 
 Metadata = dict[str, str]
 

@@ -107,7 +107,7 @@ def choose_blend(
     total = len(MODEL_WEIGHTS) * len(users.user_ids)
     with (
         progress("Choosing the weight of the blend", total) as bar,
-        open_inference_session(config, worker, blended, depth, batch) as (session, graph),
+        open_inference_session(config.execution, worker, blended, depth, batch) as (session, graph),
     ):
         (variable,) = tf.global_variables(MODEL_WEIGHT)
         for weight in MODEL_WEIGHTS:

@@ -68,7 +68,7 @@ def evaluate_on_all(
     mine = shard(len(users.user_ids), workers.rank, workers.size)
     with (
         log.progress("Testing the model", mine.stop - mine.start) as bar,
-        open_inference_session(config, workers, model, depth, batch) as (session, graph),
+        open_inference_session(config.execution, workers, model, depth, batch) as (session, graph),
     ):
         result = evaluate(session, graph, users, workers, batch, advance=bar.update)
     shards = workers.allgather_object(result.results)

@@ -50,7 +50,7 @@ def benchmark(
     log.say(f"Precision of inference: {precision.description}.")
     k = min(config.evaluation.top_results, model.architecture.items)
     sizes = config.evaluation.benchmark_batch_sizes
-    inference = open_inference_session(config, workers, model, k, max(sizes), precision)
+    inference = open_inference_session(config.execution, workers, model, k, max(sizes), precision)
     with inference as (session, graph):
         rng = np.random.default_rng(config.execution.seed)
         statistics: dict[str, float] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.config import Architecture, Config
+from vae.config import Architecture, Config, Execution
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
@@ -123,7 +123,7 @@ def _no_checkpoint(checkpoint_dir: Path) -> UserError:
 
 @contextmanager
 def open_inference_session(
-    config: Config,
+    execution: Execution,
     workers: Workers,
     model: TrainedModel,
     k: int,
@@ -137,7 +137,7 @@ def open_inference_session(
     """Yield a session that holds a model, and its inference graph.
 
     Args:
-        config: flags that decide how the session computes, and the seed of random weights.
+        execution: how the session computes, and the seed of random weights.
         workers: as for ``open_session``.
         model: the model.
         k: number of recommendations per user, at most the number of items.
@@ -150,10 +150,10 @@ def open_inference_session(
     """
     with (
         tf.Graph().as_default(),
-        open_session(workers, precision, not config.execution.no_tf32, _PARALLEL_CHUNKS) as session,
+        open_session(workers, precision, not execution.no_tf32, _PARALLEL_CHUNKS) as session,
     ):
-        with compiled(config.execution.xla):
-            vae = VAE(model.architecture, config.execution.seed, precision.dtype)
+        with compiled(execution.xla):
+            vae = VAE(model.architecture, execution.seed, precision.dtype)
             graph = build_inference_graph(
                 vae,
                 k,
