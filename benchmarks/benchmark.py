@@ -105,9 +105,8 @@ def training(data_dir: Path, name: str, model: str, batch_size: int, amp: bool) 
     batches = TrainingBatches(dataset.train, batch_size, 0, config.objective.dropout)
     with tf.Graph().as_default(), open_session(workers, precision) as session:
         vae = VAE(replace(config.model, items=len(dataset.item_ids)), 0)
-        step = TrainingStep(
-            vae, config.objective, config.training, 0, workers, batches.max_shard_users, precision
-        )
+        parts = config.objective, config.training, config.execution.seed
+        step = TrainingStep(vae, *parts, workers, batches.max_shard_users, precision)
         roofline = matmuls(session, step.precision.dtype, vae.architecture, min(batch_size, SLICE))
         session.run(tf.global_variables_initializer())
         elements = prefetch(batch for epoch in range(100) for batch in batches.epoch(epoch))
@@ -127,10 +126,11 @@ def evaluation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
 
     from vae.config import parse_flags
     from vae.load.store import open_dataset
+    from vae.metrics.ranking import MAX_CUTOFF
     from vae.models.graph.inference_graph import build_inference_graph
     from vae.models.graph.session import open_session
     from vae.models.graph.vae import VAE
-    from vae.models.inference.evaluate import evaluate, min_ranking_depth
+    from vae.models.inference.evaluate import evaluate
     from vae.utils.distributed import init
 
     dataset = open_dataset(data_dir, name)
@@ -139,7 +139,7 @@ def evaluation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
     with tf.Graph().as_default(), open_session(workers) as session:
         layers = parse_flags(["--train", "--model", model]).model
         vae = VAE(replace(layers, items=len(dataset.item_ids)), 0)
-        ranking = build_inference_graph(vae, min_ranking_depth(vae.architecture.items), users)
+        ranking = build_inference_graph(vae, min(MAX_CUTOFF, vae.architecture.items), users)
         roofline = matmuls(session, tf.float32, vae.architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         seconds, roofline_seconds = in_turn(
@@ -216,8 +216,9 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
     config = parse_flags(["--inference_benchmark", "--model", model, *more])
     architecture, workers = replace(config.model, items=len(dataset.item_ids)), init()
     log = RunLog(None)
+    untrained = TrainedModel(architecture)
     latency = [
-        benchmark(config, workers, log, TrainedModel(architecture))["batch_1_mean_latency"]
+        benchmark(untrained, config.execution, workers, log, 100, [1])["batch_1_mean_latency"]
         for _ in range(3)
     ]
     with tf.Graph().as_default(), open_session(workers) as session:

@@ -33,7 +33,7 @@ from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 from tensorflow.python.framework.op_def_registry import get as op_definition
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
-from vae.config import Architecture, Config
+from vae.config import Architecture, Objective, Training
 from vae.models.graph.inference_graph import build_inference_graph
 from vae.models.graph.precision import FLOAT16_REWRITE, FLOAT32, Precision
 from vae.models.graph.session import compiled
@@ -123,18 +123,10 @@ XLA, GPU, HOST_MEMORY, HOST, MISSING = (
 
 def training_graph(variant: Variant) -> list[tf.Tensor | tf.Operation]:
     """Build the graph of a training step; return what a step fetches."""
-    config = Config.of(train=True, lam=0.01)
+    objective, worker, users = Objective(lam=0.01), SingleWorker(), MAX_USERS["training"]
     with compiled(variant.xla):
         vae = VAE(ML_20M, 0)
-        step = TrainingStep(
-            vae,
-            config.objective,
-            config.training,
-            0,
-            SingleWorker(""),
-            MAX_USERS["training"],
-            variant.precision,
-        )
+        step = TrainingStep(vae, objective, Training(), 0, worker, users, variant.precision)
     return [
         step.update,
         step.totals,

@@ -26,10 +26,10 @@ from vae.models.checkpoints.resume import ResumePoint, find_resume_point, flags_
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.inference import blend as blending
 from vae.models.inference import inference_benchmark
-from vae.models.inference.evaluate import evaluate_on_all
+from vae.models.inference.evaluate import Result, evaluate_model
 from vae.models.inference.trained_model import TrainedModel, load_model
-from vae.models.training import train as training
-from vae.models.training.memory import check_host
+from vae.models.training.memory import check_ease_memory, check_host
+from vae.models.training.train import Trainer
 from vae.recommend.export import export as write_export
 from vae.recommend.inputs import Inputs, check_outputs, read_inputs
 from vae.recommend.recommender import Recommender
@@ -107,7 +107,11 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     known = on_rank_0(workers, lambda: flags_of_checkpoint(folder, given.checkpoints, uses_blend))
     config = raise_on_all(workers, lambda: parse_flags(argv, known))
     architecture = replace(config.model, items=len(dataset.item_ids))
-    raise_on_all(workers, lambda: check_host(config, architecture, workers))
+    uses = config.modes.train, config.needs_checkpoint
+    raise_on_all(workers, lambda: check_host(architecture, *uses, workers))
+    if config.needs_ease:
+        ease = len(dataset.item_ids), config.evaluation, workers
+        raise_on_all(workers, lambda: check_ease_memory(*ease))
     is_first = workers.rank == 0
     inputs = raise_on_all(workers, lambda: _read_inputs(config, dataset) if is_first else Inputs())
     new = TrainState(architecture, dataset.fingerprint, as_json(config))
@@ -161,26 +165,43 @@ def _taken(known: Mapping[str, object], given: Config, config: Config) -> str:
 
 def train(run: Run) -> None:
     """Train the model from where training starts, unless it is finished."""
-    start = run.start
+    config, start = run.config, run.start
     assert start is not None
     run.log.say(start.description)
     run.summary |= start.state.results()
     if start.finished is None:
-        run.model, statistics = training.train(
-            run.config, run.dataset, run.model.architecture, run.workers, run.log, start
-        )
+        run.model, statistics = Trainer(
+            dataset=run.dataset,
+            start=start,
+            architecture=run.model.architecture,
+            objective=config.objective,
+            training=config.training,
+            execution=config.execution,
+            batch_size_validation=config.evaluation.batch_size_validation,
+            checkpoints=config.checkpoints,
+            checkpoint_dir=config.files.checkpoint_dir,
+            trace=config.trace_paths.get("train"),
+            workers=run.workers,
+            log=run.log,
+        ).run()
         run.summary |= statistics
 
 
 def load(run: Run) -> None:
     """Load the checkpoint that ``--checkpoint`` selects."""
-    run.model = load_model(run.config, run.dataset, run.model.architecture, run.workers, run.log)
+    folder, which = run.config.files.checkpoint_dir, run.config.checkpoints.checkpoint
+    assert folder is not None
+    architecture = run.model.architecture
+    run.model = load_model(folder, which, architecture, run.dataset, run.workers, run.log)
 
 
 def blend(run: Run) -> None:
     """Mix the model with EASE."""
+    evaluation, execution = run.config.evaluation, run.config.execution
     writes = run.start is not None and _writes(run.config, run.start)
-    run.model = blending.blend(run.config, run.dataset, run.workers, run.log, run.model, writes)
+    run.model = blending.blend(
+        run.model, run.dataset, evaluation, execution, run.workers, run.log, writes
+    )
 
 
 def test(run: Run) -> None:
@@ -189,20 +210,17 @@ def test(run: Run) -> None:
     Rank 0 alone fits the baselines, each of which may take as much memory as the model.
     """
     users = run.dataset.test
-    result = evaluate_on_all(run.config, users, run.workers, run.log, run.model)
+    result = _evaluate(run, run.model)
     others: dict[str, UserResults] = {}
     settings: dict[str, float] = {}
     ease_lambda = run.config.evaluation.ease_lambda
     if run.model.is_blended and run.model.blend:
         settings = {f"blend_{name}": value for name, value in run.model.blend.items()}
         ease_lambda = run.model.blend["ease_lambda"]
-        alone = run.model.unblended()
-        others["unblended"] = evaluate_on_all(
-            run.config, users, run.workers, run.log, alone
-        ).results
+        others["unblended"] = _evaluate(run, run.model.unblended()).user_results
     baselines, chosen = on_rank_0(run.workers, lambda: _test_baselines(run, ease_lambda))
     comparison = Comparison(
-        result.results,
+        result.user_results,
         others | baselines,
         settings | chosen,
         np.diff(users.fold_in.indptr),
@@ -211,6 +229,13 @@ def test(run: Run) -> None:
     )
     run.log.say(comparison_tables(comparison))
     run.summary |= comparison.summary()
+
+
+def _evaluate(run: Run, model: TrainedModel) -> Result:
+    config = run.config
+    batch_size, execution = config.evaluation.batch_size_validation, config.execution
+    users, progress = run.dataset.test, run.log.progress
+    return evaluate_model(model, users, batch_size, execution, run.workers, progress)
 
 
 def _test_baselines(
@@ -273,4 +298,13 @@ def export(run: Run) -> None:
 def benchmark(run: Run) -> None:
     """Measure latency and throughput of inference."""
     if run.is_first:
-        run.summary |= inference_benchmark.benchmark(run.config, run.workers, run.log, run.model)
+        evaluation = run.config.evaluation
+        run.summary |= inference_benchmark.benchmark(
+            run.model,
+            run.config.execution,
+            run.workers,
+            run.log,
+            evaluation.top_results,
+            evaluation.benchmark_batch_sizes,
+            run.config.trace_paths.get("inference"),
+        )

@@ -119,8 +119,10 @@ class Recommender:
         worker = SingleWorker()
         silent = RunLog(None)
         architecture = replace(config.model, items=len(data.item_ids))
-        model = load_model(config, data, architecture, worker, silent)
-        model = blend_model(config, data, worker, silent, model)
+        model = load_model(
+            folders["checkpoint_dir"], checkpoint, architecture, data, worker, silent
+        )
+        model = blend_model(model, data, config.evaluation, config.execution, worker, silent)
         batch_size = config.evaluation.batch_size_validation
         return cls(data, model, config.execution, batch_size, worker, titles)
 
@@ -206,13 +208,13 @@ class Recommender:
         # The difference of two logarithms would be lost in the rounding of TF32 too.
         execution = replace(self.execution, no_tf32=True) if explain else self.execution
         with open_inference_session(
+            self.model,
             execution,
             self.workers,
-            self.model,
             k,
             self.batch_size,
             self.precision(explain > 0),
-            excluded,
+            excluded=excluded,
             separate_listed=True,
             only_listed=filters.allow is not None and filters.allow.user_ids is not None,
             log_probabilities=explain > 0,

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from vae.config import Config
 from vae.errors import UserError
 from vae.models.checkpoints import checkpoint, manager
 from vae.models.checkpoints.manager import CheckpointManager
@@ -145,10 +144,9 @@ def load(folder, new):
     """Loads the latest or the best model of the folder, as ``--test`` does."""
 
     def load(which):
-        config = Config.of(test=True, checkpoint_dir=folder.path, checkpoint=which)
         dataset = SimpleNamespace(fingerprint=new.dataset_fingerprint)
         log = SimpleNamespace(say=lambda _: None)
-        return load_model(config, dataset, new.architecture, SingleWorker(""), log)
+        return load_model(folder.path, which, new.architecture, dataset, SingleWorker(), log)
 
     return load
 

@@ -20,7 +20,7 @@ from vae.models.training import replicas
 )
 def test_the_ranks_that_differ_from_most_are_named(digests, named, monkeypatch):
     monkeypatch.setattr(replicas, "_digest", lambda session: "of this rank")
-    workers = SimpleNamespace(allgather_object=lambda value: list(digests))
+    workers = SimpleNamespace(size=len(digests), allgather_object=lambda value: list(digests))
     if named is None:
         replicas.check_replicas(workers, None, "step 9")
     else:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.baselines.ease import Ease, choose_lambda
-from vae.config import Config
-from vae.load.dataset import Dataset
-from vae.metrics.ranking import SELECTION_METRIC
+from vae.config import Evaluation, Execution
+from vae.load.dataset import Dataset, HeldOut
+from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
 from vae.models.checkpoints import checkpoint
 from vae.models.graph.inference_graph import ITEM_WEIGHTS, MODEL_WEIGHT
-from vae.models.inference.evaluate import evaluate, min_ranking_depth
+from vae.models.inference.evaluate import evaluate
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.console import Progress
 from vae.utils.distributed import SingleWorker, Workers, on_rank_0
@@ -26,11 +26,12 @@ MODEL_WEIGHTS = tuple(tenths / 10 for tenths in range(11))
 
 
 def blend(
-    config: Config,
+    model: TrainedModel,
     dataset: Dataset,
+    evaluation: Evaluation,
+    execution: Execution,
     workers: Workers,
     log: RunLog,
-    model: TrainedModel,
     writes: bool = False,
 ) -> TrainedModel:
     """Return the blend of a model and EASE, with ``--blend ease``; else the model.
@@ -39,40 +40,40 @@ def blend(
     users. They are chosen once: a run that trains writes them into the checkpoint's state.
 
     Args:
-        config: flags: ``ease_lambda``, and those that decide how the model is run.
+        model: model, without a blend.
         dataset: prepared data set that the model was trained on.
+        evaluation: whether to blend, lambda if it is given, and the size of batches.
+        execution: how the model is run.
         workers: all of them must call this together; rank 0 chooses.
         log: log of the run.
-        model: model, without a blend.
         writes: whether this run may write into the checkpoint, as one that trains may.
 
     Raises:
         UserError: the checkpoint is damaged.
         OSError: the choice cannot be written.
     """
-    if config.evaluation.blend != "ease":
+    if evaluation.blend != "ease":
         return model
-    chosen = model.blend
-    ease = Ease(dataset.train, log.progress)
-    if chosen is not None and config.evaluation.ease_lambda not in (None, chosen["ease_lambda"]):
+    chosen, given = model.blend, evaluation.ease_lambda
+    if chosen is not None and given not in (None, chosen["ease_lambda"]):
         chosen = None
-    if chosen is not None:
-        lambda_ = chosen["ease_lambda"]
-    elif config.evaluation.ease_lambda is not None:
-        lambda_ = config.evaluation.ease_lambda
-    else:
+    origin = ", as chosen when the model was trained" if chosen is not None else ""
+    ease = Ease(dataset.train, log.progress)
+    lambda_ = given if chosen is None else chosen["ease_lambda"]
+    if lambda_ is None:
         lambda_ = on_rank_0(workers, lambda: choose_lambda(ease, dataset.validation))
     item_weights = ease.item_weights(lambda_)
 
     def choose() -> Mapping[str, float]:
-        chosen = choose_blend(config, dataset, model, item_weights, lambda_, log.progress)
+        candidate = _blended(model, item_weights, {"ease_lambda": lambda_, "model_weight": 1.0})
+        batch_size, progress = evaluation.batch_size_validation, log.progress
+        weight = choose_model_weight(candidate, dataset.validation, batch_size, execution, progress)
+        best = {"ease_lambda": float(lambda_), "model_weight": weight}
         if writes and model.checkpoint is not None:
             state = checkpoint.read_state(model.checkpoint)
-            state = dataclasses.replace(state, blend=chosen)
-            checkpoint.replace_state(model.checkpoint, state)
-        return chosen
+            checkpoint.replace_state(model.checkpoint, replace(state, blend=best))
+        return best
 
-    origin = ", as chosen when the model was trained" if chosen else ""
     if chosen is None:
         chosen = on_rank_0(workers, choose)
     weight = chosen["model_weight"]
@@ -80,42 +81,37 @@ def blend(
     return _blended(model, item_weights, chosen)
 
 
-def choose_blend(
-    config: Config,
-    dataset: Dataset,
-    model: TrainedModel,
-    item_weights: NDArray[np.float32],
-    ease_lambda: float,
+def choose_model_weight(
+    blended: TrainedModel,
+    users: HeldOut,
+    batch_size: int,
+    execution: Execution,
     progress: Progress,
-) -> dict[str, float]:
-    """Return the hyperparameters of the blend with the best NDCG@100 on the validation users.
+) -> float:
+    """Return the weight of the model with the best NDCG@100, of equal ones the largest.
 
     Args:
-        config: flags that decide how the model is run.
-        dataset: prepared data set.
-        model: the model.
-        item_weights: (I, I) of EASE.
-        ease_lambda: lambda of EASE.
+        blended: model with a blend, whatever its weight.
+        users: validation users.
+        batch_size: users per batch.
+        execution: how the model is run.
         progress: shows how many users are ranked.
     """
-    users, batch = dataset.validation, config.evaluation.batch_size_validation
-    worker = SingleWorker("1 worker")
-    depth = min_ranking_depth(model.architecture.items)
-    start = {"ease_lambda": float(ease_lambda), "model_weight": 1.0}
-    blended = _blended(model, item_weights, start)
+    worker = SingleWorker()
+    k = min(MAX_CUTOFF, blended.architecture.items)
     ndcg = {}
-    total = len(MODEL_WEIGHTS) * len(users.user_ids)
     with (
-        progress("Choosing the weight of the blend", total) as bar,
-        open_inference_session(config.execution, worker, blended, depth, batch) as (session, graph),
+        progress(
+            "Choosing the weight of the blend", len(MODEL_WEIGHTS) * len(users.user_ids)
+        ) as bar,
+        open_inference_session(blended, execution, worker, k, batch_size) as (session, graph),
     ):
         (variable,) = tf.global_variables(MODEL_WEIGHT)
         for weight in MODEL_WEIGHTS:
             variable.load(weight, session)
-            result = evaluate(session, graph, users, worker, batch, advance=bar.update)
+            result = evaluate(session, graph, users, worker, batch_size, advance=bar.update)
             ndcg[weight] = result.metrics[SELECTION_METRIC].mean
-    best = max(MODEL_WEIGHTS, key=lambda weight: (np.nan_to_num(ndcg[weight]), weight))
-    return start | {"model_weight": best}
+    return max(MODEL_WEIGHTS, key=lambda weight: (np.nan_to_num(ndcg[weight]), weight))
 
 
 def _blended(
@@ -124,4 +120,4 @@ def _blended(
     assert model.weights is not None
     model_weight = np.array(chosen["model_weight"], np.float32)
     weights = {**model.weights, ITEM_WEIGHTS: item_weights, MODEL_WEIGHT: model_weight}
-    return dataclasses.replace(model, weights=weights, blend=chosen)
+    return replace(model, weights=weights, blend=chosen)

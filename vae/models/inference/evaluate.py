@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
-from vae.config import Config
+from vae.config import Execution
 from vae.load.dataset import HeldOut
 from vae.metrics.aggregate import Moments, means_and_errors
 from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC
@@ -19,28 +20,28 @@ from vae.metrics.user_results import UserResults
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
+from vae.utils.console import Progress
 from vae.utils.distributed import Workers, shard
-from vae.utils.run_log import RunLog
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Result:
     """Metrics over all held-out users of a set.
 
     Attributes:
         metrics: moments of each metric over the users with targets.
         users: number of held-out users, with targets or not.
-        seconds: wall time of ranking and scoring.
-        results: of this worker's shard of the users, user by user.
+        seconds: wall time of ranking and computing the metrics.
+        user_results: of this worker's shard of the users, user by user.
     """
 
     metrics: dict[str, Moments]
     users: int
     seconds: float
-    results: UserResults
+    user_results: UserResults
 
     @property
-    def scored_users(self) -> int:
+    def evaluated_users(self) -> int:
         """Number of users with targets."""
         return self.metrics[SELECTION_METRIC].users
 
@@ -49,30 +50,9 @@ class Evaluation:
         """Users per second."""
         return self.users / self.seconds
 
-    def values(self) -> dict[str, float]:
+    def log_values(self) -> dict[str, float]:
         """Return mean and standard error of each metric by their log keys."""
         return means_and_errors(self.metrics)
-
-
-def min_ranking_depth(items: int) -> int:
-    """Return the length of the rankings that the metrics need, at most the number of items."""
-    return min(MAX_CUTOFF, items)
-
-
-def evaluate_on_all(
-    config: Config, users: HeldOut, workers: Workers, log: RunLog, model: TrainedModel
-) -> Evaluation:
-    """Evaluate a model; on all ranks the results are those of all users."""
-    items, batch = model.architecture.items, config.evaluation.batch_size_validation
-    depth = min_ranking_depth(items)
-    mine = shard(len(users.user_ids), workers.rank, workers.size)
-    with (
-        log.progress("Testing the model", mine.stop - mine.start) as bar,
-        open_inference_session(config.execution, workers, model, depth, batch) as (session, graph),
-    ):
-        result = evaluate(session, graph, users, workers, batch, advance=bar.update)
-    shards = workers.allgather_object(result.results)
-    return replace(result, results=UserResults.concatenate(shards, items))
 
 
 class EvaluationInterrupted(Exception):
@@ -87,12 +67,12 @@ def evaluate(
     batch_size: int,
     should_stop: Callable[[], bool] = lambda: False,
     advance: Callable[[int], object] = lambda users: None,
-) -> Evaluation:
-    """Rank and score this worker's shard of the users; all workers return the whole result.
+) -> Result:
+    """Evaluate this worker's shard of the users; all workers return the metrics of all users.
 
     Args:
         session: holds the model's weights.
-        graph: inference graph whose K is at least ``min_ranking_depth``.
+        graph: inference graph whose K is at least ``MAX_CUTOFF`` or the number of items.
         held_out: all users of the set.
         workers: they share the users; all of them must call this together.
         batch_size: users per batch, over all workers.
@@ -117,20 +97,50 @@ def evaluate(
         for name, moments in batches[-1].metrics.items():
             totals[name] += moments
         advance(rows.stop - rows.start)
-    if workers.allreduce([should_stop()]).any():
-        raise EvaluationInterrupted
-    sums = {name: _sum(moments, workers) for name, moments in totals.items()}
+    mine_alone = [value for moments in totals.values() for value in astuple(moments)]
+    interrupted, *sums = workers.allreduce([should_stop(), *mine_alone])
     workers.report_position(None)
-    return Evaluation(
-        sums,
+    if interrupted:
+        raise EvaluationInterrupted
+    metrics = {
+        name: Moments(int(users), total, total_squares)
+        for name, (users, total, total_squares) in zip(
+            METRICS, np.reshape(sums, (-1, 3)).tolist(), strict=True
+        )
+    }
+    return Result(
+        metrics,
         held_out.fold_in.shape[0],
         time.perf_counter() - start,
         UserResults.concatenate(batches, held_out.fold_in.shape[1]),
     )
 
 
-def _sum(moments: Moments, workers: Workers) -> Moments:
-    users, total, total_squares = workers.allreduce(
-        [moments.users, moments.total, moments.total_squares]
-    ).tolist()
-    return Moments(int(users), total, total_squares)
+def evaluate_model(
+    model: TrainedModel,
+    held_out: HeldOut,
+    batch_size: int,
+    execution: Execution,
+    workers: Workers,
+    progress: Progress,
+) -> Result:
+    """Evaluate a model in a session of its own, on all ranks with the results of all users.
+
+    Args:
+        model: the model.
+        held_out: all users of the set.
+        batch_size: users per batch, over all workers.
+        execution: how the session computes.
+        workers: they share the users; all of them must call this together.
+        progress: shows how many users are done.
+    """
+    items = model.architecture.items
+    k = min(MAX_CUTOFF, items)
+    mine = shard(len(held_out.user_ids), workers.rank, workers.size)
+    with (
+        progress("Testing the model", mine.stop - mine.start) as bar,
+        open_inference_session(model, execution, workers, k, batch_size) as (session, graph),
+    ):
+        result = evaluate(session, graph, held_out, workers, batch_size, advance=bar.update)
+    shards = workers.allgather_object(result.user_results)
+    return replace(result, user_results=UserResults.concatenate(shards, items))

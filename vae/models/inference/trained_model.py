@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.config import Architecture, Config, Execution
+from vae.config import Architecture, Execution
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.models.checkpoints import checkpoint
@@ -46,7 +46,7 @@ class TrainedModel:
         metadata: origin of the weights, human-readable.
         flags: flags of the run that trained it.
         checkpoint: folder that it was loaded from.
-        blend: hyperparameters of a blend that were chosen for it, see ``blend.choose_blend``.
+        blend: hyperparameters of a blend that were chosen for it, see ``choose_model_weight``.
     """
 
     architecture: Architecture
@@ -82,28 +82,40 @@ class TrainedModel:
 
 
 def load_model(
-    config: Config, dataset: Dataset, architecture: Architecture, workers: Workers, log: RunLog
+    checkpoint_dir: Path,
+    which: str,
+    architecture: Architecture,
+    dataset: Dataset,
+    workers: Workers,
+    log: RunLog,
 ) -> TrainedModel:
-    """Load the checkpoint that ``--checkpoint`` selects; rank 0 reads it for all ranks.
+    """Load a checkpoint; rank 0 reads it for all ranks.
+
+    Args:
+        checkpoint_dir: folder of the checkpoints, or a single one.
+        which: ``"best"`` or ``"latest"``, as for ``--checkpoint``.
+        architecture: of the model.
+        dataset: prepared data that it must have been trained on.
+        workers: all of them must call this together.
+        log: log of the run.
 
     Raises:
         UserError: there is none, it is damaged, or of another model or other data.
     """
+    folder = CheckpointManager(checkpoint_dir)
+
+    def read_once() -> tuple[Path, TrainState, Weights]:
+        path = folder.latest() if which == "latest" else folder.best()
+        if path is None:
+            raise UserError(
+                f"--checkpoint_dir {checkpoint_dir}: holds no checkpoint; train first, or name the "
+                "--checkpoint_dir of an earlier run."
+            )
+        state = checkpoint.verify(path)
+        checkpoint.check_match(path, state, architecture, dataset.fingerprint)
+        return path, state, checkpoint.read_weights(path)
 
     def read() -> TrainedModel:
-        if config.files.checkpoint_dir is None:
-            raise UserError("no trained model; pass --checkpoint_dir or --train.")
-        folder = CheckpointManager(config.files.checkpoint_dir)
-
-        def read_once() -> tuple[Path, TrainState, Weights]:
-            latest = config.checkpoints.checkpoint == "latest"
-            path = folder.latest() if latest else folder.best()
-            if path is None:
-                raise _no_checkpoint(folder.path)
-            state = checkpoint.verify(path)
-            checkpoint.check_match(path, state, architecture, dataset.fingerprint)
-            return path, state, checkpoint.read_weights(path)
-
         path, state, weights = folder.read_again_if_pruned(read_once)
         log.say(f"Loaded checkpoint {path}: {state.position()}.")
         metadata = {"checkpoint": f"{path}, {state.position()}"}
@@ -114,39 +126,26 @@ def load_model(
     return on_rank_0(workers, read)
 
 
-def _no_checkpoint(checkpoint_dir: Path) -> UserError:
-    return UserError(
-        f"--checkpoint_dir {checkpoint_dir}: holds no checkpoint; train first, or name the "
-        "--checkpoint_dir of an earlier run."
-    )
-
-
 @contextmanager
 def open_inference_session(
+    model: TrainedModel,
     execution: Execution,
     workers: Workers,
-    model: TrainedModel,
     k: int,
     max_users: int,
     precision: Precision = FLOAT32,
-    excluded: NDArray[np.bool_] | None = None,
-    separate_listed: bool = False,
-    only_listed: bool = False,
-    log_probabilities: bool = False,
+    **options: Any,
 ) -> Iterator[tuple[tf.Session, InferenceGraph]]:
     """Yield a session that holds a model, and its inference graph.
 
     Args:
+        model: the model.
         execution: how the session computes, and the seed of random weights.
         workers: as for ``open_session``.
-        model: the model.
         k: number of recommendations per user, at most the number of items.
         max_users: maximum number of users per batch.
         precision: of the graph.
-        excluded: as for ``build_inference_graph``.
-        separate_listed: the same.
-        only_listed: the same.
-        log_probabilities: the same.
+        **options: for ``build_inference_graph``.
     """
     with (
         tf.Graph().as_default(),
@@ -154,16 +153,9 @@ def open_inference_session(
     ):
         with compiled(execution.xla):
             vae = VAE(model.architecture, execution.seed, precision.dtype)
+            blend = model.new_blend()
             graph = build_inference_graph(
-                vae,
-                k,
-                max_users,
-                model.new_blend(),
-                excluded,
-                separate_listed,
-                only_listed,
-                log_probabilities,
-                _PARALLEL_CHUNKS,
+                vae, k, max_users, blend, parallel_chunks=_PARALLEL_CHUNKS, **options
             )
         model.load_into(session)
         yield session, graph

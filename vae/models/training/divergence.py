@@ -9,11 +9,15 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 from vae.errors import UserError
+from vae.models.checkpoints.train_state import TrainState
 from vae.models.graph.precision import MAX_OVERFLOWS, OverflowStreak
 
 
 class DivergenceCheck:
     """Checks of each step and of the weights, with the same result on all ranks.
+
+    In float16 gradients overflow now and then; if they do in many consecutive steps, the optimizer
+    skips them all and the model does not learn any more.
 
     Args:
         lr: learning rate; the messages suggest a lower one.
@@ -22,7 +26,8 @@ class DivergenceCheck:
 
     def __init__(self, lr: float, variables: Sequence[tf.Variable]) -> None:
         self._lr = lr
-        self._all_finite = all_finite(variables)
+        floating = [v for v in variables if v.dtype.base_dtype.is_floating]
+        self._all_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])
         self._overflows = OverflowStreak()
         self._last_loss: float | None = None
 
@@ -36,9 +41,6 @@ class DivergenceCheck:
     ) -> None:
         """Check the loss of a step, and that the optimizer does not skip all steps.
 
-        In float16 gradients overflow now and then; if they do in many consecutive steps, the model
-        does not learn any more.
-
         Args:
             totals: (3,) float32, the step's sums over users, the objective first.
             scalars: the step's scalars, with ``loss_scale`` if there is one.
@@ -47,8 +49,7 @@ class DivergenceCheck:
             position: step and epoch, human-readable.
 
         Raises:
-            UserError: the loss is not finite, or the gradients of ``MAX_OVERFLOWS`` consecutive
-                steps were not.
+            UserError: training diverged.
         """
         self._overflows.add(global_step_before)
         if not np.isfinite(totals).all():
@@ -60,13 +61,10 @@ class DivergenceCheck:
             )
         self._last_loss = float(totals[0]) / users
 
-    def check_weights(self, session: tf.Session, position: str) -> None:
-        """Check the weights and slots, which a step with a finite loss may have changed.
-
-        Raises:
-            UserError: a number in them is not finite.
-        """
+    def check_weights(self, session: tf.Session, state: TrainState) -> None:
+        """Check the weights and slots, which a step with a finite loss may have changed."""
         if not session.run(self._all_finite):
+            position = f"step {state.step}, epoch {state.epoch + (state.batch > 0)}"
             raise self._diverged(f"weights or Adam's moments are not finite after {position}")
 
     def _diverged(self, symptom: str) -> UserError:
@@ -76,9 +74,3 @@ class DivergenceCheck:
             f"checkpoint (--resume) or start over (--restart) with a lower --lr than {self._lr}.",
             exit_code=1,
         )
-
-
-def all_finite(variables: Sequence[tf.Variable]) -> tf.Tensor:
-    """Return a scalar bool tensor: whether all numbers in the variables are finite."""
-    floating = [v for v in variables if v.dtype.base_dtype.is_floating]
-    return tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])

@@ -6,6 +6,10 @@ allocated, it ends in a segmentation fault. Without ``/proc``, or without thread
 What is counted is the minimum: weights, Adam's two slots and the largest gradient. Activations,
 which depend on the batch size, the data, TensorFlow itself, other programs and a GPU's memory are
 not counted, so a model that passes may still run out of memory; one that does not cannot run.
+
+Raises:
+    UserError: the host does not suffice; names the memory that is needed and available, and the
+        flags to change.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from vae.baselines.ease import check_ease
-from vae.config import Architecture, Config
+from vae.config import Architecture, Evaluation
 from vae.errors import UserError
 from vae.utils.distributed import Workers
 from vae.utils.host import available_bytes, check_process
@@ -29,26 +33,27 @@ _MAX_ELEMENTS = 2**31
 offsets in 32 bits and ends in a segmentation fault beyond (seen on 2.18.1)."""
 
 
-def check_host(config: Config, architecture: Architecture, workers: Workers) -> None:
-    """Check that this host has what its workers' models need, and the memory for the baselines.
-
-    Raises:
-        UserError: it does not.
-    """
+def check_host(architecture: Architecture, train: bool, loaded: bool, workers: Workers) -> None:
+    """Check that this host has what its workers' models need."""
     check_process(threads=2 * (os.cpu_count() or 1) + 16)  # about as many as TensorFlow starts
+    gpu = bool(tf.config.list_physical_devices("GPU"))
     available = available_bytes(workers.local_size)
-    check_memory(
-        architecture,
-        config.modes.train,
-        config.needs_checkpoint,
-        bool(tf.config.list_physical_devices("GPU")),
-        available,
-        workers.local_size,
-    )
-    if config.evaluation.blend == "ease":  # on every worker
-        check_ease(architecture.items, available // workers.local_size, "--blend ease")
-    elif config.needs_ease and workers.rank == 0:
-        check_ease(architecture.items, available, f"--baselines {config.evaluation.baselines}")
+    check_memory(architecture, train, loaded, gpu, available, workers.local_size)
+
+
+def check_ease_memory(items: int, evaluation: Evaluation, workers: Workers) -> None:
+    """Check that this host has the memory to fit EASE.
+
+    Args:
+        items: number of items.
+        evaluation: the blend, which each worker fits; or the baselines, which rank 0 fits alone.
+        workers: workers of the run.
+    """
+    available = available_bytes(workers.local_size)
+    if evaluation.blend == "ease":
+        check_ease(items, available // workers.local_size, "--blend ease")
+    elif workers.rank == 0:
+        check_ease(items, available, f"--baselines {evaluation.baselines}")
 
 
 def check_memory(
@@ -68,23 +73,21 @@ def check_memory(
         gpu: whether a GPU computes; the host then holds only a copy of the weights.
         available: memory for all workers of this host, in bytes.
         workers_here: number of workers of this host, each of which holds a model.
-
-    Raises:
-        UserError: names the memory that is needed and available, and the flags to lower.
     """
-    flags = f"--hidden_dim {architecture.hidden_dim} and --latent_dim {architecture.latent_dim}"
-    elements = architecture.padded_items * architecture.hidden_dim
+    items, hidden = architecture.items, architecture.hidden_dim
+    elements = architecture.padded_items * hidden
     if train and elements > _MAX_ELEMENTS:
         raise UserError(
-            f"--hidden_dim {architecture.hidden_dim}: with {architecture.items:,} items a kernel "
-            f"would have {elements:,} elements, and TensorFlow trains {_MAX_ELEMENTS:,} at most; "
-            f"lower it to {_MAX_ELEMENTS // architecture.padded_items}."
+            f"--hidden_dim {hidden}: with {items:,} items a kernel would have {elements:,} "
+            f"elements, and TensorFlow trains {_MAX_ELEMENTS:,} at most; lower it to "
+            f"{_MAX_ELEMENTS // architecture.padded_items}."
         )
     needed = workers_here * needed_bytes(architecture, train, loaded, gpu)
     if needed > available:
         owners = f" for {workers_here} workers of this host" if workers_here > 1 else ""
         raise UserError(
-            f"{flags}: with {architecture.items:,} items the model takes at least "
+            f"--hidden_dim {hidden} and --latent_dim {architecture.latent_dim}: with {items:,} "
+            "items the model takes at least "
             f"{needed / _GB:.1f} GB of memory{owners}, and {available / _GB:.1f} GB are available; "
             "lower --hidden_dim or --latent_dim."
         )
@@ -93,16 +96,14 @@ def check_memory(
 def needed_bytes(architecture: Architecture, train: bool, loaded: bool, gpu: bool) -> int:
     """Return the minimum size of one process in the host's memory, in bytes."""
     # A bias counts as one more row of its kernel.
-    sizes = {
-        name: (inputs + 1) * outputs for name, (inputs, outputs) in architecture.shapes.items()
-    }
-    layers = list(sizes.values())
+    layers = {name: (rows + 1) * columns for name, (rows, columns) in architecture.shapes.items()}
+    weights = sum(layers.values())
     if gpu:
-        elements = sum(layers) if train or loaded else 0
+        elements = weights if train or loaded else 0
     elif train:
-        elements = (1 + _ADAM_SLOTS) * sum(layers) + max(layers)
+        elements = (1 + _ADAM_SLOTS) * weights + max(layers.values())
         if architecture.prior == "composite":  # a copy of the encoder
-            elements += sum(size for name, size in sizes.items() if name.startswith("encoder/"))
+            elements += sum(size for name, size in layers.items() if name.startswith("encoder/"))
     else:  # variables of the graph, and a copy as they were read
-        elements = (1 + loaded) * sum(layers)
+        elements = (1 + loaded) * weights
     return elements * _FLOAT32_BYTES

@@ -24,19 +24,20 @@ def check_replicas(workers: Workers, session: tf.Session, where: str) -> None:
         where: position in the run, for the message.
 
     Raises:
-        UserError: the variables differ; names the ranks that differ from the most frequent ones,
-            or from rank 0's where no others are more frequent. Raised on all ranks.
+        UserError: names the ranks that differ from the most frequent variables, or from rank 0's
+            where no others are more frequent. Raised on all ranks.
     """
+    if workers.size == 1:
+        return
     digests = workers.allgather_object(_digest(session))
     counts = Counter(digests)
     most = max(digests, key=lambda digest: counts[digest])  # the first of the most frequent
-    others = [rank for rank, digest in enumerate(digests) if digest != most]
+    others = [f"rank {rank}" for rank, digest in enumerate(digests) if digest != most]
     if others:
-        named = ", ".join(f"rank {rank}" for rank in others)
         raise UserError(
-            f"The weights of {named} differ from those of rank {digests.index(most)} at {where}, "
-            "so a host's memory, network or library is faulty; nothing was saved: rerun the same "
-            "command without that host to resume the latest checkpoint, and see "
+            f"The weights of {', '.join(others)} differ from those of rank {digests.index(most)} "
+            f"at {where}, so a host's memory, network or library is faulty; nothing was saved: "
+            "rerun the same command without that host to resume the latest checkpoint, and see "
             "--check_replicas.",
             exit_code=1,
         )
