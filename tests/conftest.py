@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SMALL, Done, run_main, run_prepare
+from helpers import ROOT, SMALL, Done, output_of, run_main, run_prepare
 from hypothesis import HealthCheck, settings
 
 # A busy machine is no failure.
@@ -50,8 +50,7 @@ def demo_data(build_once):
     """A folder with the synthetic demo set, prepared."""
 
     def prepare(folder):
-        done = run_prepare("--dataset", "synthetic", "--data_dir", folder)
-        assert done.returncode == 0, done.stderr
+        output_of(run_prepare("--dataset", "synthetic", "--data_dir", folder))
 
     return build_once("data", prepare)[0]
 

@@ -282,10 +282,10 @@ def test_a_job_that_is_paused_as_a_whole_goes_on(demo_data, tmp_path):
 
 
 def test_a_worker_that_does_not_join_ends_the_others(demo_data, tmp_path):
-    arguments = flags(demo_data, tmp_path, *TRAIN, "--stall_timeout", "0.1666667")
+    arguments = flags(demo_data, tmp_path, *TRAIN, "--stall_timeout", "0.1")
     other = (*mpirun(1), "sleep", "100", ":", "-np", "1")
     error = error_of(run_script("main.py", *arguments, launcher=other, timeout=90), code=1)
-    assert "not all workers joined within 10 s; see the messages of the others" in error
+    assert "not all workers joined within 6 s; see the messages of the others" in error
 
 
 def test_workers_started_differently_all_end_with_the_difference(demo_data, tmp_path):

@@ -71,6 +71,11 @@ def watched(demo_data, tmp_path_factory):
 
 
 def test_a_pipe_gets_plain_lines_without_a_bar(watched):
+    first, *_ = watched[1].stdout.splitlines()
+    assert first == (
+        "Data set synthetic: 4,953 training users, 1,200 items; 1 worker (single process, no "
+        "Horovod)."
+    )
     output = watched[1].stdout + watched[1].stderr
     assert "/s]" not in output
     assert "\r" not in output
