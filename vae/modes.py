@@ -36,7 +36,7 @@ from vae.recommend.recommender import Recommender
 from vae.recommend.writer import write_item_vectors, write_recommendations
 from vae.report.comparison import comparison_tables
 from vae.report.environment import program
-from vae.report.results import Results, log_start, open_outputs
+from vae.report.results import Results, open_outputs
 from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 
@@ -131,8 +131,15 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
         else None
     )
     completed = start.state.epoch if start is not None and _writes(config, start) else None
-    with open_outputs(config, workers, completed) as (log, results):
-        log_start(log, dataset, workers, as_json(config), inputs.descriptions)
+    with open_outputs(config.files, config.training.epochs, workers, completed) as (log, results):
+        users, items = dataset.train.shape
+        log.say(
+            f"Data set {dataset.name}: {users:,} training users, {items:,} items; "
+            f"{workers.description}."
+        )
+        log.log("PARAMETER", as_json(config))
+        for sentence in inputs.descriptions:
+            log.say(sentence)
         if taken := _taken(known, given, config):
             log.say(f"Taken from the checkpoint: {taken}.")
         run = Run(config, workers, dataset, inputs, log, results, start, TrainedModel(architecture))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,114 +20,92 @@ _FEW_POINTS = 40
 """Curves of at most this many points get a marker at each."""
 
 
-def draw_curves(epoch_log: EpochLog) -> dict[str, bytes]:
-    """Draw a PNG image for each group of metrics that was logged; return the images by name."""
-    return {name: _png(figure) for name, figure in _figures(epoch_log)}
-
-
-def _figures(epoch_log: EpochLog) -> Iterator[tuple[str, Figure]]:
-    if epoch_log.series("loss")[0]:
-        yield "loss", _loss(epoch_log)
-        yield "kl", _kl(epoch_log)
-    if epoch_log.series(SELECTION_METRIC)[0]:
-        yield "validation", _validation(epoch_log)
-        yield "throughput", _throughput(epoch_log)
-    if epoch_log.series("loss_scale")[0]:
-        yield "loss_scale", _loss_scale(epoch_log)
-
-
-def _loss(epoch_log: EpochLog) -> Figure:
-    """Objective and negative log-likelihood."""
-    figure, (axes,) = _panels(1, "Training loss")
-    _line(axes, epoch_log, "loss", _COLOURS[0])
-    _line(axes, epoch_log, "neg_log_likelihood", _COLOURS[1])
-    axes.set_ylabel("nats per user")
-    axes.legend()
-    return figure
-
-
-def _kl(epoch_log: EpochLog) -> Figure:
-    """KL divergence above its weight, if that is the same for all users."""
-    weighted = bool(epoch_log.series("kl_weight")[0])
-    title = "KL divergence and its weight" if weighted else "KL divergence"
-    figure, (above, *below) = _panels(1 + weighted, title)
-    _line(above, epoch_log, "kl_divergence", _COLOURS[0])
-    above.set_ylabel("nats per user")
-    for axes in below:
-        _line(axes, epoch_log, "kl_weight", _COLOURS[1])
-        axes.set_ylabel("weight")
-        axes.set_ylim(bottom=0)
-    return figure
-
-
-def _validation(epoch_log: EpochLog) -> Figure:
-    """Metrics with bands of one standard error; the best validation is marked."""
-    figure, (axes,) = _panels(1, "Validation (bands: ± one standard error)")
-    for name, metric in METRICS.items():
-        _line(axes, epoch_log, name, metric.colour)
-        epochs, means = epoch_log.series(name)
-        errors = dict(zip(*epoch_log.series(f"{name}_se"), strict=True))
-        lower, upper = (
-            [mean + sign * errors.get(epoch, 0) for epoch, mean in zip(epochs, means, strict=True)]
-            for sign in (-1, 1)
-        )
-        axes.fill_between(epochs, lower, upper, color=metric.colour, alpha=0.15, linewidth=0)
-    epochs, means = epoch_log.series(SELECTION_METRIC)
-    best = max(range(len(means)), key=means.__getitem__)
-    label = f"best {SELECTION_METRIC}: {means[best]:.4f} at epoch {epochs[best]}"
-    axes.plot(
-        epochs[best],
-        means[best],
-        "o",
-        color=METRICS[SELECTION_METRIC].colour,
-        fillstyle="none",
-        ms=11,
-        label=label,
-    )
-    axes.set_ylabel("mean over users")
-    axes.legend()
-    return figure
-
-
-def _throughput(epoch_log: EpochLog) -> Figure:
-    """Training throughput."""
-    figure, (axes,) = _panels(1, "Training throughput")
-    _line(axes, epoch_log, "train_throughput", _COLOURS[0])
-    axes.set_ylabel("users per second")
+def _from_zero(axes: Axes) -> None:
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    return figure
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
-def _loss_scale(epoch_log: EpochLog) -> Figure:
-    """Loss scale of mixed precision, which keeps float16 gradients from underflowing."""
-    figure, (axes,) = _panels(1, "Loss scale of mixed precision")
-    _line(axes, epoch_log, "loss_scale", _COLOURS[0])
-    axes.set_ylabel("factor")
-    axes.set_yscale("log", base=2)
-    return figure
+class _Panel(NamedTuple):
+    """Values on one pair of axes: their names, label and, where it is another one, their scale."""
+
+    names: tuple[str, ...]
+    label: str
+    set_scale: Callable[[Axes], object] = lambda axes: None
 
 
-def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """Figure with panels stacked on a shared axis of epochs."""
+def _figures() -> dict[str, tuple[str, list[_Panel]]]:
+    """Return the title and panels of each figure, by its name."""
+    return {
+        "loss": ("Training loss", [_Panel(("loss", "neg_log_likelihood"), "nats per user")]),
+        "kl": (
+            "KL divergence",
+            [
+                _Panel(("kl_divergence",), "nats per user"),
+                _Panel(("kl_weight",), "weight", _from_zero),
+            ],
+        ),
+        "validation": (
+            "Validation (bands: ± one standard error)",
+            [_Panel(tuple(METRICS), "mean over users")],
+        ),
+        "throughput": (
+            "Training throughput",
+            [_Panel(("train_throughput",), "users per second", _from_zero)],
+        ),
+        "loss_scale": (
+            "Loss scale of mixed precision",
+            [_Panel(("loss_scale",), "factor", lambda axes: axes.set_yscale("log", base=2))],
+        ),
+    }
+
+
+def draw_curves(epoch_log: EpochLog) -> dict[str, bytes]:
+    """Draw a PNG image for each figure of whose values some were logged; return them by name."""
+    images = {}
+    for name, (title, panels) in _figures().items():
+        logged = [panel for panel in panels if epoch_log.series(panel.names[0])[0]]
+        if logged:
+            images[name] = _draw(epoch_log, title, logged)
+    return images
+
+
+def _draw(epoch_log: EpochLog, title: str, panels: list[_Panel]) -> bytes:
+    """Return a PNG image of panels stacked on a shared axis of epochs."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
-    panels: list[Axes] = [*figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]]
-    for axes in panels:
+    colours = iter(_COLOURS)
+    stacked = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, panel in zip(stacked, panels, strict=True):
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    panels[0].set_title(title, loc="left", fontsize=11)
-    panels[-1].set_xlabel("epoch")
-    return figure, panels
-
-
-def _line(axes: Axes, epoch_log: EpochLog, name: str, colour: str) -> None:
-    epochs, values = epoch_log.series(name)
-    marker = "." if len(epochs) <= _FEW_POINTS else ""
-    axes.plot(epochs, values, color=colour, marker=marker, label=name.replace("_", " "))
-
-
-def _png(figure: Figure) -> bytes:
+        for name in panel.names:
+            _line(axes, epoch_log, name, METRICS[name].colour if name in METRICS else next(colours))
+        axes.set_ylabel(panel.label)
+        panel.set_scale(axes)
+        if len(panel.names) > 1:
+            axes.legend()
+    stacked[0].set_title(title, loc="left", fontsize=11)
+    stacked[-1].set_xlabel("epoch")
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
+
+
+def _line(axes: Axes, epoch_log: EpochLog, name: str, colour: str) -> None:
+    """Draw a curve, with a band of one standard error if it has one; mark the best validation."""
+    epochs, values = epoch_log.series(name)
+    marker = "." if len(epochs) <= _FEW_POINTS else ""
+    axes.plot(epochs, values, color=colour, marker=marker, label=name.replace("_", " "))
+    if errors := dict(zip(*epoch_log.series(f"{name}_se"), strict=True)):
+        lower, upper = (
+            [
+                value + sign * errors.get(epoch, 0)
+                for epoch, value in zip(epochs, values, strict=True)
+            ]
+            for sign in (-1, 1)
+        )
+        axes.fill_between(epochs, lower, upper, color=colour, alpha=0.15, linewidth=0)
+    if name == SELECTION_METRIC:
+        best, epoch = max(zip(values, (-epoch for epoch in epochs), strict=True))
+        label = f"best {name}: {best:.4f} at epoch {-epoch}"
+        axes.plot(-epoch, best, "o", color=colour, fillstyle="none", ms=11, label=label)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from vae.errors import UserError
 from vae.utils.atomic import read_text, write_atomically
-from vae.utils.json_types import shown
 from vae.utils.outputs import report_write_errors
 
 Series = tuple[list[int], list[float]]
@@ -66,16 +65,16 @@ class EpochLog:
 
 def _read(path: Path) -> dict[int, dict[str, float]]:
     """Return the rows of the file by epoch; none if there is no file."""
+    rows: dict[int, dict[str, float]] = {}
     try:
-        rows: dict[int, dict[str, float]] = {}
-        last = 0
         for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
             epoch = int(row.pop("epoch"))
+            last = next(reversed(rows), 0)
             if not last < epoch <= _MAX_EPOCH:
-                raise ValueError(f"epoch {shown(epoch)} after epoch {last}")
-            rows[epoch] = {name: _parse(value) for name, value in row.items() if value}
-            last = epoch
-        return rows
+                raise ValueError(f"epoch {epoch} after epoch {last}")
+            rows[epoch] = {name: float(value) for name, value in row.items() if value}
+            if not all(abs(value) < _MAX_VALUE for value in rows[epoch].values()):
+                raise ValueError(f"a value of epoch {epoch} is out of range")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -83,10 +82,4 @@ def _read(path: Path) -> dict[int, dict[str, float]]:
             f"{path}: cannot be read as a table of epochs ({error}); remove it, or name another "
             "--results_dir."
         ) from None
-
-
-def _parse(text: str) -> float:
-    value = float(text)
-    if not abs(value) < _MAX_VALUE:
-        raise ValueError(f"{shown(text)} is out of range")
-    return value
+    return rows

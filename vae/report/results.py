@@ -6,13 +6,12 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from vae.cli import as_json
-from vae.config import Config
+from vae.config import Config, Files
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.report.console_lines import ConsoleLines, unit_of
@@ -88,7 +87,7 @@ class Results:
 
 @contextmanager
 def open_outputs(
-    config: Config, workers: Workers, completed: int | None
+    files: Files, epochs: int, workers: Workers, completed: int | None
 ) -> Iterator[tuple[RunLog, Results | None]]:
     """Lock the folders of a run, and open its log and the folder of its results.
 
@@ -96,7 +95,8 @@ def open_outputs(
     which it may share with another run, as it is.
 
     Args:
-        config: flags, which name the folders.
+        files: flags that name the folders and the log.
+        epochs: number of epochs of the run.
         workers: workers of the run; all of them call this.
         completed: epochs that are completed already; None if no checkpoint will be written.
 
@@ -106,66 +106,30 @@ def open_outputs(
     Raises:
         UserError: a folder cannot be written, or another run is writing there; on all ranks.
     """
-    is_first = workers.rank == 0
+    checkpoint_dir = files.checkpoint_dir if completed is not None else None
+
+    def open_all() -> tuple[RunLog, Results | None]:
+        if workers.rank != 0:
+            return RunLog(None), None
+        _lock({"--checkpoint_dir": checkpoint_dir, "--results_dir": files.results_dir}, locks)
+        callbacks: list[Callback] = []
+        results = Results(files.results_dir, completed) if files.results_dir else None
+        if results:
+            callbacks.append(results.epoch_log.add)
+        if files.tensorboard_dir:
+            callbacks.append(TensorBoardWriter(files.tensorboard_dir, completed or 0).add)
+        return RunLog(files.log_path, unit_of, ConsoleLines(epochs).line, callbacks), results
+
     with ExitStack() as locks:
-        folders = _folders(config, completed is not None) if is_first else {}
-        raise_on_all(workers, lambda: _lock(folders, locks))
-        results, callbacks = raise_on_all(
-            workers, lambda: _open_results(config, completed) if is_first else (None, [])
-        )
-        path = config.files.log_path if is_first else None
-        line_of = ConsoleLines(config.training.epochs).line
-        log = raise_on_all(workers, lambda: RunLog(path, unit_of, line_of, callbacks))
+        log, results = raise_on_all(workers, open_all)
         locks.callback(log.close)
         yield log, results
 
 
-def log_start(
-    log: RunLog,
-    dataset: Dataset,
-    workers: Workers,
-    parameters: Mapping[str, Any],
-    descriptions: Iterable[str],
-) -> None:
-    """Say what the run works on, and log its parameters.
-
-    Args:
-        log: log of the run.
-        dataset: prepared data set.
-        workers: workers of the run.
-        parameters: flags, by name.
-        descriptions: further sentences, such as on the inputs.
-
-    Raises:
-        UserError: the file of the log cannot be written.
-    """
-    users, items = dataset.train.shape
-    log.say(
-        f"Data set {dataset.name}: {users:,} training users, {items:,} items; "
-        f"{workers.description}."
-    )
-    log.log("PARAMETER", parameters)
-    for sentence in descriptions:
-        log.say(sentence)
-
-
-def _folders(config: Config, trains: bool) -> dict[str, Path]:
-    """Folders that the run writes to, by flag."""
-    named = {
-        "--checkpoint_dir": config.files.checkpoint_dir if trains else None,
-        "--results_dir": config.files.results_dir,
-    }
-    return {flag: path for flag, path in named.items() if path is not None}
-
-
-def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
-    """Lock folders against other runs until ``locks`` is closed.
-
-    Raises:
-        UserError: a folder cannot be written, or another run is writing there.
-    """
+def _lock(folders: Mapping[str, Path | None], locks: ExitStack) -> None:
+    """Lock folders, by flag, against other runs until ``locks`` is closed."""
     # One folder may have both roles, and can be locked once.
-    distinct = {path.resolve(): (flag, path) for flag, path in folders.items()}
+    distinct = {path.resolve(): (flag, path) for flag, path in folders.items() if path is not None}
     for flag, path in distinct.values():
         make_folder(path, flag)
         try:
@@ -175,14 +139,3 @@ def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
                 f"{flag} {path}: another run is writing there; wait for its end, or name another "
                 "folder."
             ) from None
-
-
-def _open_results(config: Config, completed: int | None) -> tuple[Results | None, list[Callback]]:
-    """Results, if ``--results_dir`` is used, and the callbacks of the log."""
-    callbacks: list[Callback] = []
-    results = Results(config.files.results_dir, completed) if config.files.results_dir else None
-    if results:
-        callbacks.append(results.epoch_log.add)
-    if config.files.tensorboard_dir:
-        callbacks.append(TensorBoardWriter(config.files.tensorboard_dir, completed or 0).add)
-    return results, callbacks
