@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from itertools import cycle
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.scale import LogScale
+from matplotlib.ticker import MaxNLocator
 
 from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.report.epoch_log import EpochLog
@@ -20,44 +22,44 @@ _FEW_POINTS = 40
 """Curves of at most this many points get a marker at each."""
 
 
+_CURVES: dict[str, tuple[str, list[tuple[str, list[str], dict[str, Any]]]]] = {
+    "loss": ("Training loss", [("nats per user", ["loss", "neg_log_likelihood"], {})]),
+    "kl": (
+        "KL divergence",
+        [("nats per user", ["kl_divergence"], {}), ("weight", ["kl_weight"], {"ylim": (0, None)})],
+    ),
+    "throughput": (
+        "Training throughput",
+        [("users per second", ["train_throughput"], {"ylim": (0, None)})],
+    ),
+    "loss_scale": (
+        "Loss scale of mixed precision",
+        [("factor", ["loss_scale"], {"yscale": LogScale(None, base=2)})],
+    ),
+}
+"""Title and panels of each image: label of the axis, log keys and further settings."""
+
+
 def draw_curves(epoch_log: EpochLog) -> dict[str, bytes]:
     """Draw a PNG image for each group of metrics that was logged; return the images by name."""
     return {name: _png(figure) for name, figure in _figures(epoch_log)}
 
 
 def _figures(epoch_log: EpochLog) -> Iterator[tuple[str, Figure]]:
-    if epoch_log.series("loss")[0]:
-        yield "loss", _loss(epoch_log)
-        yield "kl", _kl(epoch_log)
+    for name, (title, panels) in _CURVES.items():
+        # The KL term of some models has no weight that is the same for all users.
+        logged = [panel for panel in panels if epoch_log.series(panel[1][0])[0]]
+        if logged:
+            figure, all_axes = _panels(len(logged), title)
+            for axes, (label, keys, settings) in zip(all_axes, logged, strict=True):
+                for key, colour in zip(keys, _COLOURS, strict=False):
+                    _line(axes, epoch_log, key, colour)
+                axes.set(ylabel=label, **settings)
+                if len(keys) > 1:
+                    axes.legend()
+            yield name, figure
     if epoch_log.series(SELECTION_METRIC)[0]:
         yield "validation", _validation(epoch_log)
-        yield "throughput", _throughput(epoch_log)
-    if epoch_log.series("loss_scale")[0]:
-        yield "loss_scale", _loss_scale(epoch_log)
-
-
-def _loss(epoch_log: EpochLog) -> Figure:
-    """Objective and negative log-likelihood."""
-    figure, (axes,) = _panels(1, "Training loss")
-    _line(axes, epoch_log, "loss", _COLOURS[0])
-    _line(axes, epoch_log, "neg_log_likelihood", _COLOURS[1])
-    axes.set_ylabel("nats per user")
-    axes.legend()
-    return figure
-
-
-def _kl(epoch_log: EpochLog) -> Figure:
-    """KL divergence above its weight, if that is the same for all users."""
-    weighted = bool(epoch_log.series("kl_weight")[0])
-    title = "KL divergence and its weight" if weighted else "KL divergence"
-    figure, (above, *below) = _panels(1 + weighted, title)
-    _line(above, epoch_log, "kl_divergence", _COLOURS[0])
-    above.set_ylabel("nats per user")
-    for axes in below:
-        _line(axes, epoch_log, "kl_weight", _COLOURS[1])
-        axes.set_ylabel("weight")
-        axes.set_ylim(bottom=0)
-    return figure
 
 
 def _validation(epoch_log: EpochLog) -> Figure:
@@ -80,25 +82,6 @@ def _validation(epoch_log: EpochLog) -> Figure:
     )
     axes.set_ylabel("mean over users")
     axes.legend()
-    return figure
-
-
-def _throughput(epoch_log: EpochLog) -> Figure:
-    """Training throughput."""
-    figure, (axes,) = _panels(1, "Training throughput")
-    _line(axes, epoch_log, "train_throughput", _COLOURS[0])
-    axes.set_ylabel("users per second")
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    return figure
-
-
-def _loss_scale(epoch_log: EpochLog) -> Figure:
-    """Loss scale of mixed precision, which keeps float16 gradients from underflowing."""
-    figure, (axes,) = _panels(1, "Loss scale of mixed precision")
-    _line(axes, epoch_log, "loss_scale", _COLOURS[0])
-    axes.set_ylabel("factor")
-    axes.set_yscale("log", base=2)
     return figure
 
 

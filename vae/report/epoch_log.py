@@ -9,16 +9,9 @@ from pathlib import Path
 
 from vae.errors import UserError
 from vae.utils.atomic import read_text, write_whole, written
-from vae.utils.json_types import shown
 
 Series = tuple[list[int], list[float]]
 """Epochs, and a metric's value at each of them."""
-
-_MAX_EPOCH = 2**53
-"""Above it, an axis of float64 cannot represent every epoch."""
-
-_MAX_VALUE = 2.0**128
-"""float32's range, in which all values of training lie."""
 
 
 class EpochLog:
@@ -66,26 +59,12 @@ class EpochLog:
 def _read(path: Path) -> dict[int, dict[str, float]]:
     """Return the rows of the file by epoch; none if there is no file."""
     try:
-        rows: dict[int, dict[str, float]] = {}
-        last = 0
-        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
-            epoch = int(row.pop("epoch"))
-            if not last < epoch <= _MAX_EPOCH:
-                raise ValueError(f"epoch {shown(epoch)} after epoch {last}")
-            rows[epoch] = {name: _parse(value) for name, value in row.items() if value}
-            last = epoch
-        return rows
+        table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        return {int(row.pop("epoch")): {k: float(v) for k, v in row.items() if v} for row in table}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(
-            f"{path}: cannot be read as a table of epochs ({error}); remove it, or name another "
+            f"{path}: is damaged or cannot be read ({error}); remove it, or name another "
             "--results_dir."
         ) from None
-
-
-def _parse(text: str) -> float:
-    value = float(text)
-    if not abs(value) < _MAX_VALUE:
-        raise ValueError(f"{shown(text)} is out of range")
-    return value

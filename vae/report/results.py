@@ -33,8 +33,7 @@ class Results:
         epoch_log: callback that records each epoch.
 
     Raises:
-        UserError: the folder cannot be written, or holds a table of epochs that cannot be read, or
-            a package that the report needs is missing.
+        UserError: a file cannot be used, or a package that the report needs is missing.
     """
 
     def __init__(self, folder: Path, completed: int | None) -> None:
@@ -54,16 +53,13 @@ class Results:
         """Write ``args.json``, ``results.json``, the curves and ``report.html``.
 
         An undefined value (NaN) is left out of ``results.json``, since JSON has no NaN.
-
-        Raises:
-            UserError: a file cannot be written.
         """
         # matplotlib takes a second to import, which only a run with --results_dir pays for.
         from vae.report.curves import draw_curves
         from vae.report.html import report_page
 
-        found = {name: value for name, value in summary.items() if name.startswith("warm_start_")}
-        self._write("args.json", json.dumps(as_json(config) | found, indent=2) + "\n")
+        warm = {name: value for name, value in summary.items() if name.startswith("warm_start_")}
+        self._write("args.json", json.dumps(as_json(config) | warm, indent=2) + "\n")
         defined = {name: value for name, value in summary.items() if math.isfinite(value)}
         self._write("results.json", json.dumps(defined, indent=2) + "\n")
         curves = draw_curves(self.epoch_log)
@@ -105,8 +101,9 @@ def open_outputs(
     """
     is_first = workers.rank == 0
     with ExitStack() as locks:
-        folders = _folders(config, completed is not None) if is_first else {}
-        raise_on_all(workers, lambda: _lock(folders, locks))
+        raise_on_all(
+            workers, lambda: _lock(config, completed is not None, locks) if is_first else None
+        )
         results, callbacks = raise_on_all(
             workers, lambda: _open_results(config, completed) if is_first else (None, [])
         )
@@ -115,23 +112,12 @@ def open_outputs(
         yield log, results
 
 
-def _folders(config: Config, trains: bool) -> dict[str, Path]:
-    """Folders that the run writes to, by flag."""
-    named = {
-        "--checkpoint_dir": config.files.checkpoint_dir if trains else None,
-        "--results_dir": config.files.results_dir,
-    }
-    return {flag: path for flag, path in named.items() if path is not None}
-
-
-def _lock(folders: Mapping[str, Path], locks: ExitStack) -> None:
-    """Lock folders against other runs until ``locks`` is closed.
-
-    Raises:
-        UserError: a folder cannot be written, or another run is writing there.
-    """
+def _lock(config: Config, trains: bool, locks: ExitStack) -> None:
+    """Lock the folders that the run writes to against other runs until ``locks`` is closed."""
+    named = {"--checkpoint_dir": config.files.checkpoint_dir if trains else None}
+    named |= {"--results_dir": config.files.results_dir}
     # One folder may have both roles, and can be locked once.
-    distinct = {path.resolve(): (flag, path) for flag, path in folders.items()}
+    distinct = {path.resolve(): (flag, path) for flag, path in named.items() if path is not None}
     for flag, path in distinct.values():
         make_folder(path, flag)
         try:
