@@ -87,7 +87,7 @@ def state(folder):
     }
 
 
-def test_a_file_is_prepared_and_what_was_kept_is_told(tmp_path, flags, rows):
+def test_a_file_is_prepared_and_its_counts_are_printed(tmp_path, flags, rows):
     said = prepare(*flags)
     data = open_dataset(tmp_path, "mine")
     counts = read_manifest(prepared_folder(tmp_path, "mine")).counts
