@@ -49,9 +49,8 @@ def table(options: type) -> str:
             group = heading
             lines.append(f"| **{group}** | | |")
         lines.append(f"| `--{field.name}` | {default(field)} | {meaning(field)} |")
-    for name, choices in NAMED_VALUES.items() if options is Config else ():
-        for choice, values in choices.items():
-            lines.append(f"| `--{name} {choice}` | | stands for `{flags_text(values)}` |")
+        for choice, values in NAMED_VALUES.get(field.name, {}).items():
+            lines.append(f"| `--{field.name} {choice}` | | stands for `{flags_text(values)}` |")
     return "\n".join(lines) + "\n"
 
 

@@ -90,15 +90,15 @@ def give_files(folder):
     movielens = folder / "data/ml-20m/extracted/ml-20m"
     movielens.mkdir(parents=True)
     # As many users as the default split of MovieLens-20M needs, and a few to train on.
-    write_pairs(movielens / "ratings.csv", "userId,movieId,rating", 21_000, 6, ",5.0", rng)
-    write_pairs(folder / "plays.csv", "listener,track", 600, 8, "", rng)
-    write_pairs(folder / "histories.csv", "userId,movieId", 3, 4, "", rng)
+    write_interactions(movielens / "ratings.csv", "userId,movieId,rating", 21_000, 6, ",5.0", rng)
+    write_interactions(folder / "plays.csv", "listener,track", 600, 8, "", rng)
+    write_interactions(folder / "histories.csv", "userId,movieId", 3, 4, "", rng)
     (folder / "sold-out.csv").write_text("movieId\n3\n17\n")
     titles = [f'{item},"Film no. {item} (1999)"' for item in range(40)]
     (folder / "movies.csv").write_text("\n".join(["movieId,title", *titles]) + "\n")
 
 
-def write_pairs(path, head, users, items_each, rest, rng):
+def write_interactions(path, head, users, items_each, rest, rng):
     """A CSV file with distinct items out of 40 for each user."""
     items = rng.permuted(np.tile(np.arange(40), (users, 1)), axis=1)[:, :items_each]
     rows = [f"{user},{item}{rest}" for user, row in enumerate(items) for item in row]

@@ -31,8 +31,8 @@ def test_every_test_that_the_table_of_faults_names_exists():
 
 
 def test_every_flag_that_the_code_names_exists():
-    fields = [*cli.flags(Config).values(), *cli.flags(PrepareConfig).values()]
-    known = {f"--{field.name}" for field in fields} | {"--help", "--version"}
+    names = [*cli.flags(Config), *cli.flags(PrepareConfig), "help", "version"]
+    known = {f"--{name}" for name in names}
     known |= {"--signal", "--mpi"}  # of Slurm's sbatch and srun
     for path in [*(ROOT / "vae").rglob("*.py"), ROOT / "main.py", ROOT / "prepare_dataset.py"]:
         named = set(re.findall(r"(?<![\w-])--[a-z]\w+", path.read_text(encoding="utf-8")))

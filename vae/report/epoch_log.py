@@ -14,11 +14,9 @@ from vae.utils.outputs import report_write_errors
 Series = tuple[list[int], list[float]]
 """Epochs, and a metric's value at each of them."""
 
-_MAX_EPOCH = 2**53
-"""Above it, an axis of float64 cannot represent every epoch."""
 
-_MAX_VALUE = 2.0**128
-"""float32's range, in which all values of training lie."""
+_MAX_EPOCH, _MAX_VALUE = 2**53, 2.0**128
+"""Bounds of what training writes, which the axes of the curves can represent."""
 
 
 class EpochLog:
@@ -79,7 +77,7 @@ def _read(path: Path) -> dict[int, dict[str, float]]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(
-            f"{path}: cannot be read as a table of epochs ({error}); remove it, or name another "
+            f"{path}: is damaged or cannot be read ({error}); remove it, or name another "
             "--results_dir."
         ) from None
     return rows

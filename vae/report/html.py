@@ -49,7 +49,6 @@ def report_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    values: dict[str, Any] = as_json(config)
     page: str = environment.get_template("report.html.j2").render(
         title=f"VAE-CF on {config.files.dataset}",
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -57,10 +56,12 @@ def report_page(
         test_users=f"{summary.get('test_users', 0):,}",
         epochs=epochs,
         curves=[
-            (name, base64.b64encode(png).decode(), _CAPTIONS[name]) for name, png in curves.items()
+            (name, base64.b64encode(curves[name]).decode(), caption)
+            for name, caption in _CAPTIONS.items()
+            if name in curves
         ],
         tables={"Metrics and statistics": _statistics(summary), **metadata},
-        flags=[(f"--{name}", _value(value)) for name, value in values.items()],
+        flags=[(f"--{name}", _value(value)) for name, value in as_json(config).items()],
         changed_flags={f"--{name}" for name in changed_values(config)},
     )
     return page

@@ -35,8 +35,7 @@ class Results:
         epoch_log: callback that records each epoch.
 
     Raises:
-        UserError: the folder cannot be written, or holds a table of epochs that cannot be read, or
-            a package that the report needs is missing.
+        UserError: a file cannot be used, or a package that the report needs is missing.
     """
 
     def __init__(self, folder: Path, completed: int | None) -> None:
@@ -56,16 +55,13 @@ class Results:
         """Write ``args.json``, ``results.json``, the curves and ``report.html``.
 
         An undefined value (NaN) is left out of ``results.json``, since JSON has no NaN.
-
-        Raises:
-            UserError: a file cannot be written.
         """
         # matplotlib takes a second to import, which only a run with --results_dir pays for.
         from vae.report.curves import draw_curves
         from vae.report.html import report_page
 
-        found = {name: value for name, value in summary.items() if name.startswith("warm_start_")}
-        self._write("args.json", json.dumps(as_json(config) | found, indent=2) + "\n")
+        warm = {name: value for name, value in summary.items() if name.startswith("warm_start_")}
+        self._write("args.json", json.dumps(as_json(config) | warm, indent=2) + "\n")
         defined = {name: value for name, value in summary.items() if math.isfinite(value)}
         self._write("results.json", json.dumps(defined, indent=2) + "\n")
         curves = draw_curves(self.epoch_log)
