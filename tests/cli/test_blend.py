@@ -18,7 +18,7 @@ from vae.baselines.best_unseen import best_unseen
 from vae.baselines.ease import Ease
 from vae.errors import UserError
 from vae.load.store import open_dataset
-from vae.metrics.ranking import score
+from vae.metrics.user_results import UserResults
 from vae.models.checkpoints.checkpoint import read_state, replace_state
 from vae.models.inference.blend import MODEL_WEIGHTS
 from vae.models.inference.evaluate import evaluate
@@ -82,7 +82,7 @@ def test_the_best_weight_on_the_validation_users_is_chosen(run, demo_data, on_mo
     data = open_dataset(demo_data, "synthetic")
     weights = Ease(data.train).item_weights(50)
     ranking = best_unseen(lambda histories: histories @ weights, data.validation.fold_in)
-    ease = score(ranking, data.validation.targets)["ndcg@100"].mean
+    ease = UserResults.of(ranking, data.validation.targets).metrics["ndcg@100"].mean
     model = read_state(checkpoints(run[0])[-1]).best_ndcg
     assert [ndcg[0], ndcg[-1]] == pytest.approx([ease, model], abs=1e-6)
     assert max(ndcg) > max(ease, model)

@@ -204,9 +204,8 @@ def test_a_model_larger_than_any_memory_is_refused_before_anything_is_written(de
 
 
 def test_a_metric_and_an_encoder_are_added_with_a_line_each(demo_data, tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        ranking.METRICS, "recall@10", ranking.Metric(ranking.recall, 10, "tab:gray")
-    )
+    metric = ranking.Metric(ranking.recall, 10, "#cc79a7")
+    monkeypatch.setitem(ranking.METRICS, "recall@10", metric)
     monkeypatch.setitem(config.ENCODERS, "wide", "Wide-VAE (A. Uthor 2026)")
     done = run_main(
         "--train", "--test", "--dataset", "synthetic", "--data_dir", demo_data, *SMALL,

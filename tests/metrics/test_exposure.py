@@ -59,7 +59,7 @@ def test_known_gini_indices(counts, gini):
 
 @settings(max_examples=100, deadline=None)
 @given(COUNTS)
-def test_percentiles_are_the_share_of_less_popular_items_and_half_of_equals(users_per_item):
+def test_percentiles_are_the_fraction_of_less_popular_items_and_half_of_equals(users_per_item):
     n = len(users_per_item)
     expected = [
         100 * (sum(b < a for b in users_per_item) + users_per_item.count(a) / 2) / n

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from vae.metrics.aggregate import Moments
-from vae.metrics.ranking import ndcg, recall, score
+from vae.metrics.ranking import ndcg, recall
+from vae.metrics.user_results import UserResults
 
 
 def slow_ndcg(ranking: list[int], targets: set[int], k: int) -> float:
@@ -73,9 +74,9 @@ def test_minus_one_is_never_a_hit_not_even_of_the_last_item():
 
 def test_a_user_without_targets_is_left_out_and_not_counted():
     ranking = np.array([[0, 1], [0, 1]])
-    scores = recall(ranking, matrix([{0}, set()], 2), 2)
-    assert math.isnan(scores[1])
-    assert Moments.of(scores).users == 1
+    values = recall(ranking, matrix([{0}, set()], 2), 2)
+    assert math.isnan(values[1])
+    assert Moments.of(values).users == 1
 
 
 @pytest.mark.parametrize(
@@ -90,29 +91,29 @@ def test_a_user_without_targets_is_left_out_and_not_counted():
     ],
 )
 def test_a_target_counts_up_to_the_cutoff_in_the_name_of_the_metric(rank, counted):
-    scores = score(np.arange(120)[np.newaxis], matrix([{rank - 1}], 120))
-    assert {name for name, moments in scores.items() if moments.mean > 0} == counted
+    results = UserResults.of(np.arange(120)[np.newaxis], matrix([{rank - 1}], 120))
+    assert {name for name, moments in results.metrics.items() if moments.mean > 0} == counted
 
 
 def test_a_ranking_shorter_than_the_cutoffs_is_refused():
     with pytest.raises(ValueError, match="NDCG@100 needs rankings of at least 100 items, got 50"):
-        score(np.zeros((1, 50), int), matrix([{0}], 200))
+        UserResults.of(np.zeros((1, 50), int), matrix([{0}], 200))
 
 
 def test_a_catalogue_shorter_than_the_cutoffs_is_ranked_whole():
     ranking = np.array([[2, 0, 1]])
-    assert score(ranking, matrix([{2}], 3))["ndcg@100"].mean == 1.0
+    assert UserResults.of(ranking, matrix([{2}], 3)).metrics["ndcg@100"].mean == 1.0
 
 
 @given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=30), st.integers(0, 30))
-def test_moments_of_two_shards_add_up_to_those_of_all(scores, cut):
-    scores = np.array(scores, float)
-    together = Moments.of(scores[:cut]) + Moments.of(scores[cut:])
-    scored = scores[~np.isnan(scores)]
-    assert together.users == len(scored)
-    if len(scored) >= 2:
-        assert together.mean == pytest.approx(scored.mean())
-        expected = scored.std(ddof=1) / math.sqrt(len(scored))
+def test_moments_of_two_shards_add_up_to_those_of_all(values, cut):
+    values = np.array(values, float)
+    together = Moments.of(values[:cut]) + Moments.of(values[cut:])
+    defined = values[~np.isnan(values)]
+    assert together.users == len(defined)
+    if len(defined) >= 2:
+        assert together.mean == pytest.approx(defined.mean())
+        expected = defined.std(ddof=1) / math.sqrt(len(defined))
         assert together.standard_error == pytest.approx(expected, abs=1e-7)
 
 

@@ -41,8 +41,8 @@ def test_the_results_of_shards_are_those_of_all_users(shards):
         if len(rows)
     ]
     joined = UserResults.concatenate(parts, ITEMS)
-    for name, scores in whole.scores.items():
-        np.testing.assert_allclose(joined.scores[name], scores, rtol=1e-12)
+    for name, values in whole.values.items():
+        np.testing.assert_allclose(joined.values[name], values, rtol=1e-12)
     np.testing.assert_array_equal(joined.exposure.counts, whole.exposure.counts)
     assert UserResults.concatenate([], ITEMS).metrics["ndcg@100"].users == 0
 
@@ -50,7 +50,7 @@ def test_the_results_of_shards_are_those_of_all_users(shards):
 def test_the_summary_has_means_differences_exposure_and_quartiles():
     result = compare()
     summary = result.summary()
-    model, other = (results.scores["ndcg@100"] for results in (result.model, result.others["ease"]))
+    model, other = (results.values["ndcg@100"] for results in (result.model, result.others["ease"]))
     scored = ~np.isnan(model)
     assert summary["test_users"] == scored.sum() == USERS - 1
     assert summary["test_ndcg@100"] == pytest.approx(model[scored].mean())
@@ -68,8 +68,8 @@ def test_the_summary_has_means_differences_exposure_and_quartiles():
     assert summary["ease_lambda"] == 9
 
 
-def quartiles(lengths, scores):
-    results = UserResults({"ndcg@100": np.array(scores)}, Exposure(np.zeros(1, np.int64)))
+def quartiles(lengths, values):
+    results = UserResults({"ndcg@100": np.array(values)}, Exposure(np.zeros(1, np.int64)))
     moments = results.quartiles(np.array(lengths))
     assert tuple(moments) == QUARTILE_METRICS
     return list(moments.values())
@@ -82,14 +82,14 @@ def quartiles(lengths, scores):
     )
 )
 def test_each_user_with_targets_counts_in_the_quartile_of_their_length(users):
-    lengths, scores = (list(column) for column in zip(*users, strict=True))
+    lengths, values = (list(column) for column in zip(*users, strict=True))
     ordered = sorted(lengths)
     bounds = [ordered[math.ceil(len(ordered) * quarters / 4) - 1] for quarters in (1, 2, 3)]
-    for number, moments in enumerate(quartiles(lengths, scores)):
+    for number, moments in enumerate(quartiles(lengths, values)):
         of_quartile = [
-            score
-            for length, score in users
-            if sum(length > bound for bound in bounds) == number and not math.isnan(score)
+            value
+            for length, value in users
+            if sum(length > bound for bound in bounds) == number and not math.isnan(value)
         ]
         assert moments.users == len(of_quartile)
         expected = np.mean(of_quartile) if of_quartile else math.nan

@@ -100,7 +100,7 @@ def losses(w, old, items, histories, kept, keep_probability, noise):
                 (0.75, encode(old, whole)),
                 (0.10, (np.zeros_like(z), np.full_like(z, 10))),
             ]
-            density = sum(share * np.exp(log_normal(z, *normal)) for share, normal in components)
+            density = sum(part * np.exp(log_normal(z, *normal)) for part, normal in components)
             kl.append((log_normal(z, mean, log_variance) - np.log(density)).sum())
     return nll, kl
 

@@ -15,7 +15,8 @@ from vae.baselines.fit import Baseline
 from vae.baselines.itemknn import common_users
 from vae.errors import UserError
 from vae.load.dataset import Dataset, HeldOut
-from vae.metrics.ranking import SELECTION_METRIC, score
+from vae.metrics.ranking import SELECTION_METRIC
+from vae.metrics.user_results import UserResults
 from vae.utils.console import Progress, silent
 
 LAMBDAS = (100, 200, 500, 1000, 2000, 5000)
@@ -50,10 +51,8 @@ class Ease:
         """Return the (I, I) float32 weights: scores of items are ``histories @ weights``.
 
         With the inverse P of the Gram matrix plus lambda on its diagonal, B_ij = -P_ij / P_jj, and
-        0 on the diagonal (section 3.1, equation 8). The inverse is computed in float64.
-
-        Args:
-            lambda_: L2 penalty of the weights, positive.
+        0 on the diagonal (section 3.1, equation 8). The inverse is computed in float64. Lambda is
+        the L2 penalty of the weights, positive.
         """
         with self.progress(f"Fitting EASE with lambda {lambda_:g}", 1, "fits"):
             inverse = self._gram.astype(np.float64)
@@ -93,35 +92,23 @@ def fit(dataset: Dataset, progress: Progress, ease_lambda: float | None) -> Base
 
 
 def choose_lambda(ease: Ease, users: HeldOut) -> float:
-    """Return the value of ``LAMBDAS`` with the best NDCG@100 on the validation users.
+    """Return the value of ``LAMBDAS`` with the best NDCG@100 on the validation users."""
 
-    Args:
-        ease: EASE of the training users.
-        users: validation users.
-    """
-    ndcg = {}
-    for lambda_ in LAMBDAS:
+    def ndcg(lambda_: float) -> float:
         weights = ease.item_weights(lambda_)
         with ease.progress(f"Validating EASE with lambda {lambda_}", len(users.user_ids)) as bar:
-            ranking = best_unseen(
-                lambda histories: histories @ weights,  # noqa: B023, called at once
-                users.fold_in,
-                advance=bar.update,
-            )
-        ndcg[lambda_] = score(ranking, users.targets)[SELECTION_METRIC].mean
-    return max(ndcg, key=lambda value: np.nan_to_num(ndcg[value]))
+            ranking = best_unseen(lambda part: part @ weights, users.fold_in, advance=bar.update)
+        value = UserResults.of(ranking, users.targets).metrics[SELECTION_METRIC].mean
+        return float(np.nan_to_num(value))
+
+    return max(LAMBDAS, key=ndcg)
 
 
 def check_ease(items: int, available: int, flag: str) -> None:
-    """Check that EASE fits into memory.
-
-    Args:
-        items: I.
-        available: memory in bytes.
-        flag: flag that asks for EASE, for the message.
+    """Check that EASE fits into the available bytes of memory, for the flag that asks for it.
 
     Raises:
-        UserError: names the memory that is needed and available.
+        UserError: it does not.
     """
     needed = _BYTES_PER_ELEMENT * items**2
     if needed > available:

@@ -32,10 +32,10 @@ def fit_baselines(
     ease_lambda: float | None,
     progress: Progress = silent,
 ) -> dict[str, Baseline]:
-    """Fit baselines to the training users.
+    """Fit baselines, the ``fit`` of the module here with each of their names in ``config``.
 
     Args:
-        names: of ``config.BASELINES``, each a module of this package with a function ``fit``.
+        names: of ``config.BASELINES``.
         dataset: prepared data set.
         ease_lambda: lambda of EASE; None to choose it on the validation users.
         progress: shows how far the fits are.

@@ -50,8 +50,7 @@ def item_similarities(
         items_per_block: items whose similarities to all others are in memory at a time.
 
     Returns:
-        (I, I) float32; column j holds the similarities of item j to its neighbours, so the scores
-        of items are ``histories @ similarities``.
+        (I, I) float32, in column j those of item j: scores are ``histories @ similarities``.
     """
     lengths = np.sqrt(np.bincount(train.indices, minlength=train.shape[1])).astype(np.float32)
     blocks = []
@@ -66,11 +65,10 @@ def item_similarities(
 def common_users(
     train: csr_matrix, items_per_block: int
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield blocks of rows of the Gram matrix, since a sparse matrix of it may take more memory.
+    """Yield the item indices of a block, and the (block, I) numbers of users who have both items.
 
-    Yields:
-        The item indices of a block, and the (block, I) number of users who have both items, exact
-        below 2^24 users.
+    These rows of the Gram matrix are exact below 2^24 users. All of them in a sparse matrix may
+    take more memory than in a dense one.
     """
     matrix = csr_matrix(train, dtype=np.float32)
     transposed = matrix.T.tocsr()

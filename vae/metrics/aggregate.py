@@ -18,9 +18,9 @@ class Moments:
     depend on the number of workers.
 
     Attributes:
-        users: number of users with a score.
-        total: sum of the scores.
-        total_squares: sum of the squared scores.
+        users: number of users with a value.
+        total: sum of the values.
+        total_squares: sum of the squared values.
     """
 
     users: int = 0
@@ -28,10 +28,10 @@ class Moments:
     total_squares: float = 0.0
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64]) -> Moments:
-        """Moments of (users,) scores, without those that are NaN (users without targets)."""
-        scored = scores[~np.isnan(scores)]
-        return cls(len(scored), float(scored.sum()), float(np.square(scored).sum()))
+    def of(cls, values: NDArray[np.float64]) -> Moments:
+        """Moments of (users,) values, without those that are NaN (users without targets)."""
+        defined = values[~np.isnan(values)]
+        return cls(len(defined), float(defined.sum()), float(np.square(defined).sum()))
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(

@@ -3,7 +3,7 @@
 Shapes: B users, I items, K recommendations per user.
 
 Both take a ranked list of item indices per user. A list shorter than K is padded with -1, which is
-never a hit. The score of a user without targets is NaN.
+never a hit. The value for a user without targets is NaN.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.metrics.aggregate import Moments
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[Any]
 
@@ -25,7 +23,7 @@ class Metric(NamedTuple):
     """A metric of rankings.
 
     Attributes:
-        of_users: takes a ranking, targets and a cutoff as ``ndcg`` does; returns a score per user.
+        of_users: takes a ranking, targets and a cutoff as ``ndcg`` does; returns a value per user.
         k: the cutoff.
         colour: of its curve in the report.
     """
@@ -47,7 +45,7 @@ def ndcg(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
         k: the cutoff, at most K unless the catalogue itself is shorter.
 
     Returns:
-        (B,) float64 scores in [0, 1], NaN for users without targets.
+        (B,) float64 values in [0, 1], NaN for users without targets.
     """
     depth = max(k, 1)
     discounts = 1.0 / np.log2(np.arange(2, depth + 2))
@@ -81,8 +79,8 @@ MAX_CUTOFF = max(metric.k for metric in METRICS.values())
 """Length that a ranking must have, unless the catalogue itself is shorter."""
 
 
-def score_users(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]:
-    """Return the (B,) scores of the users by each of ``METRICS``.
+def metric_values(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]:
+    """Return the (B,) values of each of ``METRICS``, NaN for users without targets.
 
     Args:
         ranking: as for ``ndcg``; K >= min(``MAX_CUTOFF``, I).
@@ -98,11 +96,6 @@ def score_users(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]
             f"got {ranking.shape[1]}"
         )
     return {name: one.of_users(ranking, targets, one.k) for name, one in METRICS.items()}
-
-
-def score(ranking: IntArray, targets: csr_matrix) -> dict[str, Moments]:
-    """Return the moments of the scores of ``score_users`` over the users who have targets."""
-    return {name: Moments.of(scores) for name, scores in score_users(ranking, targets).items()}
 
 
 def _hits(ranking: IntArray, targets: csr_matrix) -> NDArray[np.bool_]:
@@ -122,6 +115,6 @@ def _target_counts(targets: csr_matrix) -> NDArray[np.int64]:
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
     """Elementwise quotient, NaN where the denominator is zero."""
-    scores = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=scores, where=denominator > 0)
-    return scores
+    values = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=values, where=denominator > 0)
+    return values

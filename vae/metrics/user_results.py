@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 
 from vae.metrics.aggregate import Moments, means_and_errors
 from vae.metrics.exposure import Exposure
-from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC, score_users
+from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC, metric_values
 
 EXPOSURE_METRICS = tuple(f"{name}@{MAX_CUTOFF}" for name in ("coverage", "gini", "mean_popularity"))
 """Log keys of what is recommended: see ``Exposure``."""
@@ -29,18 +29,18 @@ class UserResults:
     """What the rankings of a model give for each user.
 
     Attributes:
-        scores: (B,) float64 scores by each of ``METRICS``, NaN for users without targets.
+        values: (B,) float64 values of each of ``METRICS``, NaN for users without targets.
         exposure: items among the first ``MAX_CUTOFF``.
     """
 
-    scores: Mapping[str, NDArray[np.float64]]
+    values: Mapping[str, NDArray[np.float64]]
     exposure: Exposure
 
     @classmethod
     def of(cls, ranking: NDArray[Any], targets: csr_matrix) -> UserResults:
-        """Score rankings, see ``score_users``."""
+        """Evaluate rankings, see ``metric_values``."""
         exposure = Exposure.of(ranking, targets.shape[1], MAX_CUTOFF)
-        return cls(score_users(ranking, targets), exposure)
+        return cls(metric_values(ranking, targets), exposure)
 
     @classmethod
     def concatenate(cls, parts: Sequence[UserResults], items: int) -> UserResults:
@@ -50,24 +50,24 @@ class UserResults:
             parts: of the same catalogue.
             items: I.
         """
-        scores = {
-            name: np.concatenate([np.empty(0), *(part.scores[name] for part in parts)])
+        values = {
+            name: np.concatenate([np.empty(0), *(part.values[name] for part in parts)])
             for name in METRICS
         }
         none = Exposure(np.zeros(items, np.int64))
-        return cls(scores, sum((part.exposure for part in parts), none))
+        return cls(values, sum((part.exposure for part in parts), none))
 
     @property
     def metrics(self) -> dict[str, Moments]:
         """Moments of each metric over the users with targets."""
-        return {name: Moments.of(scores) for name, scores in self.scores.items()}
+        return {name: Moments.of(values) for name, values in self.values.items()}
 
     def differences(self, other: UserResults) -> dict[str, Moments]:
-        """Return the moments of this model's scores minus another one's, user by user.
+        """Return the moments of this model's metrics minus another one's, user by user.
 
         Their standard error is usually much smaller than those of the two means.
         """
-        return {name: Moments.of(self.scores[name] - other.scores[name]) for name in METRICS}
+        return {name: Moments.of(self.values[name] - other.values[name]) for name in METRICS}
 
     def quartiles(self, lengths: NDArray[Any]) -> dict[str, Moments]:
         """Return the moments of NDCG@100 of each quartile of the (B,) lengths, by their log keys.
@@ -75,10 +75,10 @@ class UserResults:
         Users with equally long histories are in the same quartile, so one may have more users than
         another, or none.
         """
-        scores = self.scores[SELECTION_METRIC]
+        values = self.values[SELECTION_METRIC]
         quartile = np.searchsorted(quartile_bounds(lengths), lengths, side="left")
         return {
-            name: Moments.of(scores[quartile == number])
+            name: Moments.of(values[quartile == number])
             for number, name in enumerate(QUARTILE_METRICS)
         }
 

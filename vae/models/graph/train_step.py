@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from vae.config import Objective, Training
 from vae.load.batches import Batch
-from vae.models.graph.latent import Normal, composite_kl_divergence, kl_divergence, sample
+from vae.models.graph.latent import composite_kl_divergence, kl_divergence, sample
 from vae.models.graph.loss import kl_weight, l2_penalty, multinomial_nll
 from vae.models.graph.precision import FLOAT32, Precision
 from vae.models.graph.session import uncompiled
@@ -35,7 +35,7 @@ class TrainingStep:
         chunk_users: as for ``multinomial_nll``.
 
     Attributes:
-        global_step: int64 variable, completed steps without those that the optimizer skipped
+        global_step: int64 variable, completed steps but for those that the optimizer skipped
             because of an overflow; the weight of the KL term is a function of it.
         global_step_before: scalar int64, ``global_step`` before this step.
         totals: (3,) float32, sums over the global batch's users of the objective, the negative
@@ -61,14 +61,15 @@ class TrainingStep:
         precision: Precision = FLOAT32,
         chunk_users: int | None = None,
     ) -> None:
-        self._items = tf.placeholder(tf.int64, [None], "items")
-        self._keep_mask = tf.placeholder(tf.bool, [None], "keep_mask")
-        self._counts = tf.placeholder(tf.int32, [None], "counts")
-        self._first_user = tf.placeholder(tf.int32, [], "first_user")
-        self._global_users = tf.placeholder(tf.int32, [], "global_users")
-        self._step = tf.placeholder(tf.int64, [], "step")
+        self._inputs = Batch(
+            items=tf.placeholder(tf.int64, [None], "items"),
+            counts=tf.placeholder(tf.int32, [None], "counts"),
+            keep_mask=tf.placeholder(tf.bool, [None], "keep_mask"),
+            first_user=tf.placeholder(tf.int32, [], "first_user"),
+            global_users=tf.placeholder(tf.int32, [], "global_users"),
+            step=tf.placeholder(tf.int64, [], "step"),
+        )
         self._requests = tf.placeholder(tf.float32, [2], "requests")
-
         self.precision = precision
         self.end_of_epoch: tf.Operation = tf.no_op()
         self.global_step = tf.train.get_or_create_global_step()
@@ -78,26 +79,15 @@ class TrainingStep:
         if scaling:
             self.scalars["loss_scale"] = scaling()
 
-        users = SparseBatch.of(self._items, self._counts)
-        global_users = tf.cast(self._global_users, tf.float32)
-        posterior = vae.encode(users.keep(self._keep_mask), 1 - objective.dropout)
-        latent = sample(*posterior, self._noise(seed, vae.architecture.latent_dim))
-        likelihood_loss = multinomial_nll(
-            vae.decode_hidden(latent),
-            *vae.item_layer,
-            users,
-            1 / global_users,
-            max_users,
-            precision.dtype,
-            self.scalars.get("loss_scale"),
-            chunk_users,
+        global_users = tf.cast(self._inputs.global_users, tf.float32)
+        likelihood_loss, divergences = self._terms(
+            vae, objective.dropout, seed, global_users, max_users, chunk_users
         )
-        divergences = self._divergences(vae, users, latent, posterior)
         divergence = tf.reduce_sum(divergences) / global_users
         loss = likelihood_loss
         if objective.kl_per_item:
             # Shenbin et al. 2020, section "Rescaling KL divergence".
-            weights = objective.kl_per_item * tf.cast(self._counts, tf.float32)
+            weights = objective.kl_per_item * tf.cast(self._inputs.counts, tf.float32)
             loss += tf.reduce_sum(weights * divergences) / global_users
         else:
             steps, cap = objective.total_anneal_steps, objective.anneal_cap
@@ -117,6 +107,35 @@ class TrainingStep:
             optimizer = rewrite(optimizer, scaling)
         self.update = optimizer.minimize(loss, self.global_step)
 
+    def _terms(
+        self,
+        vae: VAE,
+        dropout: float,
+        seed: int,
+        global_users: tf.Tensor,
+        max_users: int,
+        chunk_users: int | None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the scalar negative log-likelihood per global user, and (B,) KL divergences."""
+        users = SparseBatch.of(self._inputs.items, self._inputs.counts)
+        posterior = vae.encode(users.keep(self._inputs.keep_mask), 1 - dropout)
+        latent = sample(*posterior, self._noise(seed, vae.architecture.latent_dim))
+        likelihood_loss = multinomial_nll(
+            vae.decode_hidden(latent),
+            *vae.item_layer,
+            users,
+            1 / global_users,
+            max_users,
+            self.precision.dtype,
+            self.scalars.get("loss_scale"),
+            chunk_users,
+        )
+        if vae.architecture.prior == "normal":
+            return likelihood_loss, kl_divergence(*posterior)
+        old_encoder, self.end_of_epoch = vae.copy_encoder()
+        old_posterior = old_encoder.encode(users)
+        return likelihood_loss, composite_kl_divergence(latent, posterior, old_posterior)
+
     def _noise(self, seed: int, latent_dim: int) -> tf.Tensor:
         """Return (B, Z) float32 standard normal noise.
 
@@ -125,30 +144,15 @@ class TrainingStep:
         2, 3"). Each worker draws the noise of the global batch and takes its own rows, so a user's
         noise does not depend on the number of workers.
         """
+        inputs = self._inputs
         # XLA has another generator, and by default a GPU may have one too.
         with uncompiled():
             noise = tf.random.stateless_normal(
-                [self._global_users, latent_dim], tf.stack([seed, self._step]), alg="philox"
+                [inputs.global_users, latent_dim], tf.stack([seed, inputs.step]), alg="philox"
             )
-        return noise[self._first_user : self._first_user + tf.size(self._counts)]
-
-    def _divergences(
-        self, vae: VAE, users: SparseBatch, latent: tf.Tensor, posterior: Normal
-    ) -> tf.Tensor:
-        """Return the (B,) KL divergences from the prior; set how that is renewed."""
-        if vae.architecture.prior == "normal":
-            return kl_divergence(*posterior)
-        old_encoder, self.end_of_epoch = vae.copy_encoder()
-        return composite_kl_divergence(latent, posterior, old_encoder.encode(users))
+        return noise[inputs.first_user : inputs.first_user + tf.size(inputs.counts)]
 
     def feed(self, batch: Batch, stop: bool = False, save: bool = False) -> dict[tf.Tensor, Any]:
         """Return the feed for one worker's shard of a batch and its requests to all workers."""
-        return {
-            self._items: batch.items,
-            self._keep_mask: batch.keep_mask,
-            self._counts: batch.counts,
-            self._first_user: batch.first_user,
-            self._global_users: batch.global_users,
-            self._step: batch.step,
-            self._requests: [stop, save],
-        }
+        values = {getattr(self._inputs, name): value for name, value in vars(batch).items()}
+        return values | {self._requests: [stop, save]}
