@@ -98,7 +98,7 @@ def test_a_list_may_come_from_a_pipe(tmp_path):
 def test_what_is_unknown_is_counted_and_said(read):
     everybody = read("film\n30\n31\n32\n")
     assert everybody.describe("--deny d.csv", np.array([7])) == [
-        "--deny d.csv: 1 items for everybody; items unknown to the model, skipped: 2."
+        "--deny d.csv: 1 items for all users; items unknown to the model, skipped: 2."
     ]
     by_user = read("user,film\n7,30\n7,40\n5,30\n6,99\n")
     assert by_user.describe("--deny d.csv", np.array([7])) == [
@@ -118,7 +118,7 @@ def test_a_list_without_rows_denies_nothing_and_cannot_be_all_that_is_allowed(re
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("movie\n10\n", "has no column 'film' but 'movie'; a list of items has the item column of"),
+        ("movie\n10\n", "has no column 'film' but 'movie'; a filter has the item column of"),
         ("user,film\n,10\n", "column 'user', row 2: the value is missing"),
         ("user,film\n7,10\n8\n", "row 3: 1 columns where row 1"),
     ],
