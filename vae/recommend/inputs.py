@@ -71,33 +71,29 @@ def read_inputs(modes: Modes, files: Files, dataset: Dataset) -> Inputs:
     if isinstance(modes.recommend, Path):
         histories = read_histories(modes.recommend, dataset)
         descriptions += [f"{modes.recommend}: {_counts(histories)}.", *histories.notes]
-    filters = read_filters(dataset, files.allow, files.deny, "--")
-    if filters.are_given:
+    named = {"allow": files.allow, "deny": files.deny}
+    paths = {name: path for name, path in named.items() if path is not None}
+    filters = read_filters(paths, dataset, "--")
+    if paths:
         user_ids = prepared_user_ids(dataset) if histories is None else histories.user_ids
-        for name in ("allow", "deny"):
-            if (one := getattr(filters, name)) is not None:
-                descriptions += one.describe(f"--{name} {getattr(files, name)}", user_ids)
+        for name, path in paths.items():
+            descriptions += getattr(filters, name).describe(f"--{name} {path}", user_ids)
     return Inputs(histories, filters, titles, tuple(descriptions))
 
 
 def read_filters(
-    dataset: Dataset,
-    allow: Path | pd.DataFrame | None = None,
-    deny: Path | pd.DataFrame | None = None,
-    prefix: str = "",
+    tables: Mapping[str, Path | pd.DataFrame], dataset: Dataset, prefix: str = ""
 ) -> ItemFilters:
-    """Read which items are allowed and denied; ``prefix`` precedes these names in messages."""
-    tables = {"allow": allow, "deny": deny}
+    """Read ``allow`` and ``deny``, as far as they are given; ``prefix`` makes them flags."""
     filters = {
         name: read_item_filter(table, f"{prefix}{name}", dataset, needs_items=name == "allow")
         for name, table in tables.items()
-        if table is not None
     }
     return ItemFilters(**filters)
 
 
 def as_table(
-    rows: Rows, name: str, table: RecommendationTable, user: int | None = None
+    rows: Rows, name: str, table: RecommendationTable, constants: Mapping[str, Any] | None = None
 ) -> pd.DataFrame | Path:
     """Return an argument from Python as what the readers take.
 
@@ -105,7 +101,7 @@ def as_table(
         rows: the argument.
         name: its name.
         table: names of the columns of ids.
-        user: raw id of the user whose items a list has; None for those of all users.
+        constants: columns to put beside a list of items, with their value.
     """
     if isinstance(rows, pd.DataFrame):
         return rows
@@ -115,8 +111,7 @@ def as_table(
         return rows.to_pandas(types_mapper=pd.ArrowDtype)  # integers stay integers
     if not isinstance(rows, bytes | Mapping):
         with suppress(TypeError):  # it has no elements
-            users = {} if user is None else {table.user: user}
-            return pd.DataFrame(users | {table.item: list(rows)})
+            return pd.DataFrame({**(constants or {}), table.item: list(rows)})
     raise UserError(
         f"{name} is {one_line(repr(rows))}; pass a list of item ids, or a table or file with "
         f"the columns {table.user!r} and {table.item!r}."

@@ -171,11 +171,15 @@ class Recommender:
         if explain and self.model.is_blended:
             raise UserError("explain explains the model alone; load it with blend='none'.")
         table = self.table()
-        users = read_histories(as_table(histories, "histories", table, user=0), self.dataset)
-        given = {"allow": allow, "deny": deny}
-        tables = {n: as_table(rows, n, table) for n, rows in given.items() if rows is not None}
-        filters = read_filters(self.dataset, tables.get("allow"), tables.get("deny"))
-        return pd.concat(self.batches(users, k, filters, explain), ignore_index=True)
+        users = as_table(histories, "histories", table, {table.user: 0})
+        tables = {
+            name: as_table(rows, name, table)
+            for name, rows in {"allow": allow, "deny": deny}.items()
+            if rows is not None
+        }
+        filters = read_filters(tables, self.dataset)
+        batches = self.batches(read_histories(users, self.dataset), k, filters, explain)
+        return pd.concat(batches, ignore_index=True)
 
     def batches(
         self,
