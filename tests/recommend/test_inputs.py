@@ -118,12 +118,6 @@ def test_unusable_files_are_refused_before_training_and_nothing_is_left(tiny, fl
     assert files_here() == before
 
 
-def test_an_unknown_item_is_refused_before_a_checkpoint_is_read(tiny):
-    code, _, err = tiny("--similar_items", "terminator", "--checkpoint_dir", "none")
-    assert code == 2
-    assert "--similar_items terminator: tiny has no such item" in err
-
-
 @pytest.mark.parametrize(
     ("flag", "what", "package"),
     [

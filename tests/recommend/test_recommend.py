@@ -225,7 +225,14 @@ def test_item_vectors_are_the_columns_of_the_last_kernel(on_model, dataset, weig
     assert pa_parquet.read_schema(path).names == ["id", "vector"]
 
 
-def test_item_vectors_go_to_a_parquet_file_alone():
-    code, _, err = run_main("--checkpoint_dir", "c", "--export_items", "i.csv")
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--export_items i.csv", "--export_items i.csv: the name must end in .parquet"),
+        ("--test --deny d.csv", "--deny has no effect without --recommend"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(flags, sentence):
+    code, _, err = run_main("--checkpoint_dir", "c", *flags.split())
     assert code == 2
-    assert "--export_items i.csv: the name must end in .parquet" in err
+    assert sentence in err

@@ -47,22 +47,6 @@ def test_filtered_recommendations_are_those_of_brute_force(
     assert empty == (allow is not None and allow_by_user)
 
 
-def test_python_and_the_command_line_recommend_the_same(
-    recommender, on_model, movies, few, tmp_path
-):
-    few.to_csv(tmp_path / "h.csv", index=False)
-    (tmp_path / "d.csv").write_text(f"movieId\n{few.movieId[0]}\n")
-    code, _, err = on_model(
-        "--recommend", tmp_path / "h.csv", "--output", tmp_path / "r.parquet",
-        "--top_results", 5, "--deny", tmp_path / "d.csv", "--item_names", movies,
-    )  # fmt: skip
-    assert code == 0, err
-    rows = recommender.recommend(tmp_path / "h.csv", 5, deny=[few.movieId[0]])
-    pd.testing.assert_frame_equal(
-        rows, pd.read_parquet(tmp_path / "r.parquet"), check_dtype=False, rtol=1e-5
-    )
-
-
 def test_importing_the_package_does_not_import_tensorflow():
     code = (
         "import sys, vae; assert 'tensorflow' not in sys.modules and 'pandas' not in sys.modules; "
@@ -132,9 +116,13 @@ def test_arguments_that_cannot_be_used_say_what_to_pass(recommender, arguments, 
         recommender.recommend(**{"histories": [1, 2]} | arguments)
 
 
-def test_histories_may_be_tables_of_arrow_or_collections_and_numbers_of_any_type(recommender, few):
+def test_histories_may_be_tables_files_or_collections_and_numbers_of_any_type(
+    recommender, few, tmp_path
+):
     expected = recommender.recommend(few, 3)
-    for k, table in ((np.int64(3), pa.Table.from_pandas(few)), (3.0, few)):
+    few.to_csv(tmp_path / "h.csv", index=False)
+    tables = (pa.Table.from_pandas(few), few, tmp_path / "h.csv")
+    for k, table in zip((np.int64(3), 3.0, 3), tables, strict=True):
         pd.testing.assert_frame_equal(recommender.recommend(table, k), expected)
     ids = few.movieId[few.userId == 2]
     of_user = expected[expected.userId == 2].drop(columns="userId").reset_index(drop=True)

@@ -73,15 +73,12 @@ def explain(
 
 
 def leave_one_out(histories: csr_matrix, first: int, last: int) -> csr_matrix:
-    """Return the histories of items ``first`` to ``last`` - 1, each without that item.
+    """Return the (last - first, I) histories of some items, each without that item.
 
     Args:
         histories: (B, I); its stored items are numbered row by row.
         first: number of the first item to leave out.
         last: number after the last one.
-
-    Returns:
-        (last - first, I) ones.
     """
     left_out = np.arange(first, last)
     users = np.searchsorted(histories.indptr, left_out, side="right") - 1

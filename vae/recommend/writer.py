@@ -39,7 +39,7 @@ def write_recommendations(
 
     Args:
         path: the file, ``--output``.
-        recommender: the model and its data; to be used on rank 0 alone.
+        recommender: the model and its data.
         users: users to recommend for.
         filters: what may be recommended.
         k: number of items per user.
