@@ -1,5 +1,6 @@
 """One checkpoint: it comes back as it was written, or is named as damaged."""
 
+import dataclasses
 import json
 import random
 import re
@@ -87,8 +88,15 @@ def test_the_name_of_a_checkpoint_is_its_step_or_any_other(sound):
         checkpoint.verify(copy.rename(sound.with_name("step-00000008")))
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_what_to_do(sound):
+def test_a_checkpoint_of_another_model_is_refused_with_what_differs_and_what_to_do(sound):
     state = checkpoint.verify(sound)
     checkpoint.check_match(sound, state, state.architecture, "digest")
-    with pytest.raises(UserError, match=r"fingerprint is digest in.*other --checkpoint_dir\.$"):
-        checkpoint.check_match(sound, state, state.architecture, "another")
+    other = dataclasses.replace(state.architecture, hidden_dim=4, prior="composite")
+    with pytest.raises(UserError) as caught:
+        checkpoint.check_match(sound, state, other, "another")
+    assert str(caught.value) == (
+        f"{sound}: trained with another model or other data (hidden_dim is 3 in the checkpoint, "
+        "4 now; prior is normal in the checkpoint, composite now; the dataset fingerprint is "
+        "digest in the checkpoint, another now); leave these flags out and pass its data, or pass "
+        "another --checkpoint_dir."
+    )
