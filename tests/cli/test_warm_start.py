@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,14 +25,20 @@ from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.checkpoint import read_item_ids
 
 ITEM_AXES = {"encoder/hidden/kernel": 0, "decoder/items/kernel": 1, "decoder/items/bias": 0}
-SAVE_ALL = ("--save_every", "0.0000001m", "--keep_checkpoints", 100)
 
 
-def flags(data, folder, *more):
+def flags(data, dataset, model, folder, *more):
     return (
-        "--train", "--data_dir", data, *SMALL, "--epochs", 2, "--checkpoint_dir", folder / "ckpt",
-        "--results_dir", folder / "results", "--log_path", folder / "run.log", *more,
+        "--train", "--data_dir", data, "--dataset", dataset, "--model", model, *SMALL,
+        "--epochs", 2, "--checkpoint_dir", folder / "ckpt", "--results_dir", folder / "results",
+        "--log_path", folder / "run.log", *more,
     )  # fmt: skip
+
+
+def train(*arguments):
+    done = run_main(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.fixture(scope="session")
@@ -53,113 +60,101 @@ def catalogues(demo_data, build_once):
 
 @pytest.fixture(scope="session")
 def old(catalogues, build_once):
-    """The folder of a run of a model on the old catalogue, with a checkpoint of each epoch."""
+    """The folder of checkpoints of a model on the old catalogue, one of each epoch."""
 
     def of_model(model):
-        def train(folder):
-            more = ("--dataset", "old", "--model", model, "--save_every", "1e")
-            done = run_main(*flags(catalogues, folder, *more))
-            assert done.returncode == 0, done.stderr
+        def fill(folder):
+            train(*flags(catalogues, "old", model, folder, "--save_every", "1e"))
 
-        return build_once(f"old-{model}", train)[0]
+        return build_once(f"old-{model}", fill)[0] / "ckpt"
 
     return of_model
 
 
 @pytest.fixture(scope="session")
-def on_new(catalogues):
-    """The flags of a run on the new catalogue that starts from a folder of checkpoints."""
+def warm(catalogues, old, build_once):
+    """Flags of a run of RecVAE on the new catalogue that starts from the old, and its folder."""
+    more = ("--warm_start", old("recvae"), "--save_every", "0.0000001m", "--keep_checkpoints", 100)
+    of = partial(flags, catalogues, "new", "recvae")
 
-    def of(folder, source, model, *more):
-        start = ("--warm_start", source) if source else ()
-        return flags(catalogues, folder, "--dataset", "new", "--model", model, *start, *more)
-
-    return of
-
-
-@pytest.fixture(scope="session")
-def warm(old, on_new, build_once):
-    """The folder of a run on the new catalogue that started from the old model of RecVAE."""
-
-    def train(folder):
-        done = Forked(on_new(folder, old("recvae") / "ckpt", "recvae", *SAVE_ALL)).wait()
+    def fill(folder):
+        done = Forked(of(folder, *more)).wait()
         assert done.returncode == 0, done.stderr
         assert "Warm start from" in done.stdout
 
-    return build_once("warm", train)[0]
+    return lambda folder: of(folder, *more), build_once("warm", fill)[0]
+
+
+def part(values, indices, axis):
+    """Those of some items; all values where no axis is that of the items."""
+    return values if axis is None else np.take(values, indices, axis)
 
 
 @pytest.mark.parametrize("model", ["multvae", "recvae"])
 def test_known_items_other_layers_adams_slots_and_the_global_step_are_taken_over(
-    model, old, on_new, tmp_path
+    model, catalogues, old, tmp_path
 ):
-    source, warm, cold = old(model) / "ckpt", tmp_path / "warm", tmp_path / "cold"
     # Without a learning rate, the weights stay as they were at the start; in one step with such a
     # beta1, the first moments hardly change.
     one_step = ("--lr", 0, "--epochs", 1, "--batch_size_train", 100_000, "--beta1", 0.999999)
-    for folder, start in ((warm, source), (cold, None)):
-        done = run_main(*on_new(folder, start, model, *one_step))
-        assert done.returncode == 0, done.stderr
-    paths = [checkpoints(folder)[-1] for folder in (warm, old(model), cold)]
+    warm, cold = tmp_path / "warm", tmp_path / "cold"
+    train(*flags(catalogues, "new", model, warm, *one_step, "--warm_start", old(model)))
+    train(*flags(catalogues, "new", model, cold, *one_step))
+    paths = [checkpoints(folder)[-1] for folder in (warm, old(model).parent, cold)]
     found, source, random = (variables(path) for path in paths)
     ids, old_ids = (list(read_item_ids(path)) for path in paths[:2])
-    targets = [index for index, item in enumerate(ids) if item in old_ids]
-    sources = [old_ids.index(ids[index]) for index in targets]
+    here = [index for index, item in enumerate(ids) if item in old_ids]
+    there = [old_ids.index(ids[index]) for index in here]
     new = [index for index, item in enumerate(ids) if item not in old_ids]
     assert new
-    assert len(sources) < len(old_ids)
+    assert len(there) < len(old_ids)
 
     assert found["global_step"] == source["global_step"] + 1
     for name in (name for name in found if re.fullmatch(".*/(kernel|bias|gain)", name)):
-        layer = name.removeprefix("prior/")
-        axis = ITEM_AXES.get(layer)
-        mine, theirs, cold_values = found[name], source[name], random[name]
-        if axis is not None:
-            if layer == name:  # the prior's copy was renewed at the end of the epoch
-                np.testing.assert_array_equal(
-                    np.take(mine, new, axis), np.take(cold_values, new, axis), err_msg=name
-                )
-            mine, theirs = np.take(mine, targets, axis), np.take(theirs, sources, axis)
+        axis = ITEM_AXES.get(name.removeprefix("prior/"))
+        mine, theirs = part(found[name], here, axis), part(source[name], there, axis)
         np.testing.assert_array_equal(mine, theirs, err_msg=name)
+        if name in ITEM_AXES:
+            mine, theirs = part(found[name], new, axis), part(random[name], new, axis)
+            np.testing.assert_array_equal(mine, theirs, err_msg=name)
     for name, axis in {"encoder/latent/kernel": None, **ITEM_AXES}.items():
-        mine, theirs = found[f"{name}/Adam"], source[f"{name}/Adam"]
-        if axis is not None:
-            mine, theirs = np.take(mine, targets, axis), np.take(theirs, sources, axis)
+        mine = part(found[f"{name}/Adam"], here, axis)
+        theirs = part(source[f"{name}/Adam"], there, axis)
         assert np.abs(theirs).max() > 1e-4
         np.testing.assert_allclose(mine, theirs, rtol=1e-2, atol=1e-5, err_msg=name)
 
     counts = {
-        "warm_start_items": len(sources),
+        "warm_start_items": len(there),
         "warm_start_new_items": len(new),
-        "warm_start_gone_items": len(old_ids) - len(sources),
+        "warm_start_gone_items": len(old_ids) - len(there),
     }
     for name in ("args.json", "results.json"):
         assert counts.items() <= json.loads((warm / "results" / name).read_text()).items()
 
 
-def test_a_warm_run_resumes_like_any_other(warm, old, on_new, tmp_path):
-    shutil.copytree(warm / "ckpt", tmp_path / "ckpt")
+def test_a_warm_run_resumes_like_any_other(warm, tmp_path):
+    of, whole = warm
+    shutil.copytree(whole / "ckpt", tmp_path / "ckpt")
     for path in checkpoints(tmp_path)[len(checkpoints(tmp_path)) // 2 :]:
         shutil.rmtree(path)
-    done = Forked(on_new(tmp_path, old("recvae") / "ckpt", "recvae", *SAVE_ALL)).wait()
+    done = Forked(of(tmp_path)).wait()
     assert done.returncode == 0, done.stderr
     assert "Resuming" in done.stdout
+    found, expected = (variables(checkpoints(run)[-1]) for run in (tmp_path, whole))
+    np.testing.assert_equal(found, expected)
     args, expected = (
-        json.loads((run / "results/args.json").read_text()) for run in (tmp_path, warm)
+        json.loads((run / "results/args.json").read_text()) for run in (tmp_path, whole)
     )
     counts = {name: value for name, value in expected.items() if name.startswith("warm_start_")}
     assert len(counts) == 3
     assert counts.items() <= args.items()
-    found, expected = (variables(checkpoints(run)[-1]) for run in (tmp_path, warm))
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("reader", ["read_item_ids", "read_variables"])
 def test_a_checkpoint_that_its_training_removes_meanwhile_is_followed_by_the_next(
-    reader, old, on_new, tmp_path, monkeypatch
+    reader, catalogues, old, tmp_path, monkeypatch
 ):
-    source, (first, second) = tmp_path / "source", checkpoints(old("multvae"))
+    source, (first, second) = tmp_path / "source", checkpoints(old("multvae").parent)
     shutil.copytree(first, source / first.name)
     read = getattr(checkpoint, reader)
 
@@ -170,18 +165,18 @@ def test_a_checkpoint_that_its_training_removes_meanwhile_is_followed_by_the_nex
         return read(path, *args)
 
     monkeypatch.setattr(checkpoint, reader, read_too_late)
-    done = run_main(*on_new(tmp_path, source, "multvae", "--epochs", 1))
-    assert done.returncode == 0, done.stderr
+    more = ("--warm_start", source, "--epochs", 1)
+    done = train(*flags(catalogues, "new", "multvae", tmp_path, *more))
     assert f"Warm start from {source / second.name}: " in done.stdout
 
 
 @pytest.mark.xdist_group("mpi")
 @pytest.mark.slow
-def test_two_workers_start_like_one(warm, old, on_new, tmp_path):
-    job = on_new(tmp_path, old("recvae") / "ckpt", "recvae")
-    done = run_script("main.py", *job, launcher=mpirun(2), env=ONE_THREAD)
+def test_two_workers_start_like_one(warm, tmp_path):
+    of, alone = warm
+    done = run_script("main.py", *of(tmp_path), launcher=mpirun(2), env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
-    assert_close_weights(tmp_path, warm)
+    assert_close_weights(tmp_path, alone)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +187,11 @@ def test_two_workers_start_like_one(warm, old, on_new, tmp_path):
         (("--warm_start", "nowhere"), "--warm_start nowhere: holds no checkpoint"),
     ],
 )
-def test_what_cannot_be_a_start_is_refused_before_training(more, problem, old, on_new, tmp_path):
-    done = run_main(*on_new(tmp_path, old("multvae") / "ckpt", "multvae", *more))
+def test_what_cannot_be_a_start_is_refused_before_training(
+    more, problem, catalogues, old, tmp_path
+):
+    start = ("--warm_start", old("multvae"))
+    done = run_main(*flags(catalogues, "new", "multvae", tmp_path, *start, *more))
     assert done.returncode == 2
     assert problem in done.stderr
     assert not (tmp_path / "ckpt").exists()

@@ -23,13 +23,3 @@ def test_a_state_counts_steps_epochs_and_validations(new):
     assert state.after_validation(math.nan).best_ndcg == 0.3
     assert new.after_validation(math.nan).best_step is None
     assert TrainState.from_json(json.loads(json.dumps(dataclasses.asdict(state)))) == state
-
-
-def test_other_dimensions_layers_and_data_are_named(new):
-    other = dataclasses.replace(new.architecture, hidden_dim=4, prior="composite")
-    assert new.differences(new.architecture, "digest") == []
-    assert new.differences(other, "another") == [
-        "hidden_dim is 3 in the checkpoint, 4 now",
-        "prior is normal in the checkpoint, composite now",
-        "the dataset fingerprint is digest in the checkpoint, another now",
-    ]
