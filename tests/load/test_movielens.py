@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import zipfile
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -138,16 +137,7 @@ def test_a_data_set_is_fetched_checked_and_unpacked_once(server, folder):
     assert len(server.requests) == requests
 
 
-@pytest.mark.parametrize("cuts", [[1], [1000, 50_000]])
-def test_a_cut_download_starts_again(server, folder, cuts):
-    server.offer(archive())
-    server.cuts = list(cuts)
-    fetch(server, folder)
-    assert content(folder) == FILES
-    assert server.requests.count("/ml-20m.zip") == len(cuts) + 1
-
-
-def test_a_download_that_is_cut_every_time_is_refused_and_leaves_nothing(server, folder):
+def test_a_cut_download_starts_again_and_one_cut_every_time_leaves_nothing(server, folder):
     server.files["/ml-20m.zip"] = archive()
     server.cuts = [1000] * 20
     assert "1000 bytes read" in problem(server, folder)
@@ -155,15 +145,15 @@ def test_a_download_that_is_cut_every_time_is_refused_and_leaves_nothing(server,
     server.answers["/ml-20m.zip"] = OK + b"\r\n" + archive()[:-1]  # without a Content-Length
     assert "not a whole zip archive" in problem(server, folder)
     assert left_over(folder) == []
-    server.answers = {}
-    server.cuts = []
+    server.answers, server.cuts, server.requests = {}, [1000, 50_000], []
     fetch(server, folder)
     assert content(folder) == FILES
+    assert server.requests.count("/ml-20m.zip") == 3
 
 
 def test_what_a_killed_download_left_is_removed(server, folder):
     server.offer(archive())
-    killed = folder.parents[1] / ".writing-01234567-ml-20m.zip"
+    killed = folder.parents[1] / ".writing-01234567"
     killed.mkdir(parents=True)
     (killed / "tmp").write_bytes(b"x")
     fetch(server, folder)
@@ -217,35 +207,15 @@ def test_without_a_network_a_sentence_says_what_to_do_by_hand(server, folder):
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-FOUND = b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n"
 LONG_HOST = "a" * 70 + ".example"
 RUBBISH = {
-    "nothing": b"",
     "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
-    "status": b"HTTP/1.1 2x0 OK\r\n\r\n",
-    "reason": b"HTTP/1.1 500 a\rb\x1b[31m" + b"c" * 10_000 + b"\r\n\r\n",
-    "many headers": OK + b"a: b\r\n" * 200 + b"\r\n",
-    "long header": OK + b"a: " + b"b" * 70_000 + b"\r\n\r\n",
-    **{
-        f"length {value[:9]!r}": OK + b"Content-Length: " + value + b"\r\n\r\ncontent"
-        for value in (
-            b"abc", b"", b"-5", b"42, 43", b"1_0", b"\xb2", b"9" * 30, b"8" * 4_000, b"7" * 5_000,
-        )
-    },
-    **{
-        f"chunk {size[:9]!r}": CHUNKED + size + b"\r\ncontent\r\n0\r\n\r\n"
-        for size in (b"xyz", b"", b"-5", b"-" + b"f" * 40, b"f" * 20, b"f" * 70_000)
-    },
-    **{
-        f"redirect {place[:15]}": FOUND % place.encode("latin-1")
-        for place in (
-            "http://[::1/", "http://[x]/", f"http://{LONG_HOST}/", "http://a..b/", "http:///",
-            "http://ex\xe4mple/", "http://127.0.0.1:x/", "http://127.0.0.1:99999/", "ftp:///",
-            "file:///etc/passwd", "/ml-20m.zip", "", "http://a b/", "http://\1/",
-        )
-    },
-}  # fmt: skip
-"""Responses that hold no file."""
+    "long reason": b"HTTP/1.1 500 a\rb\x1b[31m" + b"c" * 10_000 + b"\r\n\r\n",
+    "negative length": CHUNKED + b"-5\r\ncontent\r\n0\r\n\r\n",
+    "length too large": CHUNKED + b"-" + b"f" * 40 + b"\r\ncontent\r\n0\r\n\r\n",
+    "long host": b"HTTP/1.1 302 Found\r\nLocation: http://%b/\r\n\r\n" % LONG_HOST.encode(),
+}
+"""Responses that hold no file, one for each kind of error that they cause."""
 
 
 @pytest.mark.parametrize("answer", RUBBISH.values(), ids=RUBBISH)
@@ -259,14 +229,7 @@ def test_an_answer_that_makes_no_sense_is_one_sentence(server, folder, answer):
         assert left_over(folder) == []
 
 
-@pytest.mark.parametrize(
-    "mirror",
-    [
-        f"http://{LONG_HOST}", "http://", "http:///folder", "http://a..b", "http://h\u20acst",
-        "http://[::1", "http://[]", "http://127.0.0.1:x", "http://127.0.0.1:99999",
-        "http://127.0.0.1:1/caf\xe9", "http://a\x7f",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("mirror", [f"http://{LONG_HOST}", "http://[::1", "http://127.0.0.1:x"])
 def test_an_address_that_makes_no_sense_is_one_sentence(mirror, folder):
     with pytest.raises(UserError) as caught:
         download("ml-20m", mirror, folder, lambda _: None)
@@ -307,44 +270,27 @@ def test_only_the_named_members_are_written(server, folder, tmp_path):
     assert sorted(path.name for path in written) == sorted(FILES)
 
 
-def test_movielens_1m_is_brought_into_the_form_of_20m(server, tmp_path):
-    films = 'Café, "The" (1995)'.encode("latin-1")
-    files = {
-        "README": b"Conditions.\n",
-        "movies.dat": b"1::%s::Drama|Comedy\n2::Heat (1995)::Action\n" % films,
-        "ratings.dat": b"1::1193::5::978300760\n6040::2::3::956704746\n",
-    }
-    server.offer(archive(files, "ml-1m"), "ml-1m")
-    folder = tmp_path / "ml-1m/extracted/ml-1m"
-    fetch(server, folder, "ml-1m")
-    assert content(folder).keys() == FILES.keys()
-    assert (folder / "ratings.csv").read_text() == (
-        "userId,movieId,rating,timestamp\n1,1193,5,978300760\n6040,2,3,956704746\n"
-    )
-    with (folder / "movies.csv").open(encoding="utf-8", newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["movieId", "title", "genres"],
-            ["1", 'Café, "The" (1995)', "Drama|Comedy"],
-            ["2", "Heat (1995)", "Action"],
-        ]
-
-
 OLDER = {
     "ml-100k": {
         "README": b"Conditions.\n",
-        "u.item": "1|Caf\u00e9, The (1995)|01-Jan-1995||http://x|0|1\n".encode("latin-1"),
+        "u.item": '1|Caf\u00e9, The (1995)|01-Jan-1995||http://x|0|1\n2|"Heat"\n'.encode("latin-1"),
         "u.data": b"1\t1\t5\t978300760\n6040\t2\t3\t956704746\n",
+    },
+    "ml-1m": {
+        "README": b"Conditions.\n",
+        "movies.dat": '1::Caf\u00e9, The (1995)::Drama|War\n2::"Heat"::\n'.encode("latin-1"),
+        "ratings.dat": b"1::1::5::978300760\n6040::2::3::956704746\n",
     },
     "ml-10m": {
         "README.html": b"<html>",
-        "movies.dat": "1::Caf\u00e9, The (1995)::Drama\n".encode(),
-        "ratings.dat": b"1::1::5::978300760\n6040::2::3.5::956704746\n",
+        "movies.dat": '1::Caf\u00e9, The (1995)::Drama|War\n2::"Heat"::\n'.encode(),
+        "ratings.dat": b"1::1::5::978300760\n6040::2::3::956704746\n",
     },
 }
 
 
 @pytest.mark.parametrize("name", OLDER)
-def test_an_archive_that_is_there_is_unpacked_and_stays(name, tmp_path):
+def test_an_older_archive_that_is_there_is_brought_into_the_form_of_20m_and_stays(name, tmp_path):
     path = tmp_path / "any.zip"
     path.write_bytes(archive(OLDER[name], {"ml-10m": "ml-10M100K"}.get(name, name)))
     folder, said = tmp_path / "extracted", []
@@ -353,12 +299,14 @@ def test_an_archive_that_is_there_is_unpacked_and_stays(name, tmp_path):
     assert path.exists()
     assert said[0].startswith("MovieLens belongs to GroupLens")
     assert said[1:] == [f"Unpacked any.zip to {folder}.", f"{folder} is already unpacked."]
-    assert (folder / "ratings.csv").read_text().splitlines()[:2] == [
-        "userId,movieId,rating,timestamp",
-        "1,1,5,978300760",
-    ]
-    movies = (folder / "movies.csv").read_text(encoding="utf-8").splitlines()
-    assert movies[1].startswith('1,"Caf\u00e9, The (1995)"')
+    assert (folder / "ratings.csv").read_text() == (
+        "userId,movieId,rating,timestamp\n1,1,5,978300760\n6040,2,3,956704746\n"
+    )
+    genres = [["genres"], ["Drama|War"], [""]] if name != "ml-100k" else [[], [], []]
+    titles = [["movieId", "title"], ["1", "Caf\u00e9, The (1995)"], ["2", '"Heat"']]
+    with (folder / "movies.csv").open(encoding="utf-8", newline="") as file:
+        rows = [title + genre for title, genre in zip(titles, genres, strict=True)]
+        assert list(csv.reader(file)) == rows
 
 
 def test_an_archive_that_is_missing_or_another_one_is_named(tmp_path):
@@ -383,16 +331,6 @@ def flags_for(server, data_dir):
     )  # fmt: skip
 
 
-def test_one_command_downloads_and_prepares(server, tmp_path):
-    server.offer(archive())
-    done = run_script("prepare_dataset.py", *flags_for(server, tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
-    open_dataset(tmp_path, "ml-20m")
-    again = run_script("prepare_dataset.py", *flags_for(server, tmp_path))
-    assert "is already downloaded" in again.stdout
-    assert "is already prepared" in again.stdout
-
-
 def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(server, tmp_path):
     server.offer(archive())
     # Measuring coverage would need the disk as well.
@@ -401,27 +339,21 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(server, tmp_path):
     assert done.returncode == 1
     assert "cannot be written (File too large)" in done.stderr
     assert done.stderr.count("\n") == 1
-    done = run_script("prepare_dataset.py", *flags_for(server, tmp_path))
+    done = run_prepare(*flags_for(server, tmp_path))
     assert done.returncode == 0, done.stderr
-
-
-@contextmanager
-def terminal():
-    """A pseudo-terminal; yields its two ends."""
-    ours, theirs = pty.openpty()
-    try:
-        yield ours, theirs
-    finally:
-        os.close(ours)
-        os.close(theirs)
+    open_dataset(tmp_path, "ml-20m")
+    again = run_prepare(*flags_for(server, tmp_path))
+    assert "is already downloaded" in again.stdout
+    assert "is already prepared" in again.stdout
 
 
 def test_a_terminal_shows_a_bar(server, folder, monkeypatch):
     server.offer(archive())
-    with terminal() as (ours, theirs), open(theirs, "w", closefd=False) as stderr:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", 0) as shown, os.fdopen(theirs, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
         fetch(server, folder)
         stderr.flush()
-        shown = b""
-        while b"100%" not in shown:  # a read may bring a piece alone
-            shown += os.read(ours, 10_000)
+        text = b""
+        while b"100%" not in text:  # a read may bring a piece alone
+            text += shown.read(10_000)

@@ -106,44 +106,25 @@ def same(one, other):
 
 @SEARCH
 @given(INTERACTIONS, OPTIONS)
-def test_every_kept_user_is_in_one_set_and_the_sets_have_the_requested_sizes(rows, options):
+def test_a_split_is_what_it_promises(rows, options):
     split, kept = split_or_reject(rows, options)
-    train, (validation, _), (test, _) = parts(split)
-    assert len(train) + len(validation) + len(test) == len(kept)
-    assert train.keys() | validation.keys() | test.keys() == kept.keys()
-    assert len(validation) == len(test) == held_out(options, len(kept))
-
-
-@SEARCH
-@given(INTERACTIONS, OPTIONS)
-def test_training_users_keep_all_their_items_and_only_theirs_are_known(rows, options):
-    split, kept = split_or_reject(rows, options)
-    train, *_ = parts(split)
+    train, *held = parts(split)
+    # Every user who is kept is in one set, and the sets have the requested sizes.
+    sizes = [len(fold_in) for fold_in, _ in held]
+    assert sizes == [held_out(options, len(kept))] * 2
+    assert len(train) + sum(sizes) == len(kept)
+    assert train.keys() | held[0][0].keys() | held[1][0].keys() == kept.keys()
+    # Training users keep all their items, and only theirs are known.
     assert train == {user: kept[user] for user in train}
     assert split.item_ids.tolist() == sorted(set().union(*train.values()))
-
-
-@SEARCH
-@given(INTERACTIONS, OPTIONS)
-def test_a_held_out_users_known_items_are_fold_in_items_or_targets_and_never_both(rows, options):
-    split, kept = split_or_reject(rows, options)
-    _, *held = parts(split)
+    # A held-out user's known items are fold-in items or targets: a part of them, rounded down.
     known = set(split.item_ids.tolist())
     for fold_in, targets in held:
         for user in fold_in:
             assert not fold_in[user] & targets[user]
-            assert fold_in[user] | targets[user] == kept[user] & known
-
-
-@SEARCH
-@given(INTERACTIONS, OPTIONS)
-def test_a_fifth_of_the_items_are_targets_rounded_down_and_none_of_fewer_than_five(rows, options):
-    split, _ = split_or_reject(rows, options)
-    _, *held = parts(split)
-    for fold_in, targets in held:
-        for user in fold_in:
-            items = len(fold_in[user]) + len(targets[user])
-            expected = math.floor(options.test_proportion * items) if items >= 5 else 0
+            items = fold_in[user] | targets[user]
+            assert items == kept[user] & known
+            expected = math.floor(options.test_proportion * len(items)) if len(items) >= 5 else 0
             assert len(targets[user]) == expected
 
 

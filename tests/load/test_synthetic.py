@@ -37,29 +37,29 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path):
     assert one != another
 
 
-def test_the_file_has_the_columns_and_values_of_movielens(tmp_path):
-    path, said = generated(tmp_path)
-    ratings = pd.read_csv(path)
+def check(ratings):
+    """Checks the columns and values of MovieLens, and that a user rates an item once."""
     assert list(ratings.columns) == ["userId", "movieId", "rating", "timestamp"]
     assert ratings.userId.dtype == ratings.movieId.dtype == ratings.timestamp.dtype == np.int64
     assert set(ratings.rating) <= {half / 2 for half in range(1, 11)}
     assert ratings.userId.nunique() == SMALL.users
     assert ratings.movieId.nunique() <= SMALL.items
     assert (ratings[["userId", "movieId", "timestamp"]] > 0).all(axis=None)
-    assert said == [f"Generated {path}: {len(ratings):,} ratings of 300 users."]
-
-
-def test_a_user_rates_an_item_once_and_the_rows_are_in_order_of_users(tmp_path):
-    ratings = pd.read_csv(generated(tmp_path)[0])
     assert not ratings.duplicated(["userId", "movieId"]).any()
     assert ratings.userId.is_monotonic_increasing
 
 
-def test_blocks_of_users_join_without_a_seam(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "_BLOCK_USERS", 7)
-    ratings = pd.read_csv(generated(tmp_path)[0])
-    assert ratings.userId.nunique() == SMALL.users
-    assert not ratings.duplicated(["userId", "movieId"]).any()
+def test_the_file_is_that_of_movielens_in_form(tmp_path):
+    path, said = generated(tmp_path)
+    ratings = pd.read_csv(path)
+    check(ratings)
+    assert said == [f"Generated {path}: {len(ratings):,} ratings of 300 users."]
+
+
+def test_blocks_of_users_join_without_a_seam(tmp_path):
+    path = tmp_path / "ratings.csv"
+    synthetic._write(path, tmp_path / "movies.csv", SMALL, 0, block_users=7)
+    check(pd.read_csv(path))
 
 
 def test_some_items_are_far_more_popular_than_others(tmp_path):

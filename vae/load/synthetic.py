@@ -23,7 +23,6 @@ from vae.utils.outputs import report_write_errors
 
 GENERATOR_VERSION = 1
 
-_BLOCK_USERS = 16_384
 _FIRST_TIMESTAMP, _LAST_TIMESTAMP = 789_652_009, 1_427_784_002
 
 
@@ -100,7 +99,9 @@ def _read_note(note: Path) -> Any:
         return None
 
 
-def _write(path: Path, titles: Path, population: Population, seed: int) -> int:
+def _write(
+    path: Path, titles: Path, population: Population, seed: int, block_users: int = 16_384
+) -> int:
     """Write the ratings, one block of users at a time, and titles; return the number of ratings."""
     rng = np.random.default_rng([seed, GENERATOR_VERSION])
     world = _World(population, rng)
@@ -109,8 +110,8 @@ def _write(path: Path, titles: Path, population: Population, seed: int) -> int:
     rows = 0
     with path.open("wb") as file:
         file.write(b"userId,movieId,rating,timestamp\n")
-        for first in range(0, population.users, _BLOCK_USERS):
-            block = world.ratings(user_ids[first : first + _BLOCK_USERS], rng)
+        for first in range(0, population.users, block_users):
+            block = world.ratings(user_ids[first : first + block_users], rng)
             pa_csv.write_csv(
                 block, file, pa_csv.WriteOptions(include_header=False, quoting_style="none")
             )
