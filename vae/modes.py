@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from vae.baselines.best_unseen import best_unseen
 from vae.baselines.fit import fit_baselines
 from vae.baselines.popularity import users_per_item
 from vae.cli import as_json, flags_text, values_of
-from vae.config import COMPARISONS, Config, parse_flags
+from vae.config import COMPARISONS, Architecture, Config, parse_flags
 from vae.load.dataset import Dataset
 from vae.load.histories import prepared_histories
 from vae.load.store import open_dataset
@@ -106,30 +106,12 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     folder, uses_blend = given.files.checkpoint_dir, given.uses_blend
     known = on_rank_0(workers, lambda: flags_of_checkpoint(folder, given.checkpoints, uses_blend))
     config = raise_on_all(workers, lambda: parse_flags(argv, known))
-    architecture = replace(config.model, items=len(dataset.item_ids))
-    uses = config.modes.train, config.needs_checkpoint
-    raise_on_all(workers, lambda: check_host(architecture, *uses, workers))
-    if config.needs_ease:
-        ease = len(dataset.item_ids), config.evaluation, workers
-        raise_on_all(workers, lambda: check_ease_memory(*ease))
-    is_first = workers.rank == 0
-    inputs = raise_on_all(workers, lambda: _read_inputs(config, dataset) if is_first else Inputs())
-    new = TrainState(architecture, dataset.fingerprint, as_json(config))
-    start = (
-        on_rank_0(
-            workers,
-            lambda: find_resume_point(
-                new,
-                dataset.item_ids,
-                folder,
-                config.checkpoints,
-                config.training.epochs,
-                config.training.early_stop,
-            ),
-        )
-        if config.modes.train
-        else None
-    )
+    model = TrainedModel(replace(config.model, items=len(dataset.item_ids)))
+    inputs = raise_on_all(workers, lambda: _check(config, model.architecture, dataset, workers))
+    new = TrainState(model.architecture, dataset.fingerprint, as_json(config))
+    options, ends = config.checkpoints, (config.training.epochs, config.training.early_stop)
+    find = partial(find_resume_point, new, dataset.item_ids, folder, options, *ends)
+    start = on_rank_0(workers, find) if config.modes.train else None
     completed = start.state.epoch if start is not None and _writes(config, start) else None
     with open_outputs(config.files, config.training.epochs, workers, completed) as (log, results):
         users, items = dataset.train.shape
@@ -142,7 +124,7 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
             log.say(sentence)
         if taken := _taken(known, given, config):
             log.say(f"Taken from the checkpoint: {taken}.")
-        run = Run(config, workers, dataset, inputs, log, results, start, TrainedModel(architecture))
+        run = Run(config, workers, dataset, inputs, log, results, start, model)
         yield run
         log.log((), run.summary)
         if results and run.summary:
@@ -150,8 +132,15 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
             log.say(f"Report: {config.files.results_dir}/report.html")
 
 
-def _read_inputs(config: Config, dataset: Dataset) -> Inputs:
-    """Check the outputs that the flags name, and read the inputs."""
+def _check(
+    config: Config, architecture: Architecture, dataset: Dataset, workers: Workers
+) -> Inputs:
+    """Check the host, and on rank 0 the outputs that the flags name; return the inputs."""
+    check_host(architecture, config.modes.train, config.needs_checkpoint, workers)
+    if config.needs_ease:
+        check_ease_memory(architecture.items, config.evaluation, workers)
+    if workers.rank != 0:
+        return Inputs()
     check_outputs(config.modes, config.files, config.trace_paths.values())
     return read_inputs(config.modes, config.files, dataset)
 
