@@ -41,7 +41,7 @@ def test_every_flag_that_the_code_names_exists():
 
 def test_the_architecture_names_every_module_in_the_row_of_its_folder():
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(vae/\w*/?)`.*?\| (.*) \|$", text, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(vae/[\w/]*)`.*?\| (.*) \|$", text, re.MULTILINE))
     for folder in (ROOT / "vae").rglob("__init__.py"):
         modules = {path.name for path in folder.parent.glob("*.py")} - {"__init__.py"}
         name = f"{folder.parent.relative_to(ROOT)}/"
