@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.load.histories import find_ids, sources_of, unknown_ids
-from vae.load.reading.interactions import read_items
+from vae.load.reading.interactions import read_interactions
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,14 @@ def read_item_list(
     )
     try:
         sources, notes = sources_of(table, "the table", dataset.columns)
-        found = read_items(sources, dataset.columns, advice)
+        columns = replace(dataset.columns, rating=None)
+        found = read_interactions(
+            sources,
+            columns,
+            optional=columns.user,
+            allow_single_column=columns.item,
+            advice=advice,
+        )
     except UserError as error:
         raise UserError(f"{name} {error}") from None
     indices = find_ids(found.items.values, dataset.item_ids)

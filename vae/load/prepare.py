@@ -85,9 +85,6 @@ def _prepare(
     """Read and split while a thread computes the files' digests, then write."""
     columns = config.columns
     found = _read(sources, config, log)
-    pipes = [
-        FileDigest(str(path), digest.bytes, digest.sha256) for path, digest in found.digests.items()
-    ]
     try:
         with progress("Splitting", 1, "data sets"):
             split = split_interactions(found, config.split)
@@ -98,9 +95,7 @@ def _prepare(
         raise
     if lists := lists_in(found, columns, must_be_rare=True):
         log(f"Warning: {lists}")
-    provenance = Provenance(
-        [*digests.result(), *pipes], columns, config.threshold, _data_flags(config)
-    )
+    provenance = Provenance(digests.result(), columns, config.threshold, _data_flags(config))
     for path, version in _versions(sources).items():
         if version != versions[path]:
             raise UserError(f"{path}: changed while it was read; run the same command again.")
