@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vae.errors import UserError
 from vae.load.config import SplitOptions
-from vae.load.reading.interactions import Ids, Interactions
+from vae.load.reading.interactions import CodedIds, Interactions
 from vae.load.split import split_interactions
 
 INTERACTIONS = st.lists(
@@ -34,8 +34,8 @@ def interactions(rows):
     user_ids, user_codes = np.unique(users, return_inverse=True)
     item_ids, item_codes = np.unique(items, return_inverse=True)
     return Interactions(
-        Ids(user_codes.astype(np.int32), user_ids),
-        Ids(item_codes.astype(np.int32), item_ids),
+        CodedIds(user_codes.astype(np.int32), user_ids),
+        CodedIds(item_codes.astype(np.int32), item_ids),
         rows_read=len(rows) + 5,
     )
 

@@ -1,28 +1,23 @@
-"""Times of interactions: read from every format, and splits by time against a slow reference."""
+"""Times of interactions: numbers and dates, and splits by time against a slow reference."""
 
 import json
 import math
 from collections import defaultdict
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from helpers import run_prepare
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vae.errors import UserError
-from vae.load.config import LAST, Columns, SplitOptions
-from vae.load.reading.files import Source
-from vae.load.reading.interactions import Ids, Interactions, read_interactions
-from vae.load.reading.values import parse_time
+from vae.load.config import LAST, SplitOptions, parse_time
+from vae.load.reading.interactions import CodedIds, Interactions
 from vae.load.split import split_interactions
 from vae.load.store import open_dataset, prepared_folder, read_manifest
 from vae.utils.sealed_json import seal
 
-COLUMNS = Columns("user", "item")
 DAY = 86_400.0
 
 
@@ -59,90 +54,6 @@ def test_other_texts_are_no_times(text):
     assert math.isnan(parse_time(text))
 
 
-def read(path, **options):
-    """The interactions with their times, in order."""
-    found = read_interactions([Source(path)], COLUMNS, 0.0, time_column="at", **options)
-    assert found.times.dtype == np.float64
-    users = found.users.values[found.users.codes].tolist()
-    return list(zip(users, found.times.tolist(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("numbers.csv", "at,user,item\n86400,7,1\n-0.5,8,1\n86400,9,2\n"),
-        ("dates.csv", "user,item,at\n7,1,1970-01-02\n8,1,1969-12-31T23:59:59.5\n9,2,86400\n"),
-        (
-            "lines.json",
-            '{"user": 7, "item": 1, "at": 86400}\n{"user": 8, "item": 1, "at": -0.5}\n'
-            '{"user": 9, "item": 2, "at": "1970-01-02"}\n',
-        ),
-    ],
-)
-def test_times_in_text_are_read_beside_the_ids(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
-    assert read(tmp_path / name) == [(7, DAY), (8, -0.5), (9, DAY)]
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        pa.array([1, 0, 1], pa.int32()),
-        pa.array([1.0, 0.0, 1.0]),
-        pa.array(["1", "0", "1"]),
-        pa.array(["1", "0", "1"]).dictionary_encode(),
-    ],
-    ids=lambda values: str(values.type),
-)
-def test_times_in_parquet_may_be_numbers_or_text(tmp_path, values):
-    pq.write_table(pa.table({"user": [7, 8, 9], "item": [1, 1, 2], "at": values}), tmp_path / "p")
-    assert read(tmp_path / "p") == [(7, 1), (8, 0), (9, 1)]
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [pa.date32(), pa.date64(), *map(pa.timestamp, ["s", "ms", "us", "ns"]), "zoned"],
-    ids=str,
-)
-def test_times_in_parquet_may_be_dates(tmp_path, kind):
-    kind = pa.timestamp("ns", "Europe/Berlin") if kind == "zoned" else kind
-    values = pa.array([date(1970, 1, 2), date(1970, 1, 1)], pa.date32()).cast(pa.timestamp("s"))
-    values = values.cast(kind) if kind.id != pa.date32().id else values.cast(pa.date32())
-    pq.write_table(pa.table({"user": [7, 8], "item": [1, 1], "at": values}), tmp_path / "p")
-    assert read(tmp_path / "p") == [(7, DAY), (8, 0)]
-
-
-@pytest.mark.parametrize(
-    ("value", "sentence"),
-    [
-        ("soon", "column 'at', row 3: 'soon' is neither a number nor a date such as"),
-        ("inf", "column 'at', row 3: 'inf' is neither a number"),
-        ("", "column 'at', row 3: the value is missing"),
-        ("NA", "column 'at', row 3: the value is missing"),
-    ],
-)
-def test_a_row_without_a_time_is_reported(tmp_path, value, sentence):
-    (tmp_path / "t.csv").write_text(f"user,item,at\n7,1,1\n8,1,{value}\n")
-    with pytest.raises(UserError, match=sentence):
-        read(tmp_path / "t.csv")
-
-
-@pytest.mark.parametrize("times", ["1 NA", "1970-01-02 NULL"])
-def test_rows_without_a_time_can_be_dropped(tmp_path, times):
-    first, second = times.split()
-    (tmp_path / "t.csv").write_text(f"user,item,at\n7,1,{first}\n8,1,{second}\n")
-    columns = Columns("user", "item", drop_missing=True)
-    found = read_interactions([Source(tmp_path / "t.csv")], columns, 0.0, time_column="at")
-    assert found.rows_missing == 1
-    assert found.times.tolist() == [parse_time(first)]
-
-
-def test_a_file_without_the_column_is_told_the_flag(tmp_path):
-    (tmp_path / "t.csv").write_text("user,item\n7,1\n")
-    with pytest.raises(UserError, match=r"no column 'at' .*; name the column of times with --time"):
-        read(tmp_path / "t.csv")
-
-
 ROWS = st.lists(
     st.tuples(st.integers(0, 11), st.integers(0, 15), st.integers(-3, 9)),
     min_size=40,
@@ -155,8 +66,8 @@ def interactions(rows):
     user_ids, user_codes = np.unique(users, return_inverse=True)
     item_ids, item_codes = np.unique(items, return_inverse=True)
     return Interactions(
-        Ids(user_codes.astype(np.int32), user_ids),
-        Ids(item_codes.astype(np.int32), item_ids),
+        CodedIds(user_codes.astype(np.int32), user_ids),
+        CodedIds(item_codes.astype(np.int32), item_ids),
         times=times.astype(np.float64),
     )
 

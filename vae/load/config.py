@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from vae.cli import (
     useless,
     without_effect,
 )
-from vae.load.reading.values import parse_time
 
 DATASET = "data set"
 FILE = "ratings file"
@@ -49,6 +49,18 @@ _FORMAT = (
 
 _SEPARATOR = r'[\t\x20-\x7e](?<!")|[\x21-\x7e]{2,}(?<!")'
 """Pattern of a column separator: printable ASCII characters, or a tab; no quote."""
+
+
+NUMBER = re.compile(
+    r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
+)
+"""Pattern of a number in text."""
+
+_DATE = re.compile(
+    r"\s*(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?\s*(?:Z|UTC|([+-])(\d\d)(?::?(\d\d))?)?)?\s*",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -336,6 +348,28 @@ class PrepareConfig:
                 yield f"--{name} {value!r} is not a single character"
         if self.decimal.isalnum() or self.decimal in "+-":
             yield f"--decimal {self.decimal!r} is part of numbers; pass e.g. ','"
+
+
+def parse_time(text: str) -> float:
+    """Return a number as it is, and a date in seconds since 1970; NaN if the text is neither.
+
+    Args:
+        text: a number, or a date as in ISO 8601, such as ``2020-12-31``, ``2020-12-31 23:59:59`` or
+            ``2020-12-31T23:59:59.5+01:00``; UTC if it names no offset.
+    """
+    if NUMBER.fullmatch(text):
+        return float(text)
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return math.nan
+    *fields, fraction, sign, hours, minutes = found.groups()
+    try:
+        moment = datetime(*(int(field or 0) for field in fields), tzinfo=timezone.utc)  # type: ignore[misc, arg-type]
+    except ValueError:  # such as a 30th of February
+        return math.nan
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)).total_seconds()
+    seconds = moment.timestamp() + float(fraction or 0)
+    return seconds + offset if sign == "-" else seconds - offset
 
 
 def _is_text_encoding(name: str) -> bool:

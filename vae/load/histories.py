@@ -78,7 +78,8 @@ def read_histories(table: Path | pd.DataFrame, dataset: Dataset) -> UserHistorie
         columns,
         dataset.threshold,
         keep_all=True,
-        rating_is_optional=True,
+        optional=columns.rating,
+        allow_single_column=columns.user,
         advice=f"histories need the columns and the format of the ratings of {dataset.name}, "
         "or the column of users alone",
     )

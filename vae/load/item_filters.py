@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from vae.errors import UserError
 from vae.load.dataset import Dataset, ones_at
 from vae.load.histories import notes_of, sources_of
 from vae.load.ids import find_ids, unknown_ids
-from vae.load.reading.interactions import read_items
+from vae.load.reading.interactions import read_interactions
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,14 @@ def read_item_filter(
     )
     try:
         sources, notes = sources_of(table, "the table", dataset.columns)
-        interactions = read_items(sources, dataset.columns, advice)
+        columns = replace(dataset.columns, rating=None)
+        interactions = read_interactions(
+            sources,
+            columns,
+            optional=columns.user,
+            allow_single_column=columns.item,
+            advice=advice,
+        )
     except UserError as error:
         raise UserError(f"{name} {error}") from None
     users, items = interactions.users, interactions.items

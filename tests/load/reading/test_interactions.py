@@ -1,396 +1,403 @@
-"""Reading ratings: what works, and a sentence with file, column and row for what does not."""
+"""Ids, ratings and missing values: alike in CSV, JSON lines and Parquet, and in any blocks."""
 
 import csv
-import gzip
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import run_prepare
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from ratings import COLUMNS, FIRST_ROW, LIKES, WRITERS, problem, read, write, write_csv
 
-from vae.errors import UserError
-from vae.load.config import Columns
-from vae.load.reading import text as text_rows
-from vae.load.reading.files import Source
+from vae.load.reading.files import Source, find_sources
 from vae.load.reading.interactions import NULLS, read_interactions
 
-MOVIELENS = Columns("user", "item", "rating")
-NO_RATINGS = Columns("user", "item")
+LEAST, GREATEST = -(2**63), 2**63 - 1
+DROP = replace(COLUMNS, drop_missing=True)
+KEEP = replace(COLUMNS, keep_null_ids=True)
+SPELLINGS = [
+    "NULL", "null", "Null", "(null)", "NaN", "nan", "NaT", "None", "none", "NONE", "NA", "na",
+    "N/A", "n/a", "<NA>", "#n/a", "#N/A", "\\n", "\\N", "NULL ", " nan",
+]  # fmt: skip
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Writes a file from text or bytes; returns its path."""
-
-    def write(content, name="ratings.csv"):
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write
+def rows(user, item, rating=None, **others):
+    return {"user": user, "item": item, "rating": rating or [5.0] * len(user), **others}
 
 
-def read(path, columns=MOVIELENS, threshold=4.0):
-    """The interactions as raw ids, in order."""
-    found = read_interactions([Source(path)], columns, threshold)
-    for ids in (found.users, found.items):
-        assert ids.codes.dtype == np.int32
-        assert (ids.values[:-1] < ids.values[1:]).all()
-    users = found.users.values[found.users.codes].tolist()
-    items = found.items.values[found.items.codes].tolist()
-    return list(zip(users, items, strict=True))
+READ = {
+    "below the threshold": (
+        rows([7, 5, 7, 5], [30, 20, 20, 30], [3.5, 4.0, 4.5, 0.5]),
+        COLUMNS,
+        [(5, 20), (7, 20)],
+    ),
+    "strings": (
+        rows(["bob", "alice", "bob", "NULLO"], ["tt01", "tt02", "NAN0", "été"]),
+        COLUMNS,
+        [("bob", "tt01"), ("alice", "tt02"), ("bob", "NAN0"), ("NULLO", "été")],
+    ),
+    "one string among numbers": (
+        rows(["10", "9", "x"], ["10", "9", "8"]),
+        COLUMNS,
+        [("10", 10), ("9", 9), ("x", 8)],
+    ),
+    "a string among numbers that is dropped": (
+        rows(["10", "x"], ["1", "2"], [5.0, 1.0]),
+        COLUMNS,
+        [("10", 1)],
+    ),
+    "64 bits": (
+        rows([GREATEST, LEAST], [LEAST, GREATEST]),
+        COLUMNS,
+        [(GREATEST, LEAST), (LEAST, GREATEST)],
+    ),
+    "beyond 64 bits": (
+        rows([str(2**63), str(2**64)], [str(2**63), "1"]),
+        COLUMNS,
+        [(str(2**63), str(2**63)), (str(2**64), "1")],
+    ),
+    "other scripts": (rows(["12", "1\u0662"], [1, 2]), COLUMNS, [("12", 1), ("1\u0662", 2)]),
+    "separators, quotes and line breaks in ids": (
+        rows(["Doe, Jane", 'the "x" band'], ['7" disc', "a\nb"]),
+        COLUMNS,
+        [("Doe, Jane", '7" disc'), ('the "x" band', "a\nb")],
+    ),
+    "other columns": (
+        rows([1, 2], [3, 4], None, note=["x", None], more=[None, 2.5]),
+        COLUMNS,
+        [(1, 3), (2, 4)],
+    ),
+    "no ratings": (rows([1, 2], [3, 4], ["bad", None]), LIKES, [(1, 3), (2, 4)]),
+    "booleans": (rows([1, 2], [3, 4], [True, False]), COLUMNS, [(1, 3)]),
+    "ratings as text": (rows([1, 2], [3, 4], ["5", "3.5"]), COLUMNS, [(1, 3)]),
+    "missing values": (
+        rows(["a", "", "NULL", "b", None, "c"], [1, 2, 3, None, 5, 6], [5.0] * 5 + [None]),
+        DROP,
+        [("a", 1)],
+    ),
+    **{
+        f"{other!r} beside 7": (rows(["7", other], [1, 2]), COLUMNS, [("7", 1), (other, 2)])
+        for other in ("007", "+7", "-0", "7.0")
+    },
+    **{
+        f"{null!r} as an id": (rows(["a", null], [1, 2]), KEEP, [("a", 1), (null, 2)])
+        for null in SPELLINGS
+    },
+}
 
 
-def problem(path, columns=MOVIELENS, threshold=4.0):
-    """The sentence about a file that cannot be used, without the file's name."""
-    with pytest.raises(UserError) as caught:
-        read_interactions([Source(path)], columns, threshold)
-    sentence = str(caught.value)
-    assert caught.value.exit_code == 2
-    assert sentence.startswith(f"{path}: ")
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence.removeprefix(f"{path}: ")
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read(tmp_path, name, kind):
+    columns, layout, expected = READ[name]
+    path = WRITERS[kind](tmp_path / "r", **columns)
+    threshold = 1.0 if name == "booleans" else 4.0
+    for block_rows in (3, 1 << 18):
+        assert read(path, layout, threshold, block_rows=block_rows) == expected
+    interactions = read_interactions([Source(path)], layout, threshold)
+    assert interactions.rows_read == len(columns["user"])
+    assert interactions.rows_missing == (5 if name == "missing values" else 0)
 
 
-def test_rows_below_the_threshold_are_dropped_and_counted_as_read(write):
-    path = write("user,item,rating\n7,30,3.5\n5,20,4.0\n7,20,4.5\n5,30,0.5\n")
-    assert read(path) == [(5, 20), (7, 20)]
-    assert read_interactions([Source(path)], MOVIELENS, 4.0).rows_read == 4
-    assert len(read(path, threshold=0.0)) == 4
+FIX = "fill it in, remove the row, or prepare the data with --drop_missing"
+MISSING = f"the value is missing; {FIX}."
+NAMES = "'user', 'item', 'rating'"
+
+
+def third(name, value, others=5.0):
+    """Four rows, the third of which has this value."""
+    values = [others] * 4
+    values[2] = value
+    return {**rows(["a"] * 4, [1] * 4), name: values}
+
+
+NO_NUMBERS = ["good", "4 stars", "--1", "1_000", "\uff10", "0x1", "1e", "+", "1 2", "\u0665"]
+PROBLEMS = {
+    "no user": (third("user", None, "a"), f"column 'user', row ROW: {MISSING}"),
+    "no item": (third("item", None, 7), f"column 'item', row ROW: {MISSING}"),
+    "no rating": (third("rating", None), f"column 'rating', row ROW: {MISSING}"),
+    "empty user": (third("user", "", "a"), f"column 'user', row ROW: {MISSING}"),
+    "blank item": (third("item", "  ", "a"), f"column 'item', row ROW: {MISSING}"),
+    "rating NaN": (third("rating", float("nan")), f"column 'rating', row ROW: {MISSING}"),
+    "rating NULL": (third("rating", "null", "5"), f"column 'rating', row ROW: {MISSING}"),
+    **{
+        f"user {null!r}": (
+            third("user", null, "a"),
+            f"column 'user', row ROW: {null!r} stands for a missing value; {FIX}, or with "
+            "--keep_null_ids if it is an id.",
+        )
+        for null in SPELLINGS
+    },
+    "infinite": (third("rating", np.inf), "column 'rating', row ROW: the rating is not finite."),
+    **{
+        f"rating {text}": (
+            third("rating", text, "5"),
+            f"column 'rating', row ROW: {text!r} is not a number{fix}.",
+        )
+        for text, fix in {
+            **dict.fromkeys(NO_NUMBERS, ""),
+            "4,5": " (for a decimal comma prepare the data with --decimal ,)",
+        }.items()
+    },
+    "below the threshold": (
+        {**third("user", None, "a"), "rating": [1.0] * 4},
+        f"column 'user', row ROW: {MISSING}",
+    ),
+    "giant id": (
+        third("user", "x" * 257, "a"),
+        "column 'user', row ROW: an id has 257 characters, more than 256; look for an unclosed "
+        "quote or shorten the ids.",
+    ),
+    "NUL": (
+        third("user", "a\0", "a"),
+        "column 'user', row ROW: an id contains a NUL character; prepare the data with --encoding, "
+        "e.g. utf-16-le, or remove the character.",
+    ),
+    "mark": (
+        third("item", "a\ufeffb", "a"),
+        "column 'item', row ROW: an id contains a byte-order mark; remove it.",
+    ),
+    "no column of users": (
+        {"other": [1], "item": [2], "rating": [5]},
+        "has no column 'user' but 'other', 'item', 'rating'; name the columns with --user_col, "
+        "--item_col and --rating_col.",
+    ),
+    "no column of ratings": (
+        {"user": [1], "item": [2], "when": [5]},
+        "has no column 'rating' but 'user', 'item', 'when'; name the column of ratings with "
+        "--rating_col, or pass --rating_col none.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_what_cannot_be_read_is_told_with_file_column_and_row(tmp_path, name, kind):
+    columns, sentence = PROBLEMS[name]
+    path = WRITERS[kind](tmp_path / "r", **columns)
+    for block_rows in (2, 1 << 18):
+        expected = sentence.replace("ROW", str(FIRST_ROW[kind] + 2))
+        assert problem(path, block_rows=block_rows) == expected
 
 
 @pytest.mark.parametrize("threshold", [0.1, 2.3, 3.3, 4.1])
-def test_a_rating_as_written_is_at_least_the_same_threshold(write, threshold):
-    assert read(write(f"user,item,rating\n1,2,{threshold}\n"), threshold=threshold) == [(1, 2)]
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_rating_as_written_is_at_least_the_same_threshold(tmp_path, kind, threshold):
+    path = WRITERS[kind](tmp_path / "r", **rows([1], [2], [threshold]))
+    assert read(path, threshold=threshold) == [(1, 2)]
 
 
-def test_other_columns_may_stand_anywhere_and_hold_anything(write):
-    text = "time,rating,note,item,user\nnow,5,\udcff,30,1\n".encode(errors="surrogateescape")
-    assert read(write(text)) == [(1, 30)]
+def test_ratings_are_as_exact_as_python_reads_them(tmp_path):
+    numbers = np.random.default_rng(0).random(2000)
+    path = write_csv(tmp_path / "r", **rows(range(2000), range(2000), numbers.tolist()))
+    assert len(read(path, threshold=float(np.sort(numbers)[1000]))) == 1000
 
 
-def test_without_a_rating_column_every_row_counts(write):
-    path = write("user,item,rating\n1,2,0\n3,4,\n5,6,nonsense\n")
-    assert read(path, NO_RATINGS) == [(1, 2), (3, 4), (5, 6)]
+def test_nothing_at_or_above_the_threshold_leaves_no_rows_and_counts_them(tmp_path):
+    path = write_csv(tmp_path / "r", **rows([1], [2], [3.5]))
+    interactions = read_interactions([Source(path)], COLUMNS, 4.5)
+    assert interactions.rows_read == 1
+    assert len(interactions.users.codes) == len(interactions.users.values) == 0
 
 
-def test_ids_may_be_strings(write):
-    rows = "bob,tt01,5\nalice,tt02,5\nbob,tt02,1\nbob,NAN0,5\nNULLO,été,5\n"
-    expected = [("bob", "tt01"), ("alice", "tt02"), ("bob", "NAN0"), ("NULLO", "été")]
-    assert read(write("user,item,rating\n" + rows)) == expected
+def test_ids_with_invisible_ends_are_counted_in_a_note(tmp_path):
+    users = ["a\u200b", "\xa0a", "a", "a ", "\xa0a"]
+    path = write_csv(tmp_path / "r", **rows(users, [1, 1, 1, 1, 2]))
+    assert read_interactions([Source(path)], COLUMNS, 4.0).notes == (
+        "3 ids of column 'user' begin or end with an invisible character, such as 'a\\u200b'; "
+        "remove it if they are to be the ids without it.",
+    )
 
 
-def test_one_string_makes_all_ids_of_its_column_strings_and_no_other_columns(write):
-    path = write("user,item,rating\n10,10,5\n9,9,5\nx,8,5\n")
-    assert read(path) == [("10", 10), ("9", 9), ("x", 8)]
+def test_a_string_id_is_never_blamed_for_a_bad_rating_after_it(tmp_path):
+    # Which of the two the threads meet first is chance.
+    ids = [f"{number}" for number in range(60)]
+    users, ratings = ["bob" if n == 5 else i for n, i in enumerate(ids)], ["5"] * 60
+    ratings[29] = "bad"
+    path = write_csv(tmp_path / "r", **rows(users, ids, ratings))
+    for _ in range(30):
+        sentence = "column 'rating', row 31: 'bad' is not a number."
+        assert problem(path, block_rows=8) == sentence
 
 
-def test_ids_may_have_64_bits(write):
-    least, greatest = -(2**63), 2**63 - 1
-    path = write(f"user,item,rating\n{greatest},{least},5\n{least},{greatest},5\n")
-    assert read(path) == [(greatest, least), (least, greatest)]
+HISTORIES = [
+    {"h.json": '{"user": 1, "item": 2}\n{"user": 1, "item": 3, "rating": 1}\n'},
+    {"a.csv": "user,item\n1,2\n", "b.csv": "user,item,rating\n1,3,1\n"},
+    {"a.csv": "user,item,rating\n1,2,5\n", "b.json": '{"user": 1, "item": 3}'},
+]
 
 
-def test_ids_beyond_64_bits_are_kept_as_strings(write):
-    assert read(write(f"user,item,rating\n{2**63},1,5\n{2**64},1,5\n")) == [
-        (str(2**63), 1),
-        (str(2**64), 1),
-    ]
+@pytest.mark.parametrize("block_rows", [1, 9])
+@pytest.mark.parametrize("files", HISTORIES)
+def test_ratings_that_some_rows_have_and_some_have_not_are_refused(tmp_path, files, block_rows):
+    for name, content in files.items():
+        write(tmp_path / name, content)
+    options = {"keep_all": True, "optional": "rating", "allow_single_column": "user"}
+    sources, _ = find_sources([tmp_path])
+    with pytest.raises(
+        Exception, match=r"row \d: the value is missing|row \d: has (a|no) column 'r"
+    ):
+        read(sources, **options, block_rows=block_rows)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\xef\xbb\xbfuser,item,rating\n1,2,5\n3,4,5\n",
-        b"user,item,rating\r\n1,2,5\r\n3,4,5\r\n",
-        b"user,item,rating\r1,2,5\r3,4,5\r",
-        b'"user","item","rating"\n"1","2","5"\n"3","4","5"\n',
-        b'\xef\xbb\xbf"user",item,rating\r\n1,2,5\r\n3,"4",5',
-        b"user,item,rating\n1,2,5\n3,4,5",
-        b"user,item,rating\n\n1,2,5\n3,4,5\n\n\n",
-    ],
-    ids=["bom", "crlf", "cr", "quotes", "all at once", "no last newline", "blank lines"],
-)
-def test_the_usual_dialects_are_understood(write, content):
-    assert read(write(content)) == [(1, 2), (3, 4)]
-
-
-def test_a_quoted_id_may_hold_separators_and_quotes(write):
-    path = write('user,item,rating\n"Doe, Jane","7"" disc",5\n')
-    assert read(path) == [("Doe, Jane", '7" disc')]
-
-
-@pytest.mark.parametrize("separator", ["\t", ";", "|", " "])
-def test_columns_may_be_separated_otherwise(write, separator):
-    path = write("user,item,rating\n1,2,5\n".replace(",", separator), "ratings.tsv")
-    assert read(path, Columns("user", "item", "rating", separator)) == [(1, 2)]
-
-
-def test_a_compressed_file_is_read_like_a_plain_one(write):
-    text = "user,item,rating\n" + "".join(f"{row},{row * 7 % 100},5\n" for row in range(5000))
-    plain = read(write(text))
-    assert len(plain) == 5000
-    assert read(write(gzip.compress(text.encode()), "ratings.csv.gz")) == plain
+@pytest.mark.parametrize("drop_missing", [False, True])
+@pytest.mark.parametrize("block_rows", [1, 9])
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("users", [["7", None], [None, "7"]])
+def test_a_list_in_which_some_rows_have_a_user_and_some_have_not_is_refused_with_the_row(
+    tmp_path, kind, users, block_rows, drop_missing
+):
+    path = WRITERS[kind](tmp_path / "list", user=users, item=["1", "2"])
+    layout = replace(LIKES, drop_missing=drop_missing)
+    options = {"optional": "user", "allow_single_column": "item", "block_rows": block_rows}
+    # The row in which the column comes or goes is that of the first block that differs.
+    row = FIRST_ROW[kind] + users.index(None)
+    assert problem(path, layout, **options).startswith(
+        (f"column 'user', row {row}: the value is missing; a list has", "row 2: has a column")
+    )
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=6)
-ROWS = st.lists(
+TABLE = st.lists(
     st.tuples(
-        st.integers(-(2**63), 2**63 - 1) | TEXT | st.integers(0, 9),
+        st.integers(LEAST, GREATEST) | TEXT | st.integers(0, 9),
         st.integers(0, 99) | TEXT,
-        st.sampled_from(["0.5", "3.5", "4", "5.0", "1e1"]),
+        st.sampled_from([0.5, 3.5, 4, 5.0, 1e1]),
     ),
     min_size=1,
     max_size=30,
 )
 
 
-def slow_read(rows, threshold):
+def slow_read(table, threshold):
     """The interactions; a column's ids are numbers if all of them are."""
     columns = []
-    for column in list(zip(*rows, strict=True))[:2]:
+    for column in list(zip(*table, strict=True))[:2]:
+        texts = [str(text) for text in column]
         try:
-            assert all(str(i).isascii() and str(i).lstrip("-").isdigit() for i in column)
-            numbers = [int(text) for text in column]
-            assert all(-(2**63) <= number < 2**63 for number in numbers)
-            columns.append(numbers)
-        except (ValueError, AssertionError):
-            columns.append([str(text) for text in column])
-    kept = [float(rating) >= threshold for *_, rating in rows]
-    return [
-        interaction
-        for interaction, keep in zip(zip(*columns, strict=True), kept, strict=True)
-        if keep
-    ]
+            numbers = [int(text) for text in texts]
+        except ValueError:
+            numbers = []
+        are_plain = texts == [str(number) for number in numbers]
+        in_range = all(LEAST <= number <= GREATEST for number in numbers)
+        columns.append(numbers if are_plain and in_range else texts)
+    interactions = zip(*columns, strict=True)
+    return [pair for pair, row in zip(interactions, table, strict=True) if row[2] >= threshold]
 
 
 @settings(max_examples=100, deadline=None)
-@given(ROWS, st.sampled_from([0.5, 3.5, 4.0]), st.booleans())
-def test_any_table_is_read_like_by_the_slow_reference(tmp_path_factory, rows, threshold, quote):
-    # Missing values: tested below.
-    assume(not any(str(cell).strip().lower() in ("", *NULLS) for row in rows for cell in row))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, quoting=csv.QUOTE_ALL if quote else csv.QUOTE_MINIMAL)
-    writer.writerows([("user", "item", "rating"), *rows])
-    path = tmp_path_factory.getbasetemp() / "any.csv"
-    path.write_bytes(buffer.getvalue().encode())
-    assert read(path, threshold=threshold) == slow_read(rows, threshold)
+@given(TABLE, st.sampled_from([0.5, 3.5, 4.0]), st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
+def test_any_table_is_read_like_by_the_slow_reference(tmp_path_factory, table, threshold, quoting):
+    missing = ("", *NULLS)
+    assume(not any(str(cell).strip().lower() in missing for row in table for cell in row))
+    assume("\ufeff" not in "".join(str(cell) for row in table for cell in row))
+    columns = dict(zip(("user", "item", "rating"), zip(*table, strict=True), strict=True))
+    folder = tmp_path_factory.getbasetemp()
+    path = write_csv(folder / "any.csv", quoting=quoting, **columns)
+    assert read(path, threshold=threshold) == slow_read(table, threshold)
+    path = WRITERS["json"](folder / "any.json", **columns)
+    assert read(path, threshold=threshold) == slow_read(table, threshold)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
-def test_an_empty_file_is_reported(write, content):
-    sentence = "is empty; add a header row with the names of the columns."
-    assert problem(write(content)) == sentence
-    assert problem(write(gzip.compress(content), "ratings.csv.gz")) == sentence
+BASKETS = [[user, *range(user, user + 4 + user % 5)] for user in range(30)]
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n"])
-def test_a_header_alone_is_reported(write, end):
-    assert problem(write("user,item,rating" + end)) == "no rows."
+def baskets(join):
+    return {"user": [basket[0] for basket in BASKETS], "item": [*map(join, BASKETS)]}
 
 
-@pytest.mark.parametrize("missing", ["user", "item"])
-def test_a_missing_column_is_reported_with_those_that_exist(write, missing):
-    names = [name if name != missing else "other" for name in ("user", "item", "rating")]
-    assert problem(write(",".join(names) + "\n1,2,5\n")) == (
-        f"has no column {missing!r} but {', '.join(map(repr, names))}; "
-        "name the columns with --user_col, --item_col and --rating_col."
-    )
+LISTS = {
+    "commas": (baskets(lambda b: ",".join(map(str, b))), "column 'item' seems to have lists, such"),
+    "Python": (baskets(str), "column 'item' seems to have lists, such as '[0, 0, 1, 2, 3]'; one r"),
+    "spaces": (baskets(lambda b: " ".join(f"N{i}" for i in b)), "column 'item' seems to have lis"),
+    "bars": (baskets(lambda b: "|".join(f"b{i}" for i in b)), "column 'item' seems to have lists,"),
+    "long": (baskets(lambda _: str([*range(99)])), "column 'item', row ROW: an id has 38"),
+}
 
 
-def test_a_file_without_ratings_is_told_the_flag_for_it(write):
-    assert problem(write("user,item,when\n1,2,5\n")) == (
-        "has no column 'rating' but 'user', 'item', 'when'; name the column of ratings with "
-        "--rating_col, or pass --rating_col none."
-    )
+def prepare_flags(tmp_path, path, *more):
+    return (
+        "--data_dir", tmp_path, "--dataset", "mine", "--user_col", "user", "--item_col", "item",
+        "--heldout_users", 3, "--ratings", path, "--rating_col", "none", *more,
+    )  # fmt: skip
 
 
-def test_a_first_row_that_looks_like_data_is_told_how_to_read_a_file_without_a_header(write):
-    assert problem(write("196,242,3\n186,302,3\n")) == (
-        "has no column 'user' but '196', '242', '3'; row 1 looks like data: for a file without a "
-        "header pass --no_header and the numbers of the columns, such as --user_col 0 --item_col 1 "
-        "--rating_col 2."
-    )
+def refused(*flags):
+    """The sentence with which the preparation ends."""
+    done = run_prepare(*flags)
+    assert done.returncode == 2
+    return done.stderr.splitlines()[-1].removeprefix("prepare_dataset.py: error: ")
 
 
-def test_a_header_that_is_none_is_not_repeated_at_length(write):
-    for header in ("x" * 300_000, ",".join(f"c{number}" for number in range(9_000))):
-        assert len(problem(write(header + "\n1,2,5\n"))) < 400
-
-
-def test_a_column_that_occurs_twice_is_reported(write):
-    sentence = "has 2 columns named 'item'; rename all but one."
-    assert problem(write("user,item,item,rating\n1,2,3,5\n")) == sentence
-
-
-@pytest.mark.parametrize("separator", ["\t", ";", "|", "::", " ", "  \t "])
-def test_a_separator_is_guessed_where_one_alone_fits_and_that_is_said(write, separator):
-    path = write("user,item,rating\n1,2,5\n".replace(",", separator))
-    assert read(path) == [(1, 2)]
-    shown = "white space" if " " in separator else repr(separator)
-    assert read_interactions([Source(path)], MOVIELENS, 4.0).notes == (
-        f"{path}: assuming {shown} between columns; prepare the data with --sep to set it.",
-    )
-
-
-def test_a_comma_is_guessed_in_a_file_named_tsv(write):
-    assert read(write("user,item,rating\n1,2,5\n", "ratings.tsv")) == [(1, 2)]
-
-
-def test_a_separator_that_is_given_is_not_replaced_by_a_guess(write):
-    sentence = problem(write("user,item,rating\n1,2,5\n"), replace(MOVIELENS, separator=";"))
-    assert sentence.startswith("has no column 'user' but 'user,item,rating'; name the separator")
-
-
-@pytest.mark.parametrize("ids", ["1,2", "bob,tt01"])
-@pytest.mark.parametrize("value", ["good", "4,5", "4 stars", "--1"])
-def test_a_rating_that_is_no_number_is_reported_with_its_row(write, ids, value):
-    path = write(f'user,item,rating\n{ids},5\n{ids},"{value}"\n{ids},4\n')
-    fix = " (for a decimal comma prepare the data with --decimal ,)" if value == "4,5" else ""
-    assert problem(path) == f"column 'rating', row 3: {value!r} is not a number{fix}."
-
-
-@pytest.mark.parametrize("value", ["inf", "-inf", "Infinity", "1e999"])
-def test_an_infinite_rating_is_reported_with_its_row(write, value):
-    path = write(f"user,item,rating\n1,2,5\n1,3,5\n1,4,{value}\n")
-    assert problem(path) == "column 'rating', row 4: the rating is not finite."
-
-
-@pytest.mark.parametrize("value", ["", '""', "NaN", "nan", "NA", "null"])
-def test_a_missing_rating_is_reported_with_its_row(write, value):
-    path = write(f"user,item,rating\n1,2,5\n1,3,{value}\n")
-    assert problem(path) == (
-        "column 'rating', row 3: the value is missing; fill it in, remove the row, or prepare "
-        "the data with --drop_missing."
-    )
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("name", LISTS)
+def test_many_items_in_a_value_are_told_that_one_row_per_interaction_is_needed(
+    tmp_path, name, kind
+):
+    columns, sentence = LISTS[name]
+    path = WRITERS[kind](tmp_path / "lists", **columns)
+    error = refused(*prepare_flags(tmp_path, path))
+    assert error.startswith(f"{path}: {sentence.replace('ROW', str(FIRST_ROW[kind]))}")
+    assert "one row per interaction" in error
 
 
 @pytest.mark.parametrize(
-    ("column", "row"),
-    [("user", ",2,5"), ("item", "1,,5"), ("user", '"",2,5'), ("item", '1,"",5')],
-)
-@pytest.mark.parametrize("others", ["7,8,5", "bob,tt01,5"])
-def test_a_missing_id_is_reported_with_its_row(write, column, row, others):
-    path = write(f"user,item,rating\n{others}\n{row}\n{others}\n")
-    assert problem(path) == (
-        f"column {column!r}, row 3: the value is missing; fill it in, remove the row, or prepare "
-        "the data with --drop_missing."
-    )
-
-
-def test_a_row_below_the_threshold_is_checked_too(write):
-    assert "row 3: the value is missing" in problem(write("user,item,rating\n1,2,5\n,2,1\n"))
-
-
-@pytest.mark.parametrize("others", ["7", "bob"])
-def test_invalid_utf8_in_an_id_is_reported_with_its_row(write, others):
-    path = write(b"user,item,rating\n%b,2,5\ncaf\xe9,2,5\n" % others.encode())
-    assert (
-        problem(path)
-        == "row 3: is not valid UTF-8; prepare the data with --encoding, e.g. latin-1."
-    )
-
-
-def test_invalid_utf8_in_the_header_is_reported(write):
-    sentence = "row 1: is not valid UTF-8; prepare the data with --encoding, e.g. latin-1."
-    assert problem(write(b"us\xe9r,item,rating\n1,2,5\n")) == sentence
-
-
-@pytest.mark.parametrize(("row", "found"), [("1,2", 2), ("1,2,5,6", 4), ("1", 1), ("1,a,b,5", 4)])
-@pytest.mark.parametrize("others", ["7,8,5", "bob,tt01,5"])
-def test_a_ragged_row_is_reported_with_its_number(write, row, found, others):
-    assert problem(write(f"user,item,rating\n{others}\n{others}\n{row}\n{others}\n")) == (
-        f"row 4: {found} columns where row 1 has 3; quote values that contain the separator."
-    )
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.data())
-def test_a_truncated_archive_is_reported_wherever_it_ends(tmp_path_factory, data):
-    rows = "".join(f"{row},{row * row % 9973},5\n" for row in range(3000))
-    archive = gzip.compress(f"user,item,rating\n{rows}".encode())
-    path = tmp_path_factory.getbasetemp() / "truncated.csv.gz"
-    path.write_bytes(archive[: data.draw(st.integers(2, len(archive) - 1))])
-    assert problem(path).startswith("cannot be read (")
-
-
-def test_a_damaged_archive_is_reported(write):
-    archive = bytearray(gzip.compress(b"user,item,rating\n" + b"1,2,5\n" * 5000))
-    archive[-6] ^= 1  # in the checksum
-    assert problem(write(archive, "ratings.csv.gz")).startswith("cannot be read (")
-
-
-def test_nothing_at_or_above_the_threshold_leaves_no_rows_and_counts_them(write):
-    path = write("user,item,rating\n1,2,3.5\n")
-    found = read_interactions([Source(path)], MOVIELENS, 4.5)
-    assert found.rows_read == 1
-    assert len(found.users.codes) == len(found.users.values) == 0
-
-
-@pytest.mark.parametrize(
-    ("row", "sentence"),
+    ("kind", "columns", "sentence"),
     [
-        ("7,8,bad", "column 'rating', row 902: 'bad' is not a number."),
-        ("7,8,inf", "column 'rating', row 902: the rating is not finite."),
+        ("parquet", {"user": [1], "item": [[1, 2]]}, "column 'item' has the type list<"),
+        ("json", {"user": [1], "item": [[1, 2]]}, "column 'item', row 1: [1, 2] is neither a num"),
+        ("json", {"1": [[1, 2]], "2": [[1]]}, "row 1: is not a JSON object of one interaction; J"),
         (
-            "7,,5",
-            "column 'item', row 902: the value is missing; fill it in, remove the row, or prepare "
-            "the data with --drop_missing.",
-        ),
-        (
-            "7,8",
-            "row 902: 2 columns where row 1 has 3; quote values that contain the separator.",
-        ),
-        (
-            "\udcff,8,5",
-            "row 902: is not valid UTF-8; prepare the data with --encoding, e.g. latin-1.",
+            "csv",
+            {"user": [1], **{str(item): [1] for item in range(30)}},
+            "has no column 'item' but 'user', '0', '1', ",
         ),
     ],
 )
-def test_rows_are_counted_across_the_blocks_that_threads_read(write, monkeypatch, row, sentence):
-    monkeypatch.setattr(text_rows, "_BLOCK_BYTES", 256)
-    rows = [f"{number},{number},5" for number in range(1000)]
-    rows[10] = "bob,1,5"  # turns ids that were numbers at first into strings
-    rows[900] = row
-    text = "\n".join(["user,item,rating", *rows])
-    assert problem(write(text.encode(errors="surrogateescape"))) == sentence
+def test_many_items_in_a_row_are_told_the_same(tmp_path, kind, columns, sentence):
+    path = WRITERS[kind](tmp_path / "lists", **columns)
+    error = refused(*prepare_flags(tmp_path, path))
+    assert error.startswith(f"{path}: {sentence}")
+    assert "one row per interaction" in error or "one object per line" in error
 
 
-def test_a_string_id_is_never_blamed_for_a_bad_rating_after_it(write, monkeypatch):
-    # Which of the two the threads meet first is chance.
-    monkeypatch.setattr(text_rows, "_BLOCK_BYTES", 256)
-    rows = [f"{number},{number},5" for number in range(60)]
-    rows[5], rows[29] = "bob,1,5", "1,2,bad"
-    path = write("\n".join(["user,item,rating", *rows]))
-    for _ in range(100):
-        assert problem(path) == "column 'rating', row 31: 'bad' is not a number."
+@pytest.mark.parametrize(("separator", "option"), [(" ", ""), ("|", " -F'|'")])
+def test_rows_of_items_are_told_the_command_that_splits_them(tmp_path, separator, option):
+    text = "".join(f"{separator.join(map(str, basket))}\n" for basket in BASKETS)
+    path = write(tmp_path / "lists", text)
+    error = refused(
+        "--data_dir", tmp_path, "--dataset", "mine", "--no_header", "--sep", separator,
+        "--user_col", 0, "--item_col", 1, "--rating_col", "none", "--ratings", path,
+    )  # fmt: skip
+    assert error.startswith(f"{path}: row 2: 6 columns where row 1 has 5; ")
+    assert f"one row per interaction is needed: awk{option} '{{for" in error
 
 
-def test_string_ids_are_alike_in_every_block(write, monkeypatch):
-    monkeypatch.setattr(text_rows, "_BLOCK_BYTES", 256)
-    interactions = [(f"u{row % 7}", f"i{row % 11}") for row in range(1000)]
-    path = write("user,item\n" + "".join(f"{user},{item}\n" for user, item in interactions))
-    assert read(path, NO_RATINGS) == interactions
+def test_ids_that_look_like_lists_are_warned_of_where_they_suffice(tmp_path):
+    pairs = [
+        (u, f"{i}|{u % 3}") for u in range(30) for i in (*range(5), *range(100 * u, 100 * u + 9))
+    ]
+    users, items = zip(*pairs, strict=True)
+    path = write_csv(tmp_path / "r.csv", user=users, item=items)
+    done = run_prepare(*prepare_flags(tmp_path, path))
+    assert done.returncode == 0
+    assert "Warning: column 'item' seems to have lists, such as '0|0'; one row per" in done.stdout
 
 
-@pytest.mark.parametrize("other", ["007", "+7", "-0", "7.0"])
-def test_ids_stay_as_they_are_written_where_numbers_would_lose_something(write, other):
-    path = write(f"user,item,rating\n7,1,5\n{other},2,5\n")
-    assert read(path) == [("7", 1), (other, 2)]
-
-
-def test_a_giant_id_is_reported(write):
-    assert problem(write(f"user,item,rating\n{'x' * 257},2,5\n")) == (
-        "column 'user', row 2: an id has 257 characters, more than 256; "
-        "look for an unclosed quote or shorten the ids."
-    )
-
-
-def test_a_nul_character_is_reported_with_its_row(write):
-    assert problem(write("user,item,rating\nb,2,5\na\0,2,5\na,2,5\n")) == (
-        "row 3: contains a NUL character; prepare the data with --encoding, e.g. utf-16-le, or "
-        "remove the character."
-    )
+@pytest.mark.parametrize(
+    ("user", "items", "warning"),
+    [
+        ("unknown", 11, "Warning: 1 user has more than half of the 20 items: 'unknown' (11); if "),
+        ("unknown", 10, ""),
+        (-1, 20, "Warning: 1 user has more than half of the 20 items: -1 (20); if such an id s"),
+    ],
+)
+def test_a_user_with_most_of_the_items_is_named(tmp_path, user, items, warning):
+    pairs = [(u, (u + i) % 20) for u in range(30) for i in range(6)]
+    users, columns = zip(*pairs, *((user, item) for item in range(items)), strict=True)
+    path = write_csv(tmp_path / "r.csv", user=users, item=columns)
+    done = run_prepare(*prepare_flags(tmp_path, path))
+    assert done.returncode == 0
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("Warning")]
+    assert [line[: len(warning)] for line in warnings] == ([warning] if warning else [])

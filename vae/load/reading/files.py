@@ -1,10 +1,13 @@
-"""Ratings files on disk: which ones to read, and their bytes, decompressed by content."""
+"""Ratings files on disk: which ones to read, and their bytes, decompressed by content.
+
+Raises:
+    UserError: a path, a folder or a file cannot be used.
+"""
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import io
 import lzma
 import os
@@ -17,67 +20,50 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from vae.errors import UserError, one_line
 from vae.utils.atomic import require_regular_file
 
-FIRST_BYTES = 512
-"""How many bytes show the format of a file."""
-
 PARQUET_MAGIC = b"PAR1"
+_FIRST_BYTES = 512
 _MAX_NESTED = 3
+_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OF_A_MAC = re.compile(r"(.*/)?(\._.*|\.DS_Store)|__MACOSX/.*", re.DOTALL)
 """Names of what a Mac adds to a zip archive."""
 
-_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-
 _FOREIGN = {
     rb"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV"),
-    rb"ARROW1|FEA1": (
-        "a Feather file",
-        "convert it with pandas.read_feather(...).to_parquet(...)",
-    ),
-    rb"ORC\s?[\0-\x08\x0e-\x1f]": (
-        "an ORC file",
-        "convert it with pandas.read_orc(...).to_parquet(...)",
-    ),
-    rb"Obj\x01": ("an Avro file", "convert it to Parquet or CSV"),
-    rb"\x93NUMPY": ("a NumPy array", "save it with numpy.savetxt(..., delimiter=',')"),
     rb"\x89HDF": ("an HDF5 file", "convert it with pandas.read_hdf(...).to_parquet(...)"),
-    rb"SQLite format 3": ("an SQLite database", "export the table as CSV"),
-    rb"RD[AX][23]\n|X\n\0\0\0": ("a file of R data", "save it as CSV in R"),
-    rb"%PDF": ("a PDF document", "pass the ratings file itself"),
-    rb"(\xef\xbb\xbf)?\s*<(?i:!doctype|html)": (
-        "an HTML page",
-        "download the ratings file itself",
-    ),
-    rb"(\xef\xbb\xbf)?\s*<(?i:\?xml|error>)": (
-        "an XML document, perhaps an error message of the server",
-        "download the ratings file itself",
-    ),
-    rb"version https://git-lfs\.": ("a Git LFS pointer", "fetch the file with 'git lfs pull'"),
-    rb"(\.\./)*(\.git)?/annex/objects/": (
-        "a git-annex pointer",
-        "fetch the file with 'git annex get'",
-    ),
-    rb"outs:\s*- ": ("a DVC pointer", "fetch the file with 'dvc pull' and pass it"),
-    rb"\x04\x22M\x18|LZIP\x01|\xff\x06\0\0sNaPpY|\x1f\x9d": (
-        "compressed by LZ4, lzip, Snappy or 'compress'",
-        "unpack it",
-    ),
-    rb"Rar!": ("a RAR archive", "unpack it"),
-    rb"7z\xbc\xaf": ("a 7z archive", "unpack it"),
-    rb".{257}ustar": ("a tar archive", "unpack it and pass the ratings file"),
+    rb"\x93NUMPY": ("a NumPy array", "save it with numpy.savetxt(..., delimiter=',')"),
     rb"\x80[\x02-\x05]": (
         "a Python pickle, which can run any code and is never loaded",
         "convert it with pandas.read_pickle(...).to_parquet(...) if you trust it",
     ),
-    # Lengths of 8 bytes: UTF-16 and UTF-32 have no four bytes of zero there.
-    rb".{4}\0{4}.": ("a binary file, such as TFRecord", "convert it to Parquet or CSV"),
+    rb"PAR1": (
+        "a Parquet file that is cut or inside an archive",
+        "copy it again, or unpack it",
+    ),
+    rb"version https://git-lfs\.|(\.\./)*(\.git)?/annex/objects/|outs:\s*- ": (
+        "a pointer of Git LFS, git-annex or DVC",
+        "fetch the file with 'git lfs pull', 'git annex get' or 'dvc pull'",
+    ),
+    rb"(\xef\xbb\xbf)?\s*<(?i:!doctype|html|\?xml|error>)": (
+        "an HTML or XML document, perhaps an error message of the server",
+        "download the ratings file itself",
+    ),
+    # Feather, ORC, Avro, SQLite, R (twice), PDF; LZ4, lzip, Snappy, compress, RAR, 7z and tar;
+    # lengths of 8 bytes, as in TFRecord: UTF-16 and UTF-32 have no four bytes of zero there.
+    rb"ARROW1|FEA1|ORC\s?[\0-\x08\x0e-\x1f]|Obj\x01|SQLite format 3|RD[AX][23]\n|X\n\0\0\0|%PDF"
+    rb"|\x04\x22M\x18|LZIP\x01|\xff\x06\0\0sNaPpY|\x1f\x9d|Rar!|7z\xbc\xaf|.{257}ustar"
+    rb"|.{4}\0{4}.": (
+        "neither text nor Parquet but a binary file or an archive of another format",
+        "convert it to CSV or Parquet, or unpack it",
+    ),
 }
 """First bytes of other formats, as patterns: their name, and how to convert them."""
 
@@ -122,24 +108,6 @@ class Source:
         return self.table is None and stat.S_ISFIFO(self.path.stat().st_mode)
 
 
-class Digest:
-    """Size and SHA-256 of the bytes that have been read from a file."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._sha256 = hashlib.sha256()
-
-    def add(self, data: memoryview) -> None:
-        """Add the next bytes."""
-        self.bytes += len(data)
-        self._sha256.update(data)
-
-    @property
-    def sha256(self) -> str:
-        """Return the digest, hexadecimal."""
-        return self._sha256.hexdigest()
-
-
 def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
     """Return the files among the paths and, sorted by path, those in the folders among them.
 
@@ -148,10 +116,6 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
 
     Returns:
         The files, and a sentence on the documents that were skipped, if any.
-
-    Raises:
-        UserError: a path does not exist or is neither a file, a folder nor a pipe, a folder has no
-            ratings file, or a file belongs to a table with a log.
     """
     sources: list[Source] = []
     skipped: list[Path] = []
@@ -167,22 +131,49 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
         sources += [Source(file, _constants(file.relative_to(path)), True) for file in parts]
         skipped += documents
     for source in sources:
-        _check_readable(source)
-    for folder in dict.fromkeys(
-        source.path.parent for source in sources if source.path.suffix.lower() == ".parquet"
-    ):
+        with reading(source.path):
+            if not source.is_pipe or source.is_part:
+                require_regular_file(source.path)
+    parquet = (source.path for source in sources if source.path.suffix.lower() == ".parquet")
+    for folder in dict.fromkeys(path.parent for path in parquet):
         _check_no_table_log(folder)
     names = ", ".join(str(path) for path in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     return sources, [f"Skipped {names}: not ratings by the name."] if skipped else []
 
 
+def _is_visible_file(path: Path, folder: Path) -> bool:
+    names = path.relative_to(folder).parts
+    return not path.is_dir() and not any(name.startswith((".", "_")) for name in names)
+
+
+def _check_no_table_log(folder: Path) -> None:
+    """Refuse the Parquet files of a table whose log says which of their rows are deleted."""
+    for table in (folder.resolve(), *folder.resolve().parents):
+        for kind, log in _TABLE_LOGS.items():
+            if next(table.glob(log), None) is not None:
+                name = kind.partition(" ")[0].lower()
+                raise UserError(
+                    f"{table}: is a table of {kind}, whose log decides which rows of its files "
+                    "count; export its current rows, e.g. in Spark: "
+                    f'spark.read.format("{name}").load("{table}").write.parquet("ratings"), and '
+                    "pass these."
+                )
+
+
+def _constants(path: Path) -> dict[str, str]:
+    """Return the columns in the names of Hive's partition folders, ``column=value``."""
+    parts = (os.fsdecode(folder).partition("=") for folder in path.parts[:-1])
+    # Hive's name of the default partition is a missing value.
+    return {
+        name: "" if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value, errors="replace")
+        for name, equals, value in parts
+        if equals and name
+    }
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Convert errors of the operating system and of damaged archives.
-
-    Raises:
-        UserError: the block could not read the file.
-    """
+    """Convert errors of the operating system and of damaged archives to a ``UserError``."""
     try:
         yield
     except FileNotFoundError:
@@ -191,78 +182,46 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({one_line(error)}).") from None
 
 
+def is_parquet(source: Source) -> bool:
+    """Return whether a file is Parquet by its content, or else by its name."""
+    if source.is_pipe:
+        return False
+    with source.path.open("rb") as file:
+        start = file.read(_FIRST_BYTES)
+        if source.path.suffix.lower() == ".parquet":
+            if not start.startswith(PARQUET_MAGIC):
+                _check_format(source.path, start)  # such as a pointer
+            return True
+        file.seek(-min(len(PARQUET_MAGIC), len(start)), io.SEEK_END)
+        return start[: len(PARQUET_MAGIC)] == file.read() == PARQUET_MAGIC
+
+
 @contextmanager
-def decompressed(path: Path, digest: Digest | None = None) -> Iterator[io.BufferedReader]:
-    """Yield a file for reading, decompressed if its first bytes are those of an archive.
+def decompressed(path: Path) -> Iterator[io.BufferedReader]:
+    """Yield a file or pipe of text for reading, decompressed if its first bytes say so.
 
     The formats are gzip, bzip2, xz, zstd and zip with a single member, also one in another.
-
-    Args:
-        path: regular file or pipe.
-        digest: receives the bytes of the file itself.
-
-    Raises:
-        UserError: the file is of another format than text.
     """
     with path.open("rb", buffering=0) as raw:
-        file = io.BufferedReader(raw if digest is None else _Digesting(raw, digest), 1 << 20)
-        content: io.BufferedReader[Any] = file
+        content: io.BufferedReader[Any] = io.BufferedReader(raw, 1 << 20)
         for _ in range(_MAX_NESTED):
             content = _decompress(content, path)
-        start = content.peek(FIRST_BYTES)
-        check_format(path, start)
-        if start.startswith(PARQUET_MAGIC):
-            raise UserError(
-                f"{path}: is a Parquet file that is cut or inside an archive; copy it again, or "
-                "unpack it."
-            )
-        try:
+        _check_format(path, content.peek(_FIRST_BYTES))
+        with content:
             yield content
-        finally:
-            content.close()
-
-
-class _Digesting(io.RawIOBase):
-    """A file that adds all bytes that are read from it to a digest."""
-
-    def __init__(self, raw: io.FileIO, digest: Digest) -> None:
-        self._raw, self._digest = raw, digest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._raw.readinto(buffer) or 0
-        self._digest.add(memoryview(buffer)[:count])
-        return count
 
 
 def _decompress(file: io.BufferedReader[Any], path: Path) -> io.BufferedReader[Any]:
-    start = file.peek(FIRST_BYTES)
+    start = file.peek(_FIRST_BYTES)
+    content: Any = None
     for magic, opener in _COMPRESSIONS.items():
         if start.startswith(magic):
-            return io.BufferedReader(opener(file), 1 << 20)  # type: ignore[operator]
+            content = opener(file)  # type: ignore[operator]
     if start.startswith(_ZSTD):
-        stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
-        return io.BufferedReader(_Readable(stream), 1 << 20)
+        content = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
     if start.startswith(_ZIP):
-        return io.BufferedReader(_member(file, path), 1 << 20)
-    return file
-
-
-class _Readable(io.RawIOBase):
-    """Arrow's input stream with the interface of Python's files."""
-
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        content = _member(file, path)
+    return file if content is None else io.BufferedReader(content, 1 << 20)
 
 
 def _member(file: io.BufferedReader[Any], path: Path) -> Any:
@@ -285,58 +244,8 @@ def _member(file: io.BufferedReader[Any], path: Path) -> Any:
         raise UserError(f"{path}: cannot be unpacked ({one_line(error)}); unpack it.") from None
 
 
-def check_format(path: Path, start: bytes) -> None:
-    """Refuse other formats than text and Parquet by the first bytes.
-
-    Raises:
-        UserError: names the format and how to convert it.
-    """
+def _check_format(path: Path, start: bytes) -> None:
+    """Refuse other formats than text, by the first bytes, with how to convert them."""
     for pattern, (name, fix) in _FOREIGN.items():
         if re.match(pattern, start, re.DOTALL):
             raise UserError(f"{path}: is {name}; {fix}.")
-
-
-def _check_readable(source: Source) -> None:
-    with reading(source.path):
-        if not source.is_pipe or source.is_part:
-            require_regular_file(source.path)
-
-
-def _check_no_table_log(folder: Path) -> None:
-    """Refuse the Parquet files of a table whose log says which of their rows are deleted.
-
-    Raises:
-        UserError: the folder, or one above it, is such a table.
-    """
-    for table in (folder.resolve(), *folder.resolve().parents):
-        for kind, log in _TABLE_LOGS.items():
-            if next(table.glob(log), None) is not None:
-                name = kind.partition(" ")[0].lower()
-                raise UserError(
-                    f"{table}: is a table of {kind}, whose log decides which rows of its files "
-                    "count; export its current rows, e.g. in Spark: "
-                    f'spark.read.format("{name}").load("{table}").write.parquet("ratings"), and '
-                    "pass these."
-                )
-
-
-def _is_visible_file(path: Path, folder: Path) -> bool:
-    names = path.relative_to(folder).parts
-    return not path.is_dir() and not any(name.startswith((".", "_")) for name in names)
-
-
-def _constants(path: Path) -> dict[str, str]:
-    """Return the columns in the names of Hive's partition folders, ``column=value``."""
-    parts = (folder.partition("=") for folder in path.parts[:-1])
-    return {name: _unquoted(value) for name, equals, value in parts if equals and name}
-
-
-def _unquoted(value: str) -> str:
-    """Decode Hive's %XX escapes; its name of the default partition is a missing value."""
-    if value == "__HIVE_DEFAULT_PARTITION__":
-        return ""
-    return re.sub(
-        "(%[0-9A-Fa-f]{2})+",
-        lambda found: bytes.fromhex(found[0].replace("%", "")).decode(errors="replace"),
-        os.fsdecode(value),
-    )

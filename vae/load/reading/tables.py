@@ -1,17 +1,20 @@
-"""Tables in text, JSON lines and Parquet files, read block by block: columns of text or numbers."""
+"""Tables in text, JSON lines and Parquet files, read block by block: columns of text or numbers.
+
+Raises:
+    UserError: a file lacks a column, or a row or a type of it cannot be used.
+"""
 
 from __future__ import annotations
 
 import codecs
 import io
-import itertools
 import json
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +25,18 @@ import pyarrow.parquet as pq
 
 from vae.errors import UserError, one_line
 from vae.load.config import Columns
-from vae.load.reading.files import (
-    FIRST_BYTES,
-    PARQUET_MAGIC,
-    Digest,
-    Source,
-    check_format,
-    decompressed,
-    find_sources,
-    reading,
+from vae.load.reading.files import Source, decompressed, find_sources, is_parquet, reading
+from vae.load.reading.header import Wanted
+from vae.load.reading.text import (
+    ONE_ROW_EACH,
+    CodedColumn,
+    TextFile,
+    coded_texts,
+    not_utf8,
 )
-from vae.load.reading.text import ONE_ROW_EACH, TextFile, Texts, is_encodable, not_utf8
-from vae.load.reading.values import NUMBER
-from vae.utils.threads import prefetch
 
-_BLOCK_ROWS = 1 << 18
-_PEEKED_BYTES = 64
-_MAX_NAMED = 20
-_PLAIN = (bool, int, float)
-_PARQUET_DAMAGE = (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
+BLOCK_ROWS = 1 << 18
+_TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 
 _JSON_LINES = (
     "JSON files need one object per line: convert the file with jq -c '.[]' (an array), jq -c . "
@@ -60,12 +56,24 @@ class Block:
         path: the file.
         first_row: number of the first row, as an editor shows it: row 1 of a text file with a
             header is the header.
-        values: the columns' values, by name.
+        columns: the columns that were read, by name.
     """
 
     path: Path
     first_row: int
-    values: Mapping[str, Texts]
+    columns: dict[str, CodedColumn]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())).codes) if self.columns else 0
+
+    def where(self, name: str, position: int) -> str:
+        """Return the beginning of a sentence about a value."""
+        return f"{self.path}: column {name!r}, row {self.first_row + position}"
+
+    def value(self, name: str, position: int) -> Any:
+        """Return a value; an empty text for a missing one."""
+        codes, values = self.columns[name]
+        return values[codes[position]] if codes[position] >= 0 else ""
 
 
 def read_texts(
@@ -81,17 +89,13 @@ def read_texts(
 
     Returns:
         A frame with these columns; a missing value is an empty string.
-
-    Raises:
-        UserError: the file cannot be read or lacks one of the columns.
     """
-    frames = []
+    frames = [pd.DataFrame(columns=[*dict.fromkeys(names)], dtype=object)]
     sources, _ = find_sources([path])
-    for block in Tables(sources, columns, names, advice=advice).blocks():
-        texts = {n: np.append(distinct, "")[codes] for n, (codes, distinct) in block.values.items()}
+    for block in Tables(sources, Wanted(columns, names, advice=advice)).blocks():
+        texts = {n: np.append(values, "")[codes] for n, (codes, values) in block.columns.items()}
         frames.append(pd.DataFrame(texts, dtype=object))
-    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*set(names)])
-    return table[list(names)]
+    return pd.concat(frames, ignore_index=True)[list(names)]
 
 
 class Tables:
@@ -99,40 +103,17 @@ class Tables:
 
     Args:
         sources: the files.
-        columns: format of text files.
-        names: columns to read.
-        optional: the one of them that a file may lack; None if there is none.
-        advice: how to fix a file that lacks a column, if it is read beside the ratings: its
-            separator and header need not be theirs. Empty for ratings: by the flags that name
-            columns.
-        time: the one of them that has times, which Parquet may store as such; None if there is
-            none.
-        lone: the one of them that a file may consist of.
-
-    Attributes:
-        digests: digests of the pipes among the files, once they are read.
+        wanted: what to read of them.
+        block_rows: number of rows of a block, approximately.
     """
 
     def __init__(
-        self,
-        sources: Sequence[Source],
-        columns: Columns,
-        names: Sequence[str],
-        optional: str | None = None,
-        advice: str = "",
-        time: str | None = None,
-        lone: str | None = None,
+        self, sources: Sequence[Source], wanted: Wanted, block_rows: int = BLOCK_ROWS
     ) -> None:
-        self.digests: dict[Path, Digest] = {}
         self._sources = sources
-        self._columns = columns
-        self._names = tuple(dict.fromkeys(names))
-        self._optional = optional
-        self._advice = advice
-        self._time = time
-        self._lone = lone
-        self._header: list[str] = []
-        self._found: set[str] | None = None
+        self._wanted = wanted
+        self._block_rows = block_rows
+        self._names_before: set[str] = set()
         self._assumptions: dict[str, list[Path]] = {}
         self._line_breaks = 0
 
@@ -148,153 +129,69 @@ class Tables:
         return notes
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the blocks of all files.
-
-        Raises:
-            UserError: a file cannot be used.
-        """
+        """Yield the blocks of all files, each with the same columns."""
         # Arrow's default allocator keeps freed memory and reserves addresses by the gigabyte.
         pa.set_memory_pool(pa.system_memory_pool())
         for source in self._sources:
             with reading(source.path):
                 for block in self._read(source):
-                    complete = self._with_constants(block, source)
-                    self._check_columns(complete)
-                    yield complete
-
-    def _read(self, source: Source) -> Iterator[Block]:
-        select = partial(self._select, source)
-        numbers = (self._columns.rating, self._time)
-        if source.table is not None:
-            yield from _read_memory(source.path, source.table, select, *numbers)
-            return
-        if _is_parquet(source):
-            yield from _read_parquet(source.path, select, *numbers)
-            return
-        digest = Digest() if source.is_pipe else None
-        with decompressed(source.path, digest) as content:
-            start = content.peek(_PEEKED_BYTES).removeprefix(codecs.BOM_UTF8)
-            if start.lstrip()[:1] in (b"{", b"["):
-                ids = (self._columns.user, self._columns.item, self._names[0])
-                yield from _read_json(content, source.path, select, ids, self._time)
-            else:
-                yield from self._read_text(content, source)
-        if digest is not None:
-            self.digests[source.path] = digest
-
-    def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
-        path, is_ratings = source.path, not self._advice
-        file = TextFile(content, path, self._columns, partial(self._fits, source), is_ratings)
-        if not file.sample:
-            if source.is_part:
-                return
-            raise UserError(f"{path}: is empty; add a header row with the names of the columns.")
-        header, has_header, note = self._find_header(source, file.sample)
-        self._header = self._header or header
-        names = self._select(source, header)
-        positions = [header.index(name) for name in names]
-        if file.note:
-            fix = "; prepare the data with --sep to set it" if is_ratings else ""
-            self._assume(f"{file.note}{fix}", path)
-        if note:
-            self._assume(note, path)
-        for rows in prefetch(file.rows(has_header)):
-            values = file.parse(rows, positions)
-            yield Block(path, rows.first, dict(zip(names, values, strict=True)))
-        self._line_breaks += file.line_breaks
-
-    def _assume(self, what: str, path: Path) -> None:
-        self._assumptions.setdefault(what, []).append(path)
-
-    def _fits(self, source: Source, rows: list[list[str]]) -> bool:
-        """Return whether first rows of a text file have the columns that are needed."""
-        names, has_header, _ = self._find_header(source, rows)
-        is_uniform = len({len(row) for row in rows}) == 1
-        if self._columns.header:
-            has_names = set(self._required(source)) <= set(names) or names == [self._lone]
-            return has_names and (has_header or is_uniform)
-        required = set(self._required(source))
-        if self._lone is not None:  # without names, several columns are what shows the separator
-            required = set(self._names) - {self._columns.rating}
-        return is_uniform and required <= set(names)
-
-    def _find_header(self, source: Source, rows: list[list[str]]) -> tuple[list[str], bool, str]:
-        """Return the columns of a text file by its first rows.
-
-        Returns:
-            Their names or numbers, whether the first row is a header, and what was assumed.
-        """
-        first, required = rows[0], self._required(source)
-        if not self._columns.header:
-            names = [str(number) for number in range(len(first))]
-            if self._lone is not None and names == ["0"]:
-                names = [self._lone]
-            return names, False, ""
-        if set(required) <= set(first) or first == [self._lone]:
-            return first, True, ""
-        has_number = any(map(NUMBER.fullmatch, first))
-        # Without a number, only a part of a folder is taken for data: the names may be other ones.
-        may_continue = (source.is_part or has_number) and len(first) == len(self._header)
-        if may_continue and not _is_header(rows):
-            return self._header, False, "no header row, read with that of the first part"
-        if self._advice and has_number:
-            user, item = self._columns.user, self._columns.item
-            # Of histories, one column may be of users or items, and a third one of times.
-            alone = [item] if self._lone == item else []
-            for names in (alone, required, [user, item] if self._optional == user else []):
-                if len(names) == len(first):
-                    columns = ", ".join(names)
-                    return names, False, f"no header row; its columns are taken as {columns}"
-        return first, True, ""
-
-    def _required(self, source: Source) -> list[str]:
-        names = (name for name in self._names if name != self._optional)
-        return [name for name in names if name not in source.constants]
+                    for name, value in source.constants.items():
+                        if name in self._wanted.names and name not in block.columns:
+                            codes = np.zeros(len(block), np.int8)
+                            block.columns[name] = CodedColumn(codes, np.array([value], object))
+                    self._check_columns(block)
+                    yield block
 
     def _check_columns(self, block: Block) -> None:
-        """Check that all blocks have the same columns.
-
-        Raises:
-            UserError: a column comes or goes, which would change what the rows before it mean.
-        """
-        before, now = self._found or set(block.values), set(block.values)
-        for name in before ^ now:
-            has, rest = ("a", " not") if name in now else ("no", "")
+        """Refuse a column that comes or goes: it would change what the rows before it mean."""
+        names, before = set(block.columns), self._names_before or set(block.columns)
+        for name in names ^ before:
+            has, rest = ("a", " not") if name in names else ("no", "")
             raise UserError(
                 f"{block.path}: row {block.first_row}: has {has} column {name!r}, which the rows "
                 f"before have{rest}; give it to all rows or to none."
             )
-        self._found = now
+        self._names_before = names
 
-    def _select(self, source: Source, found: Sequence[str]) -> list[str]:
-        """Return the columns to read of those that a file has.
+    def _read(self, source: Source) -> Iterator[Block]:
+        path, size, wanted = source.path, self._block_rows, self._wanted
+        select = partial(wanted.select, source)
+        numbers = (wanted.columns.rating, wanted.time)
+        if source.table is not None:
+            batches = source.table.select(select(source.table.column_names)).to_batches(size)
+            yield from _arrow_blocks(path, batches, *numbers)
+            return
+        if is_parquet(source):
+            yield from _read_parquet(path, select, *numbers, size)
+            return
+        with decompressed(path) as content:
+            start = content.peek(64).removeprefix(codecs.BOM_UTF8)
+            if start.lstrip()[:1] in (b"{", b"["):
+                ids = (wanted.columns.user, wanted.columns.item, wanted.names[0])
+                yield from _read_json(content, path, select, ids, size)
+            else:
+                yield from self._read_text(content, source)
 
-        Raises:
-            UserError: a column is missing or exists twice.
-        """
-        required = self._required(source)
-        if self._lone is not None and list(found) == [self._lone]:
-            return [self._lone]
-        _check_names(source.path, found, required, self._columns, self._advice, self._time)
-        return [*required, *(name for name in found if name == self._optional)]
-
-    def _with_constants(self, block: Block, source: Source) -> Block:
-        """Add the columns that the names of the file's folders give."""
-        rows = len(next(iter(block.values.values()))[0]) if block.values else 0
-        constants = {
-            name: (np.zeros(rows, np.int8), np.array([value], object))
-            for name, value in source.constants.items()
-            if name in self._names and name not in block.values
-        }
-        return Block(block.path, block.first_row, {**block.values, **constants})
-
-
-def _is_header(rows: list[list[str]]) -> bool:
-    """Return whether the first row has no digit although a column below it is all numbers."""
-    if len(rows) < 2 or any(re.search("[0-9]", value) or not value for value in rows[0]):
-        return False
-    columns = zip(*rows[1:], strict=False)
-    return any(all(map(NUMBER.fullmatch, values)) for values in columns)
+    def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
+        path, wanted = source.path, self._wanted
+        file = TextFile(content, path, wanted.columns, self._block_rows)
+        separator, guess = wanted.find_separator(source, file)
+        sample = file.split(separator)
+        if not sample:
+            if source.is_part:
+                return
+            raise UserError(f"{path}: is empty; add a header row with the names of the columns.")
+        header, has_header, note = wanted.find_header(source, sample)
+        wanted.first_header = wanted.first_header or header
+        names = wanted.select(source, header)
+        for what in filter(None, (guess, note)):
+            self._assumptions.setdefault(what, []).append(path)
+        positions = [header.index(name) for name in names]
+        if not positions:  # the folders give all columns
+            return
+        for first_row, columns in file.blocks(separator, positions, int(has_header)):
+            yield Block(path, first_row, dict(zip(names, columns, strict=True)))
+        self._line_breaks += file.line_breaks
 
 
 def named(paths: Sequence[Path]) -> str:
@@ -302,87 +199,29 @@ def named(paths: Sequence[Path]) -> str:
     return f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else str(paths[0])
 
 
-def _check_names(
-    path: Path,
-    found: Sequence[str],
-    required: Sequence[str],
-    columns: Columns,
-    advice: str,
-    time: str | None,
-) -> None:
-    """Check that every required column exists exactly once.
-
-    Raises:
-        UserError: a column is missing or exists twice.
-    """
-    for name in required:
-        if found.count(name) > 1:
-            raise UserError(
-                f"{path}: has {found.count(name)} columns named {name!r}; rename all but one."
-            )
-        if name not in found:
-            others = ", ".join(repr(other[:100]) for other in found[:_MAX_NAMED])
-            more = ", ..." if len(found) > _MAX_NAMED else ""
-            if not all(map(is_encodable, found)):
-                raise not_utf8(path, "row 1")
-            fix = _fix(found, name, columns, advice, time)
-            if any("\0" in other for other in found):
-                fix = "prepare the data with --encoding, e.g. utf-16-le"
-            if more:
-                fix += (
-                    "; if each column is an item, one row per interaction is needed, as pandas' "
-                    "DataFrame.melt makes of them"
-                )
-            raise UserError(f"{path}: has no column {name!r} but {others}{more}; {fix}.")
-
-
-def _fix(found: Sequence[str], name: str, columns: Columns, advice: str, time: str | None) -> str:
-    """Return how to fix a file without a column of this name."""
-    if any("\n" in other for other in found):
-        return "close the quote that opens in row 1"
-    if advice:
-        return advice
-    if not columns.header:
-        return "columns are numbered from 0; pass --sep if the values are split in another way"
-    if any(map(NUMBER.fullmatch, found)):
-        return (
-            "row 1 looks like data: for a file without a header pass --no_header and the numbers "
-            "of the columns, such as --user_col 0 --item_col 1 --rating_col 2"
-        )
-    if name == columns.rating and {columns.user, columns.item} <= set(found):
-        return "name the column of ratings with --rating_col, or pass --rating_col none"
-    if name == time and {columns.user, columns.item} <= set(found):
-        return "name the column of times with --time_col"
-    if len(found) == 1:
-        return "name the separator with --sep, such as ';' or '\\t'"
-    return "name the columns with --user_col, --item_col and --rating_col"
-
-
 def _read_json(
-    content: io.BufferedReader, path: Path, select: Select, ids: Sequence[str], time: str | None
+    content: io.BufferedReader, path: Path, select: Select, ids: Sequence[str], block_rows: int
 ) -> Iterator[Block]:
     """Yield JSON lines: one object per line, whose keys are the columns."""
     text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape")
-    filled = ((row, line) for row, line in enumerate(text, 1) if not line.isspace())
+    lines = filter(str.strip, text)
     keys: dict[str, None] = {}  # of all objects so far, in order
-    plain: dict[str | None, tuple[type, ...]] = {time: (int, float), **dict.fromkeys(ids, ())}
-    while part := list(itertools.islice(filled, _BLOCK_ROWS)):
-        documents = [(row, _parse_json(path, row, line)) for row, line in part]
-        for _, document in documents:
+    first_row = 1
+    while part := [*islice(lines, block_rows)]:
+        documents = [_parse_json(path, row, line) for row, line in enumerate(part, first_row)]
+        for document in documents:
             keys.update(dict.fromkeys(document))
-        values = {
-            name: pd.factorize(
-                np.array(
-                    [
-                        _json_text(path, row, name, document.get(name), plain.get(name, _PLAIN))
-                        for row, document in documents
-                    ],
-                    object,
-                )
-            )
-            for name in select(list(keys))
-        }
-        yield Block(path, part[0][0], values)
+        block = Block(path, first_row, {})
+        for name in select(list(keys)):
+            texts: list[str | None] = []
+            try:
+                for document in documents:
+                    texts.append(_json_text(document.get(name), name in ids))
+            except ValueError as error:
+                raise UserError(f"{block.where(name, len(texts))}: {error}.") from None
+            block.columns[name] = coded_texts(texts, path, first_row)
+        yield block
+        first_row += len(part)
 
 
 def _parse_json(path: Path, row: int, line: str) -> dict[str, Any]:
@@ -401,164 +240,18 @@ def _parse_json(path: Path, row: int, line: str) -> dict[str, Any]:
     return document
 
 
-def _json_text(path: Path, row: int, name: str, value: Any, plain: tuple[type, ...]) -> str | None:
+def _json_text(value: Any, is_id: bool) -> str | None:
     """Return a value of a JSON object as text; None for a missing one.
 
-    Args:
-        path: the file.
-        row: number of the row.
-        name: the column.
-        value: its value in the row.
-        plain: types of the numbers that need not be ids.
-
     Raises:
-        UserError: the value is neither text nor a number, or a number that is no id.
+        ValueError: the value is neither text nor a number, or a number that is no id.
     """
-    where = f"{path}: column {name!r}, row {row}"
-    if value is None:
-        return None
-    if isinstance(value, str):
-        if not is_encodable(value):
-            raise not_utf8(path, f"row {row}")
+    if value is None or isinstance(value, str):
         return value
-    if type(value) in plain:
-        return str(value)
-    if type(value) in (int, float):
-        try:
-            return _id_text(value)
-        except ValueError as error:
-            raise UserError(f"{where}: {error}.") from None
+    if isinstance(value, (int, float)) and not (is_id and isinstance(value, bool)):
+        return _id_text(value) if is_id else str(value)
     fix = ONE_ROW_EACH if isinstance(value, list) else "convert it to text"
-    shown = one_line(json.dumps(value))
-    raise UserError(f"{where}: {shown} is neither a number nor text; {fix}.")
-
-
-def _is_parquet(source: Source) -> bool:
-    if source.is_pipe:
-        return False
-    size = len(PARQUET_MAGIC)
-    with source.path.open("rb") as file:
-        start = file.read(FIRST_BYTES)
-        if source.path.suffix.lower() == ".parquet":
-            check_format(source.path, start)  # such as a pointer
-            return True
-        file.seek(-min(size, len(start)), 2)
-        return start[:size] == file.read() == PARQUET_MAGIC
-
-
-def _read_parquet(
-    path: Path, select: Select, rating: str | None, time: str | None
-) -> Iterator[Block]:
-    """Yield the rows of a Parquet file, which are numbered from 1."""
-    rows = 0
-    try:
-        with (
-            path.open("rb") as raw,  # any name, not UTF-8 alone
-            pq.ParquetFile(raw, page_checksum_verification=True) as file,
-        ):
-            names = select(file.schema_arrow.names)
-            if file.metadata.num_rows == 0:  # an empty file may have columns without a type
-                return
-            types = _column_types(path, file.schema_arrow, names, rating, time)
-            for batch in file.iter_batches(_BLOCK_ROWS, columns=names):
-                yield _arrow_block(path, rows + 1, batch, types, rating, time)
-                rows += len(batch)
-            if rows != file.metadata.num_rows:  # a damaged row group may end early
-                raise ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
-    except FileNotFoundError:
-        raise
-    except (*_PARQUET_DAMAGE, ValueError) as error:
-        raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).") from None
-
-
-def _read_memory(
-    path: Path, table: pa.Table, select: Select, rating: str | None, time: str | None
-) -> Iterator[Block]:
-    """Yield the rows of a table in memory, which are numbered from 1."""
-    names = select(table.schema.names)
-    if not len(table):
-        return
-    types = _column_types(path, table.schema, names, rating, time)
-    first_row = 1
-    for batch in table.to_batches(_BLOCK_ROWS):
-        yield _arrow_block(path, first_row, batch, types, rating, time)
-        first_row += len(batch)
-
-
-def _column_types(
-    path: Path, schema: pa.Schema, names: Sequence[str], rating: str | None, time: str | None
-) -> dict[str, pa.DataType]:
-    """Return the type of each column.
-
-    Raises:
-        UserError: a column has the type of neither ids, ratings nor times.
-    """
-    types = {name: schema.field(name).type for name in names}
-    for name, kind in types.items():
-        if name != time or not pa.types.is_temporal(kind):
-            _check_type(path, name, kind, name == rating)
-    return types
-
-
-def _arrow_block(
-    path: Path,
-    first_row: int,
-    batch: pa.RecordBatch,
-    types: Mapping[str, pa.DataType],
-    rating: str | None,
-    time: str | None,
-) -> Block:
-    values = {
-        name: _arrow_numbers(batch[name])
-        if name == rating or (name == time and not _holds_texts(kind))
-        else _arrow_texts(path, name, first_row, batch[name])
-        for name, kind in types.items()
-    }
-    return Block(path, first_row, values)
-
-
-def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool) -> None:
-    """Refuse types that are no ids or no ratings."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    if is_rating:
-        is_usable, needed = is_number or pa.types.is_boolean(kind), "numbers"
-    else:
-        is_usable, needed = is_number or _is_text(kind), "integers or strings"
-    if not is_usable:
-        fix = ONE_ROW_EACH if pa.types.is_nested(kind) else f"convert it to {needed}"
-        raise UserError(f"{path}: column {name!r} has the type {kind}; {fix}.")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
-    return str(kind) in texts
-
-
-def _holds_texts(kind: pa.DataType) -> bool:
-    return _is_text(kind) or pa.types.is_dictionary(kind)
-
-
-def _arrow_texts(path: Path, name: str, first_row: int, column: pa.Array) -> Texts:
-    """Return a column of ids or titles as text."""
-    # The dictionary may be that of the whole file: only the values of these rows matter.
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if _is_text(column.type):
-        column = column.cast(pa.large_binary())
-    encoded = column.dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    texts = []
-    for code, value in enumerate(encoded.dictionary.to_pylist()):
-        try:
-            texts.append(value.decode() if isinstance(value, bytes) else _id_text(value))
-        except ValueError as error:
-            row = first_row + int(np.argmax(codes == code))
-            where = f"column {name!r}, row {row}"
-            if isinstance(error, UnicodeDecodeError):
-                raise not_utf8(path, where) from None
-            raise UserError(f"{path}: {where}: {error}.") from None
-    return codes, np.array(texts, object)
+    raise ValueError(f"{one_line(json.dumps(value))} is neither a number nor text; {fix}")
 
 
 def _id_text(value: float | Decimal) -> str:
@@ -569,28 +262,89 @@ def _id_text(value: float | Decimal) -> str:
     """
     if value != value:
         return ""
-    if not math.isfinite(value) or value != int(value):
-        raise ValueError(f"{value} is not an integer")
-    if isinstance(value, float) and abs(value) > 2**53:
-        raise ValueError(f"{value} has lost digits; store ids as integers or strings")
+    has_lost_digits = isinstance(value, float) and abs(value) > 2**53
+    if not math.isfinite(value) or value != int(value) or has_lost_digits:
+        raise ValueError(f"{value} is not an exact integer; store ids as integers or strings")
     return str(int(value))
 
 
-def _arrow_numbers(column: pa.Array) -> Texts:
-    """Return a column of ratings or times as floating-point numbers, by codes.
+def _read_parquet(
+    path: Path, select: Select, rating: str | None, time: str | None, block_rows: int
+) -> Iterator[Block]:
+    """Yield the rows of a Parquet file, which are numbered from 1."""
+    try:
+        with (
+            path.open("rb") as raw,  # any name, not UTF-8 alone
+            pq.ParquetFile(raw, page_checksum_verification=True) as file,
+        ):
+            batches = file.iter_batches(block_rows, columns=select(file.schema_arrow.names))
+            rows = 0
+            for block in _arrow_blocks(path, batches, rating, time):
+                rows += len(block)
+                yield block
+            if rows != file.metadata.num_rows:  # a damaged row group may end early
+                raise ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
+    except (OSError, ValueError, NotImplementedError) as error:  # Arrow's are among them
+        raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).") from None
 
-    Dates are in seconds since 1970.
-    """
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-        seconds = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6
-        codes, times = pd.factorize(seconds)
-        return codes, times
-    if pa.types.is_decimal(column.type):
+
+def _arrow_blocks(
+    path: Path, batches: Iterable[pa.RecordBatch], rating: str | None, time: str | None
+) -> Iterator[Block]:
+    """Yield the rows of Arrow's batches, which have the columns to read."""
+    first_row = 1
+    for batch in filter(len, batches):  # without rows, columns may lack a type
+        block = Block(path, first_row, {})
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            # The dictionary may be that of the whole file: only the values of these rows matter.
+            if pa.types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            _check_type(path, name, column.type, name == rating, name == time)
+            if str(column.type) not in _TEXT_TYPES and name in (rating, time):
+                block.columns[name] = _arrow_numbers(column)
+            else:
+                block.columns[name] = _arrow_texts(block, name, column)
+        yield block
+        first_row += len(batch)
+
+
+def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool, is_time: bool) -> None:
+    """Refuse types that are neither text nor numbers, nor in place as ratings or times."""
+    types = pa.types
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    is_number |= is_rating and types.is_boolean(kind)
+    is_number |= is_time and (types.is_date(kind) or types.is_timestamp(kind))
+    if not is_number and str(kind) not in _TEXT_TYPES:
+        fix = ONE_ROW_EACH if types.is_nested(kind) else "convert it to numbers or strings"
+        raise UserError(f"{path}: column {name!r} has the type {kind}; {fix}.")
+
+
+def _arrow_texts(block: Block, name: str, column: pa.Array) -> CodedColumn:
+    """Return a column of ids or titles as text."""
+    if str(column.type) in _TEXT_TYPES:
+        column = column.cast(pa.large_binary())
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    texts = []
+    for code, value in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            texts.append(value.decode() if isinstance(value, bytes) else _id_text(value))
+        except ValueError as error:
+            where = block.where(name, int(np.argmax(codes == code)))
+            if isinstance(error, UnicodeDecodeError):
+                raise not_utf8(where) from None
+            raise UserError(f"{where}: {error}.") from None
+    return CodedColumn(codes, np.array(texts, object))
+
+
+def _arrow_numbers(column: pa.Array) -> CodedColumn:
+    """Return a column of ratings or times; dates are in seconds since 1970."""
+    kind, unit = column.type, 1.0
+    if pa.types.is_temporal(kind):
+        column, unit = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()), 1e6
+    if pa.types.is_decimal(kind):
         column = column.cast(pa.string())  # which rounds correctly
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.uint8())
-    if not pa.types.is_floating(column.type):
+    if not pa.types.is_floating(kind):
         column = column.cast(pa.float64(), safe=False)
-    codes, ratings = pd.factorize(column.to_numpy(zero_copy_only=False))
-    return codes, ratings
+    numbers = column.to_numpy(zero_copy_only=False)
+    return CodedColumn(*pd.factorize(numbers if unit == 1 else numbers / unit))
