@@ -240,7 +240,7 @@ def overwritten(outputs: Paths, folders: Paths, inputs: Paths) -> Iterator[str]:
                 yield f"{flag} {path}: would overwrite the file of {other}; name another"
             elif other_real.is_relative_to(real):
                 yield f"{flag} {path}: contains {other} {other_path}; name another"
-            elif not may_hold and real.is_relative_to(other_real):
+            elif not may_hold and real.is_relative_to(other_real) and not _is_file(other_real):
                 yield f"{other} {other_path}: contains {flag} {path}; name another"
 
 
@@ -248,6 +248,11 @@ def _is_same_file(one: Path, other: Path) -> bool:
     """Return whether two paths are one, or hard links to one file."""
     first, second = _status(one), _status(other)
     return one == other or bool(first and second and os.path.samestat(first, second))
+
+
+def _is_file(path: Path) -> bool:
+    status = _status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -180,9 +180,9 @@ def test_movielens_is_learnt_better_than_popularity(ratings_of_movielens, tmp_pa
     assert done.returncode == 0, done.stderr
     done = run_main(
         "--train", "--test", "--dataset", "ml-latest-small", "--data_dir", tmp_path,
-        "--epochs", 60, "--batch_size_train", 100, "--lr", 0.001, "--total_anneal_steps", 1000,
+        "--epochs", 30, "--batch_size_train", 100, "--lr", 0.001, "--total_anneal_steps", 1000,
         "--anneal_cap", 0.2, "--results_dir", tmp_path / "results", "--log_path", tmp_path / "log",
-        "--validation_step", 20,
+        "--validation_step", 30,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary = results(tmp_path)
