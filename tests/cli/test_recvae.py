@@ -102,8 +102,8 @@ def test_every_mode_takes_it(on_model, demo_data, tmp_path):
                     "--similar_items", "1")  # fmt: skip
     assert "Nearest to item 1" in done.stdout
     assert (
-        "Taken from the checkpoint: --model recvae --encoder dense --decoder linear --prior "
-        "composite --hidden_dim 32 --latent_dim 8 --kl_per_item 0.005.\n"
+        "Taken from the checkpoint: --model recvae --hidden_dim 32 --latent_dim 8 --encoder dense "
+        "--decoder linear --prior composite --kl_per_item 0.005.\n"
     ) in done.stdout
     dataset = open_dataset(demo_data, "synthetic")
     lists = pd.read_csv(tmp_path / "lists.csv")
@@ -135,7 +135,10 @@ def test_another_model_is_refused_with_the_part_that_differs(whole, demo_data):
     assert "prior is composite in the checkpoint, normal now" in done.stderr
 
 
-@pytest.mark.parametrize(("flag", "tolerance"), [("--xla", 1e-4), ("--amp", 0.01)])
+@pytest.mark.parametrize(
+    ("flag", "tolerance"),
+    [pytest.param("--xla", 1e-4, marks=pytest.mark.slow), ("--amp", 0.01)],  # compiling takes long
+)
 def test_xla_and_mixed_precision_train_nearly_the_same(flag, tolerance, whole, demo_data, tmp_path):
     done = run_main(*flags(demo_data, tmp_path, "--test", flag))
     assert done.returncode == 0, done.stderr

@@ -418,7 +418,7 @@ def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(demo
         ("--checkpoint_dir x --checkpoint first", "--checkpoint"),
         ("--checkpoint_dir x --restart --resume must", "--restart"),
         ("--restart", "--restart has no effect without --checkpoint_dir"),
-        ("--resume must", "--resume must has no effect without --checkpoint_dir"),
+        ("--resume must", "--resume has no effect without --checkpoint_dir"),
     ],
 )
 def test_an_invalid_value_is_refused_with_the_flags_name(arguments, problem):

@@ -98,7 +98,10 @@ def test_calls_that_cannot_work_are_one_sentence(recommender, few, run, demo_dat
         ({"deny": [2**70]}, "^deny the table: cannot be read"),
         ({"histories": None}, "^histories is None; pass a list of item ids, or a table or file"),
         ({"histories": []}, "^the histories: no rows"),
-        ({"histories": [1.5]}, "^the histories: column 'movieId', row 1: 1.5 is not an integer"),
+        (
+            {"histories": [1.5]},
+            "^the histories: column 'movieId', row 1: 1.5 is not an exact",
+        ),
         ({"histories": np.ones((2, 2))}, "^the histories: column 'movieId' has the type list"),
         ({"histories": csr_matrix(np.eye(3))}, "^the histories: c"),
         (

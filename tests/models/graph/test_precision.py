@@ -19,7 +19,7 @@ from models.reference import (
 )
 from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
-from vae.config import Architecture
+from vae.config import Architecture, Execution
 from vae.load.batches import TrainingBatches
 from vae.models.graph.precision import (
     FLOAT16_REWRITE,
@@ -140,13 +140,13 @@ def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrit
     # A machine that claims to have a GPU.
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
     model = TrainedModel(Architecture(ITEMS, HIDDEN, LATENT))
-    config, workers = flags(), SingleWorker("")
+    execution, workers = Execution(), SingleWorker("")
     tf.mixed_precision.enable_mixed_precision_graph_rewrite(tf.train.AdamOptimizer())
     found = []
     try:
         for amp in (False, True):
             precision = choose_precision(amp)
-            with open_inference_session(config, workers, model, 5, USERS, precision) as (
+            with open_inference_session(model, execution, workers, 5, USERS, precision) as (
                 session,
                 ranking,
             ):
