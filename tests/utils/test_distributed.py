@@ -9,7 +9,7 @@ import pytest
 
 from vae.errors import UserError
 from vae.utils import distributed
-from vae.utils.distributed import SingleWorker, init
+from vae.utils.distributed import Workers, init
 
 VARIABLES = (
     "HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE",
@@ -66,7 +66,7 @@ def test_a_launchers_processes_join_through_horovod_and_a_single_one_does_not_ne
 ):
     workers = connected(environment, seen=size or 0)
     assert workers.size == (size or 1)
-    assert isinstance(workers, SingleWorker) == (size is None)
+    assert isinstance(workers, Workers) == (size is None)
 
 
 @pytest.mark.parametrize(
