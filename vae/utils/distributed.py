@@ -81,10 +81,9 @@ class Workers:
         """Overwrite every rank's variables of the session's graph with rank 0's."""
 
     def report_position(self, position: str | None) -> None:
-        """Tell the watchdog where this rank is, which has to be left within ``--stall_timeout``.
+        """Tell the watchdog of a step or a batch, which has to end within ``--stall_timeout``.
 
-        Args:
-            position: a step or a batch; None where any time may pass.
+        None: what begins may take any time.
         """
 
 
@@ -196,10 +195,9 @@ def _launched() -> tuple[str, int]:
 def _check_host_name() -> None:
     """Check that the name of this host resolves, without which Gloo crashes."""
     name = socket.gethostname()
-    if os.environ.get("HOROVOD_CONTROLLER") != "gloo":
-        return
     try:
-        socket.getaddrinfo(name, None)
+        if os.environ.get("HOROVOD_CONTROLLER") == "gloo":
+            socket.getaddrinfo(name, None)
     except OSError as error:
         raise UserError(
             f"the name of this host, {name!r}, has no address ({error.strerror}); Gloo needs one: "

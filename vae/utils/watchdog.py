@@ -36,11 +36,7 @@ class Watchdog:
             threading.Thread(target=self._run, args=(timeout,), daemon=True).start()
 
     def report(self, sentence: str | None) -> None:
-        """Note that the main thread begins something, and what to say if that does not end.
-
-        Args:
-            sentence: None for what may take any time.
-        """
+        """Note what to say if what the main thread begins does not end; None: it may take long."""
         self._latest = [sentence]  # a new object, for the same sentence too
 
     def _run(self, timeout: float) -> None:
