@@ -75,8 +75,7 @@ def remove_leftovers(folder: Path) -> None:
 def write_atomically(path: Path, content: str | bytes, durable: bool = False) -> None:
     """Create or replace a file by renaming a temporary one; text is encoded as UTF-8.
 
-    What was at ``path`` stays whole after a failure. ``durable``: flush to the disk before this
-    returns.
+    What was at ``path`` stays whole after a failure. ``durable``: before this returns, flush it.
     """
     with temporary_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -18,10 +18,7 @@ _PROCESS = Path("/proc/self/exe")
 
 
 def cpu_info(*names: str) -> str:
-    """Return a field of Linux's ``/proc/cpuinfo`` for the first processor; empty without it.
-
-    Its name differs between architectures.
-    """
+    """Return the first processor's field of one of these names in ``/proc/cpuinfo``, or nothing."""
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     field = re.search(rf"^(?:{'|'.join(names)})\s*: *(.*)", text, re.MULTILINE)
