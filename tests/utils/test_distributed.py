@@ -25,12 +25,10 @@ def connected(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)  # it cannot be imported
         if seen:
-            monkeypatch.setattr(
-                distributed, "HorovodWorkers", lambda *_: SimpleNamespace(size=seen)
-            )
-        else:
-            monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)  # it cannot be imported
+            joined = SimpleNamespace(size=seen)
+            monkeypatch.setattr(distributed, "HorovodWorkers", lambda *_: joined)
         return init()
 
     return join
@@ -85,15 +83,12 @@ def test_processes_that_horovod_cannot_join_never_work_alone(connected, seen, pr
         connected({"HOROVOD_SIZE": "3"}, seen)
 
 
-def test_a_host_whose_name_has_no_address_is_named_before_gloo_crashes(monkeypatch):
+def test_a_host_whose_name_has_no_address_is_named_before_gloo_crashes(connected, monkeypatch):
     def resolve(name, port):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(socket, "gethostname", lambda: "nowhere")
-    for name, value in (("HOROVOD_SIZE", "2"), ("HOROVOD_CONTROLLER", "gloo")):
-        monkeypatch.setenv(name, value)
-    with pytest.raises(
-        UserError, match=r"^the name of this host, 'nowhere', has no address \(Name"
-    ):
-        init()
+    problem = r"^the name of this host, 'nowhere', has no address \(Name"
+    with pytest.raises(UserError, match=problem):
+        connected({"HOROVOD_SIZE": "2", "HOROVOD_CONTROLLER": "gloo"})
