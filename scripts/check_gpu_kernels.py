@@ -39,7 +39,7 @@ from vae.models.graph.precision import FLOAT16_REWRITE, FLOAT32, Precision
 from vae.models.graph.session import compiled
 from vae.models.graph.train_step import TrainingStep
 from vae.models.graph.vae import VAE
-from vae.utils.distributed import SingleWorker
+from vae.utils.distributed import Workers
 
 ON_HOST = {
     ("TensorArrayV3", "int32"): "the best items of each chunk of users",
@@ -123,7 +123,7 @@ XLA, GPU, HOST_MEMORY, HOST, MISSING = (
 
 def training_graph(variant: Variant) -> list[tf.Tensor | tf.Operation]:
     """Build the graph of a training step; return what a step fetches."""
-    objective, worker, users = Objective(lam=0.01), SingleWorker(), MAX_USERS["training"]
+    objective, worker, users = Objective(lam=0.01), Workers(), MAX_USERS["training"]
     with compiled(variant.xla):
         vae = VAE(ML_20M, 0)
         step = TrainingStep(vae, objective, Training(), 0, worker, users, variant.precision)

@@ -108,7 +108,7 @@ def test_killed_at_any_moment_a_run_ends_like_the_uninterrupted_one(
     ("number", "code"),
     [
         (signal.SIGTERM, 143),
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR2, 140, marks=pytest.mark.slow),
@@ -256,13 +256,16 @@ def test_an_output_that_cannot_be_written_is_named_before_training(
 
 def test_a_folder_whose_name_is_a_pattern_holds_a_run_like_any_other(demo_data, tmp_path):
     folder = tmp_path / "lr=*? run[1] back\\slash"
-    everything = ("--results_dir", folder / "results", "--tensorboard_dir", folder / "board")
+    results = folder / os.fsdecode(b"donn\xe9es")  # which is no UTF-8
+    everything = ("--results_dir", results, "--tensorboard_dir", results)
     for epochs in (1, 2):  # the second run resumes the first
         arguments = train_flags(demo_data, folder, "--epochs", epochs, *everything)
         out = output_of(run_main(*arguments))
     assert f"Resuming {folder / 'ckpt/step-00000005'}" in out
     output_of(run_main(*eval_flags(demo_data, folder)))
     assert newest_step(folder) == 10
+    assert r"donn\udce9es" in (results / "report.html").read_text()
+    assert [path for path in results.iterdir() if path.name.startswith("events.out.tfevents.")]
 
 
 @pytest.mark.parametrize(
@@ -291,14 +294,6 @@ def test_what_is_written_names_its_flag_on_a_full_disk_and_spares_the_checkpoint
     assert not [path for path in Path("disk").rglob("*") if path.name.endswith((".json", ".csv"))]
 
 
-def test_results_and_summaries_may_lie_under_a_name_that_is_no_utf_8(demo_data, tmp_path):
-    name = tmp_path / os.fsdecode(b"donn\xe9es")
-    arguments = train_flags(demo_data, tmp_path, "--epochs", 1)
-    output_of(run_main(*arguments, "--results_dir", name, "--tensorboard_dir", name))
-    assert r"donn\udce9es" in (name / "report.html").read_text()
-    assert [*name.glob("events.out.tfevents.*")]
-
-
 @pytest.mark.parametrize("flag", ["--checkpoint_dir", "--results_dir"])
 def test_a_run_into_a_folder_in_use_is_refused_and_leaves_the_log_of_the_other_as_it_is(
     flag, demo_data, tmp_path
@@ -311,18 +306,6 @@ def test_a_run_into_a_folder_in_use_is_refused_and_leaves_the_log_of_the_other_a
     assert f"{flag} {tmp_path}: another run is writing there; wait for its end, or name" in error
     assert (tmp_path / "run.log").read_text() == "DLLL of the run that writes there\n"
     assert not (tmp_path / "epochs.csv").exists()
-
-
-def test_a_log_keeps_all_runs_each_from_its_parameters_on_and_one_folder_may_hold_everything(
-    demo_data, tmp_path
-):
-    arguments = train_flags(demo_data, tmp_path, "--epochs", 1, "--results_dir", tmp_path / "ckpt")
-    for more in ([], ["--restart"], []):
-        output_of(run_main(*arguments, *more))
-    steps = [line["step"] for line in log_lines(tmp_path / "run.log") if line["type"] == "LOG"]
-    of_a_run = ["PARAMETER", [1], []]
-    steps = [step for step, _ in itertools.groupby(steps)]
-    assert steps == [*of_a_run, *of_a_run, "PARAMETER", []]
 
 
 def damage(path, places):
@@ -384,14 +367,21 @@ def test_a_flag_that_changes_the_rest_of_the_training_is_named(short, demo_data,
     assert "at step 9 (1 epoch completed, batch 4 of the next); --lr changed from 0.01 to" in out
 
 
-def test_restart_starts_over_and_sets_the_old_run_aside(short, demo_data, tmp_path):
+def test_restart_sets_the_old_run_aside_and_one_log_and_one_folder_hold_all_runs(
+    short, demo_data, tmp_path
+):
     folder = copy(short, tmp_path)
-    arguments = train_flags(demo_data, folder, "--epochs", 1, "--restart")
-    assert "Training a new model." in output_of(run_main(*arguments))
-    assert [path.name for path in checkpoints(folder)] == ["step-00000005"]
-    assert len(list((folder / "ckpt/replaced-1").glob("step-*"))) == 3
-    run_main(*arguments)
-    assert [p.name for p in (folder / "ckpt/replaced-2").iterdir()] == ["step-00000005"]
+    arguments = train_flags(demo_data, folder, "--epochs", 1, "--results_dir", folder / "ckpt")
+    for replaced, names in (("replaced-1", [8, 9, 10]), ("replaced-2", [5])):
+        assert "Training a new model." in output_of(run_main(*arguments, "--restart"))
+        assert [path.name for path in checkpoints(folder)] == ["step-00000005"]
+        aside = sorted(path.name for path in (folder / "ckpt" / replaced).iterdir())
+        assert aside == [f"step-{step:08}" for step in names]
+    output_of(run_main(*arguments))
+    steps = [line["step"] for line in log_lines(tmp_path / "run.log") if line["type"] == "LOG"]
+    of_a_run = ["PARAMETER", [1], []]
+    steps = [step for step, _ in itertools.groupby(steps)]
+    assert steps == [*of_a_run, *of_a_run, "PARAMETER", []]
 
 
 def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(demo_data, tmp_path):

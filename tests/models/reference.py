@@ -17,7 +17,7 @@ from vae.models.graph.precision import FLOAT32
 from vae.models.graph.session import compiled
 from vae.models.graph.train_step import TrainingStep
 from vae.models.graph.vae import VAE
-from vae.utils.distributed import SingleWorker
+from vae.utils.distributed import Workers
 
 ITEMS, HIDDEN, LATENT, USERS, BATCH = 21, 8, 3, 14, 6
 """A small model, its training users, and the users of a batch."""
@@ -196,7 +196,7 @@ def small_step(
     chunk_users=None,
 ):
     """Yield a session, a small model and its training step; ``layers`` are those of the model."""
-    workers = workers or SingleWorker("")
+    workers = workers or Workers()
     with tf.Graph().as_default(), tf.Session() as session:
         with compiled(xla):
             vae = VAE(Architecture(ITEMS, HIDDEN, LATENT, "tanh", *layers), config.execution.seed)
@@ -220,7 +220,7 @@ def noise_of(session, config, batch):
     return session.run(tf.random.stateless_normal(shape, seed=seed))
 
 
-class ChangedGradients(SingleWorker):
+class ChangedGradients(Workers):
     """A worker whose gradients, with their weights, go through a function."""
 
     def __init__(self, change):

@@ -16,7 +16,7 @@ import vae
 from vae.config import Execution
 from vae.errors import UserError
 from vae.models.graph.inference_graph import ITEM_WEIGHTS
-from vae.utils.distributed import SingleWorker
+from vae.utils.distributed import Workers
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def few(histories):
 def with_weights(recommender, **weights):
     """The recommender with other weights."""
     model = replace(recommender.model, weights={**recommender.model.weights, **weights})
-    worker = SingleWorker("1 worker")
+    worker = Workers()
     return vae.Recommender(recommender.dataset, model, Execution(), 10, worker)
 
 

@@ -8,13 +8,12 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from scripts import check_gpu_kernels as check
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _a_machine_with_a_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU"])
     monkeypatch.setenv("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_SIMULATE_GPU", "true")
 
 
-@pytest.mark.usefixtures("_a_machine_with_a_gpu")
 @pytest.mark.parametrize("build", [check.training_graph, check.inference_graph])
 def test_graphs_for_gpus_avoid_operations_that_have_no_kernel_there(build):
     found = {str(kind) for kind in check.operations(build, check.VARIANTS[0])}
@@ -23,7 +22,6 @@ def test_graphs_for_gpus_avoid_operations_that_have_no_kernel_there(build):
     assert not any(kind.startswith(("Pad (int64", "SparseTensorDenseAdd")) for kind in found)
 
 
-@pytest.mark.usefixtures("_a_machine_with_a_gpu")
 def test_amp_at_full_size_moves_matmuls_to_float16_and_leaves_softmax_and_adam_in_float32():
     found = {str(kind) for kind in check.operations(check.training_graph, check.VARIANTS[1])}
     assert {"MatMul (float16)", "Softmax (float32)", "ResourceApplyAdam (float32)"} <= found

@@ -5,10 +5,9 @@ import importlib.util
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from helpers import ROOT, log_lines, run_script
+from helpers import ROOT, log_lines, run_script, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +40,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_was_running(demo_data
     with subprocess.Popen(
         [sys.executable, "scripts/sweep.py", *flags], cwd=ROOT, stdout=subprocess.DEVNULL
     ) as search:
-        while not (tmp_path / "trial-1.log").exists():
-            assert search.poll() is None
-            time.sleep(0.05)
+        wait_for((tmp_path / "trial-1.log").exists, search)
         search.send_signal(signal.SIGTERM)
     assert search.returncode == 143
     assert [row["trial"] for row in rows(tmp_path)] == ["0"]

@@ -17,6 +17,11 @@ from vae.utils.atomic import (
 from vae.utils.signals import SIGNALS
 
 
+@pytest.fixture(params=[temporary_file, temporary_folder])
+def temporary(request):
+    return request.param
+
+
 def test_a_file_is_written_as_a_whole_with_the_mode_of_the_umask(tmp_path):
     path = tmp_path / "results.json"
     path.write_text("old")
@@ -29,7 +34,6 @@ def test_a_file_is_written_as_a_whole_with_the_mode_of_the_umask(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "plain"}
 
 
-@pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
 def test_a_failed_write_leaves_nothing(tmp_path, temporary):
     def fail():
         with temporary(tmp_path / "x") as path:
@@ -50,7 +54,6 @@ def number(request):
     signal.set_wakeup_fd(wakeup)
 
 
-@pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
 def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, number):
     with pytest.raises(SystemExit) as caught, temporary(tmp_path / "x"):
         os.kill(os.getpid(), number)
@@ -59,7 +62,6 @@ def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, numb
     assert signal.getsignal(number) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
 def test_a_signal_just_after_the_creation_leaves_nothing(tmp_path, temporary, number, monkeypatch):
     monkeypatch.setattr("fcntl.flock", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit), temporary(tmp_path / "x"):
@@ -67,7 +69,6 @@ def test_a_signal_just_after_the_creation_leaves_nothing(tmp_path, temporary, nu
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("temporary", [temporary_file, temporary_folder])
 def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_in_use(tmp_path, temporary):
     (tmp_path / ".writing-0123").mkdir()
     (tmp_path / ".writing-0123/half").touch()

@@ -67,7 +67,7 @@ def test_without_a_signal_the_handlers_are_restored(handlers):
 
 
 def test_a_signal_at_the_end_of_the_block_is_not_lost():
-    program = STEP.replace("'', 10**9", "'', 10**7") + "signal.pause()\n"
+    program = STEP.replace("'', 10**9", "'', 3 * 10**6") + "signal.pause()\n"
     with start(program) as process:
         process.send_signal(signal.SIGUSR1)
         assert process.wait(timeout=60) == -signal.SIGUSR1

@@ -47,7 +47,7 @@ from vae.recommend.inputs import PathLike, Rows, as_table, read_filters
 from vae.recommend.table import RecommendationTable, free_name
 from vae.recommend.titles import read_titles
 from vae.utils.console import trimmed
-from vae.utils.distributed import SingleWorker, Workers
+from vae.utils.distributed import Workers
 from vae.utils.run_log import RunLog
 
 
@@ -116,7 +116,7 @@ class Recommender:
         titles = None
         if item_names is not None:
             titles = read_titles(Path(item_names), str(title_col), data, id_column)
-        worker = SingleWorker()
+        worker = Workers()
         silent = RunLog(None)
         architecture = replace(config.model, items=len(data.item_ids))
         model = load_model(

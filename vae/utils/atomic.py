@@ -73,12 +73,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes, durable: bool = False) -> None:
-    """Write a file to a temporary one and rename that; after a failure an existing file is whole.
+    """Create or replace a file by renaming a temporary one; text is encoded as UTF-8.
 
-    Args:
-        path: file to create or replace.
-        content: text is encoded as UTF-8.
-        durable: whether to flush the file to the disk before this returns.
+    What was at ``path`` stays whole after a failure. ``durable``: before this returns, flush it.
     """
     with temporary_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -99,17 +96,11 @@ def sync(path: Path) -> None:
 
 
 def lock_folder(folder: Path, wait: bool = False) -> int:
-    """Lock a folder for this process; the lock ends with the process, however that ends.
+    """Lock a folder for this process; return a descriptor, whose closing releases the lock.
 
-    The folder itself is locked, without a lock file. Some network file systems do not support such
-    locks: there, no process is excluded.
-
-    Args:
-        folder: existing folder.
-        wait: whether to wait until another process releases the lock; else BlockingIOError.
-
-    Returns:
-        A descriptor; closing it releases the lock.
+    The lock ends with the process, however that ends. The folder itself is locked, without a lock
+    file. Some network file systems do not support such locks: there, no process is excluded.
+    ``wait`` until another process releases the lock; otherwise that is a BlockingIOError.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -151,7 +142,6 @@ def sha256(path: Path) -> str:
 
 def _open_regular(path: Path) -> IO[bytes]:
     """Open a file for reading; a pipe or a device in its place is an error and does not block."""
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")

@@ -118,9 +118,6 @@ class _Console(io.FileIO):
     output is reported on standard error, unless it is a pipe whose reader ended (``| head``).
     """
 
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "w", closefd=False)
-
     def write(self, data: Any) -> int:
         """Write bytes; return the number of bytes that were written or discarded."""
         try:
@@ -141,7 +138,7 @@ class _Console(io.FileIO):
 def _stream(descriptor: int, before: TextIO | None) -> TextIO:
     """Return a text stream in the encoding of the previous one; None: that was closed."""
     return io.TextIOWrapper(
-        io.BufferedWriter(_Console(descriptor)),
+        io.BufferedWriter(_Console(descriptor, "w", closefd=False)),
         encoding=before.encoding if before else "utf-8",
         errors="backslashreplace",
         line_buffering=True,

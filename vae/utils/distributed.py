@@ -5,7 +5,6 @@ Other modules use ``Workers`` and never import Horovod.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import socket
@@ -34,8 +33,8 @@ come last. SLURM_NTASKS is not among them: a batch script of one process has it 
 """
 
 
-class SingleWorker:
-    """A job of a single process, without Horovod.
+class Workers:
+    """A rank's view of the job, by itself that of a single process, and the collective operations.
 
     All ranks of a job must call the collective operations, in the same order.
 
@@ -51,9 +50,7 @@ class SingleWorker:
     size = 1
     local_rank = 0
     local_size = 1
-
-    def __init__(self, description: str = "1 worker (single process, no Horovod)") -> None:
-        self.description = description
+    description = "1 worker (single process, no Horovod)"
 
     def optimizer(self, optimizer: Any) -> Any:
         """Wrap an optimizer so that it applies the sum of all ranks' gradients."""
@@ -64,30 +61,34 @@ class SingleWorker:
         return tensor
 
     def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Sum values over the ranks, element by element, in float64."""
-        return np.asarray(values, dtype=np.float64)
+        """Sum values over the ranks, element by element, in float64 and in the ranks' order."""
+        gathered = np.asarray(self.allgather_object(list(values)), dtype=np.float64)
+        return cast("NDArray[np.float64]", gathered.sum(axis=0))
 
     def allgather_object(self, value: Any) -> list[Any]:
         """Return the values of all ranks, in order, on every rank; anything that pickles."""
         return [value]
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return rank 0's value on every rank; anything that pickles."""
-        return value
+        """Return rank 0's value on every rank; anything that pickles.
+
+        Of Horovod's two broadcasts of objects one needs an API that TensorFlow 2 lacks, and the
+        other waited forever in a session (0.28.1).
+        """
+        return self.allgather_object(value if self.rank == 0 else None)[0]
 
     def broadcast_variables(self, session: Any) -> None:
         """Overwrite every rank's variables of the session's graph with rank 0's."""
 
     def report_position(self, position: str | None) -> None:
-        """Tell the watchdog where this rank is, which has to be left within ``--stall_timeout``.
+        """Tell the watchdog of a step or a batch, which has to end within ``--stall_timeout``.
 
-        Args:
-            position: a step or a batch; None where any time may pass.
+        None: what begins may take any time.
         """
 
 
-class HorovodWorkers:
-    """A job of several ranks that mpirun, horovodrun or srun started; see ``SingleWorker``.
+class HorovodWorkers(Workers):
+    """A job of several ranks that mpirun, horovodrun or srun started.
 
     Args:
         fp16_allreduce: halve the gradients' traffic by sending them as float16.
@@ -99,31 +100,29 @@ class HorovodWorkers:
         import horovod.tensorflow as hvd
 
         self._timeout = f"{stall_timeout:.0f} s"
-        self._watchdog = Watchdog(stall_timeout) if stall_timeout else None
-        if self._watchdog:
-            self._watchdog.report(
-                f"not all workers joined within {self._timeout}; see the messages of the others, "
-                "and start all of them with the same command"
-            )
+        self._watchdog = Watchdog(stall_timeout)
+        self._watchdog.report(
+            f"not all workers joined within {self._timeout}; see the messages of the others, and "
+            "start all of them with the same command"
+        )
         hvd.init()
         self._hvd = hvd
         self._compression = hvd.Compression.fp16 if fp16_allreduce else hvd.Compression.none
-        self.rank: int = hvd.rank()
-        self.size: int = hvd.size()
-        self.local_rank: int = hvd.local_rank()
-        self.local_size: int = hvd.local_size()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self.description = f"{self.size} workers (Horovod)"
         self.allgather_object(None)  # after which all have joined
         self.report_position(None)
 
     def report_position(self, position: str | None) -> None:
         """Report it with what to do if it is the last."""
-        if self._watchdog:
-            self._watchdog.report(
-                position
-                and f"rank {self.rank} on {socket.gethostname()} has waited for {self._timeout} in "
-                f"{position}; a rank that says nothing like this is the one that hangs; {_FIX}"
-            )
+        self._watchdog.report(
+            position
+            and f"rank {self.rank} on {socket.gethostname()} has waited for {self._timeout} in "
+            f"{position}; a rank that says nothing like this is the one that hangs; the earlier "
+            "checkpoints are complete: rerun the same command to resume, without the host that "
+            "hangs, or with a longer --stall_timeout if a step takes so long"
+        )
 
     def optimizer(self, optimizer: Any) -> Any:
         """Wrap it in Horovod's; a sum, since each rank divides by the global batch's users."""
@@ -135,11 +134,6 @@ class HorovodWorkers:
         """Add an allreduce to the graph."""
         return self._hvd.allreduce(tensor, op=self._hvd.Sum)
 
-    def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Gather the values and sum them in the order of the ranks."""
-        gathered = np.asarray(self.allgather_object(list(values)), dtype=np.float64)
-        return cast("NDArray[np.float64]", gathered.sum(axis=0))
-
     def allgather_object(self, value: Any) -> list[Any]:
         """Pickle, allgather and unpickle, in a session on the CPU separate from the model's."""
         import tensorflow.compat.v1 as tf
@@ -150,34 +144,15 @@ class HorovodWorkers:
             # values of different types would wait for each other forever.
             return list(self._hvd.allgather_object(value, session=session, name="allgather"))
 
-    def broadcast_object(self, value: Any) -> Any:
-        """Gather the values, all but one of them None.
-
-        Of Horovod's two broadcasts of objects one needs an API that TensorFlow 2 lacks, and the
-        other waited forever in a session (0.28.1).
-        """
-        return self.allgather_object(value if self.rank == 0 else None)[0]
-
     def broadcast_variables(self, session: Any) -> None:
         """Broadcast the global variables."""
         session.run(self._hvd.broadcast_global_variables(0))
 
 
-Workers = SingleWorker | HorovodWorkers
-"""A rank's view of the job, and the collective operations."""
-
-_FIX = (
-    "the earlier checkpoints are complete: rerun the same command to resume, without the host that "
-    "hangs, or with a longer --stall_timeout if a step takes so long"
-)
-
-
 def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
     """Join the other workers that mpirun, horovodrun or srun started, if any.
 
-    Args:
-        fp16_allreduce: as for ``HorovodWorkers``.
-        stall_timeout: the same, in seconds.
+    The arguments are those of ``HorovodWorkers``.
 
     Raises:
         UserError: several processes were started and cannot work together: Horovod is missing,
@@ -185,19 +160,14 @@ def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:
     """
     variable, launched = _launched()
     if launched == 1:
-        return SingleWorker()
-    if importlib.util.find_spec("horovod") is None:
-        raise UserError(
-            f"{launched} workers were started but Horovod is not installed, so they could not work "
-            "together; run 'make horovod', or start a single process."
-        )
+        return Workers()
     _check_host_name()
     try:
         workers = HorovodWorkers(fp16_allreduce, stall_timeout)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"{launched} workers were started but Horovod cannot be started ({error}); "
-            "run 'make horovod' to build it again, or start a single process."
+            f"{launched} workers were started but Horovod cannot be started ({error}); run 'make "
+            "horovod' to build it, or start a single process."
         ) from None
     # An MPI that Horovod was not built with leaves each process in a world of its own.
     if workers.size < launched:
@@ -225,10 +195,9 @@ def _launched() -> tuple[str, int]:
 def _check_host_name() -> None:
     """Check that the name of this host resolves, without which Gloo crashes."""
     name = socket.gethostname()
-    if os.environ.get("HOROVOD_CONTROLLER") != "gloo":
-        return
     try:
-        socket.getaddrinfo(name, None)
+        if os.environ.get("HOROVOD_CONTROLLER") == "gloo":
+            socket.getaddrinfo(name, None)
     except OSError as error:
         raise UserError(
             f"the name of this host, {name!r}, has no address ({error.strerror}); Gloo needs one: "
@@ -245,12 +214,11 @@ def raise_on_all(workers: Workers, action: Callable[[], Result]) -> Result:
     try:
         result = action()
     except UserError as error:
-        problem = (str(error), error.exit_code)
+        problem = error
     for rank, found in enumerate(workers.allgather_object(problem)):
         if found is not None:
-            message, exit_code = found
             where = f"rank {rank}: " if workers.size > 1 else ""
-            raise UserError(where + message, exit_code)
+            raise UserError(f"{where}{found}", found.exit_code)
     return cast(Result, result)
 
 

@@ -17,38 +17,20 @@ Step = str | tuple[int, ...]
 
 
 class Verbosity:
-    """Verbosity levels."""
+    """The level that the recipe uses; each line is written."""
 
-    OFF = -1
-    DEFAULT = 0
     VERBOSE = 1
 
 
 class JSONStreamBackend:
-    """Machine-readable lines: ``DLLL`` and a JSON object.
-
-    Args:
-        verbosity: level of the backend.
-        filename: path, or a descriptor as for ``open``.
-        append: whether to keep the existing lines.
-    """
+    """The file of machine-readable lines; ``append`` keeps the existing ones."""
 
     def __init__(self, verbosity: int, filename: str | Path | int, append: bool = False) -> None:
-        self.verbosity = verbosity
         self.file = open(filename, "a" if append else "w", encoding="utf-8")  # noqa: PTH123, SIM115
-
-    def write(self, elapsed: float, now: datetime, fields: Mapping[str, Any]) -> None:
-        """Write one line."""
-        times = {
-            "timestamp": str(now.timestamp()),
-            "datetime": str(now),
-            "elapsedtime": str(elapsed),
-        }
-        self.file.write(f"DLLL {json.dumps(times | dict(fields))}\n")
 
 
 class Logger:
-    """Sends each line to all backends with sufficient verbosity."""
+    """Writes lines, ``DLLL`` and a JSON object, to the files of all backends."""
 
     def __init__(self, backends: Sequence[JSONStreamBackend]) -> None:
         self.backends = backends
@@ -56,19 +38,23 @@ class Logger:
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
         """Write a line of type METADATA: usually ``{"unit": ...}`` of a metric."""
-        self._write(Verbosity.OFF, {"type": "METADATA", "metric": metric, "metadata": metadata})
+        self._write({"type": "METADATA", "metric": metric, "metadata": metadata})
 
     def log(self, step: Step, data: Mapping[str, Any], verbosity: int = Verbosity.VERBOSE) -> None:
         """Write a line of type LOG: the values of one step."""
-        self._write(verbosity, {"type": "LOG", "step": step, "data": data})
+        self._write({"type": "LOG", "step": step, "data": data})
 
     def flush(self) -> None:
         """Flush the files."""
         for backend in self.backends:
             backend.file.flush()
 
-    def _write(self, verbosity: int, fields: Mapping[str, Any]) -> None:
+    def _write(self, fields: Mapping[str, Any]) -> None:
         now = datetime.now()
+        times = {
+            "timestamp": str(now.timestamp()),
+            "datetime": str(now),
+            "elapsedtime": str((now - self._start).total_seconds()),
+        }
         for backend in self.backends:
-            if backend.verbosity >= verbosity:
-                backend.write((now - self._start).total_seconds(), now, fields)
+            backend.file.write(f"DLLL {json.dumps(times | dict(fields))}\n")

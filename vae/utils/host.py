@@ -18,11 +18,7 @@ _PROCESS = Path("/proc/self/exe")
 
 
 def cpu_info(*names: str) -> str:
-    """Return a field of Linux's ``/proc/cpuinfo`` for the first processor; empty without it.
-
-    Args:
-        names: names of the field, which differ between architectures.
-    """
+    """Return the first processor's field of one of these names in ``/proc/cpuinfo``, or nothing."""
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     field = re.search(rf"^(?:{'|'.join(names)})\s*: *(.*)", text, re.MULTILINE)
@@ -44,10 +40,6 @@ def available_bytes(workers_here: int = 1, root: Path = Path("/")) -> int:
 
     The minimum of the memory, the limit of this process's control group, which the workers are
     assumed to share, and the limits of their address spaces (``ulimit -v``).
-
-    Args:
-        workers_here: number of workers of this host.
-        root: root of the file system.
     """
     limits = [physical_bytes(), *_control_group_limits(root)]
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -72,20 +64,17 @@ def _control_group_limits(root: Path) -> Iterator[int]:
 
 
 def check_process(threads: int) -> None:
-    """Check that there is a ``/proc``, and that this process can start so many threads.
+    """Check that TensorFlow will not abort, for want of a ``/proc`` or of so many threads.
 
     Raises:
-        UserError: TensorFlow would abort.
+        UserError: there is no ``/proc``.
+        RuntimeError: this process cannot start the threads, of which ``main.py`` makes a sentence.
     """
     if not os.path.lexists(_PROCESS):
         raise UserError(f"{_PROCESS}: file not found, and TensorFlow needs it; mount /proc.")
     is_over = threading.Event()
-    started = [threading.Thread(target=is_over.wait) for _ in range(threads)]
     try:
-        for thread in started:
-            thread.start()
-    except RuntimeError:
-        reason = f"this process cannot start {threads} threads"
-        raise UserError(f"{reason}; raise the limit on processes (ulimit -u).", 1) from None
+        for _ in range(threads):
+            threading.Thread(target=is_over.wait).start()
     finally:
         is_over.set()

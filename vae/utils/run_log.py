@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ class RunLog:
         line_of: returns what the console shows of a step, its values and a note; empty for nothing.
         callbacks: receivers of the metrics of each epoch.
 
+    Attributes:
+        progress: ``console.progress``, which shows something on rank 0 alone.
+
     Raises:
         UserError: the file cannot be opened.
     """
@@ -55,6 +59,7 @@ class RunLog:
         self._line_of = line_of
         self._callbacks = callbacks
         self._described: set[str] = set()
+        self.progress = partial(progress, is_shown=path is not None)
         if path is not None:
             self._descriptor = _open_to_append(path)
             self._stream = dllogger.JSONStreamBackend(
@@ -80,15 +85,16 @@ class RunLog:
         Raises:
             UserError: the file cannot be written.
         """
-        plain = {name: _plain(value) for name, value in data.items() if _is_defined(value)}
+        defined = {name: value for name, value in data.items() if _is_defined(value)}
+        plain = {name: v.item() if hasattr(v, "item") else v for name, v in defined.items()}
         if self._path is None or not plain:
             return
         for name in plain if step != "PARAMETER" else ():
             if name not in self._described and (unit := self._unit_of(name)):
-                with self._one_write(self._path):
+                with self._one_write():
                     self._logger.metadata(name, {"unit": unit})
                 self._described.add(name)
-        with self._one_write(self._path):
+        with self._one_write():
             self._logger.log(step, plain, dllogger.Verbosity.VERBOSE)
         if line := self._line_of(step, plain, note):
             self.say(line)
@@ -97,7 +103,7 @@ class RunLog:
                 callback(step[0], plain)
 
     @contextmanager
-    def _one_write(self, path: Path) -> Iterator[None]:
+    def _one_write(self) -> Iterator[None]:
         """Flush the line that the block logs."""
         try:
             with report_write_errors(f"--log_path {self._path}"):
@@ -114,12 +120,6 @@ class RunLog:
             with tqdm.external_write_mode():
                 print(sentence, flush=True)
 
-    def progress(
-        self, description: str, total: int, unit: str = "users", done: int = 0
-    ) -> tqdm[None]:
-        """Show the progress of what may take long, see ``console.progress``."""
-        return progress(description, total, unit, done, is_shown=self._path is not None)
-
 
 def _open_to_append(path: Path) -> int:
     """Return a descriptor that appends to a log; an incomplete last line is ended first."""
@@ -128,7 +128,7 @@ def _open_to_append(path: Path) -> int:
         # O_NONBLOCK: opening a FIFO without a reader fails instead of waiting for one.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
         os.set_blocking(descriptor, True)
-        if _is_cut(path):
+        if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
             os.write(descriptor, b"\n")
     except OSError as error:
         unread = "a FIFO or a socket that no program reads"
@@ -139,21 +139,5 @@ def _open_to_append(path: Path) -> int:
     return descriptor
 
 
-def _is_cut(path: Path) -> bool:
-    """Return whether a file ends within a line, as after a kill or on a full disk."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
-
-
 def _is_defined(value: Any) -> bool:
     return not (hasattr(value, "__float__") and not math.isfinite(value))
-
-
-def _plain(value: Any) -> Any:
-    """Convert a NumPy scalar to a Python number and a path to a string."""
-    if isinstance(value, Path):
-        return str(value)
-    return value.item() if hasattr(value, "item") else value

@@ -31,17 +31,10 @@ def seal(document: Mapping[str, Any]) -> str:
 def read_sealed(
     path: Path, key: str, version: int, parse: Callable[[dict[str, Any]], Parsed]
 ) -> Parsed:
-    """Read a file whose text :func:`seal` made.
+    """Return what ``parse`` makes of a file whose text :func:`seal` made.
 
-    Args:
-        path: the file.
-        key: key of the version in the document.
-        version: the version that can be read.
-        parse: takes the document without version and digest; by a ValueError, KeyError or
-            TypeError it refuses that as damaged.
-
-    Returns:
-        What ``parse`` returns.
+    The document has its version under ``key``. ``parse`` takes it without version and digest, and
+    refuses it as damaged by a ValueError, KeyError or TypeError.
 
     Raises:
         OSError: the file cannot be read or is not a regular file.

@@ -76,7 +76,7 @@ class StopSignals:
                 first = time.monotonic()
                 self.received = signal.Signals(number[0])
             elif time.monotonic() - first > _SAME_REQUEST:
-                os._exit(exit_code(signal.Signals(number[0])))
+                os._exit(exit_code(number[0]))
 
 
 @contextmanager
@@ -98,10 +98,10 @@ def unwinding() -> Iterator[None]:
 
 def _exit(number: int, frame: object) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
-    raise SystemExit(128 + number)
+    raise SystemExit(exit_code(number))
 
 
-def exit_code(number: signal.Signals) -> int:
+def exit_code(number: int) -> int:
     """Return the exit code of a process that a signal ended, such as 143 for SIGTERM."""
     return 128 + number
 

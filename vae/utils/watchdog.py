@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 import time
-from itertools import count
 
 _MAX_PERIOD = 5.0
 """Seconds between two looks, at most."""
@@ -28,35 +27,26 @@ class Watchdog:
     whose processes are all stopped and continued, as a terminal or a scheduler does, is not a hang.
 
     Args:
-        timeout: seconds; positive.
+        timeout: seconds; 0: it watches nothing.
     """
 
     def __init__(self, timeout: float) -> None:
-        self._period = min(_MAX_PERIOD, timeout / 20)
-        self._limit = round(timeout / self._period) - _LAST_PERIODS
-        self._numbers = count()
         self.report(None)
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+        if timeout:
+            threading.Thread(target=self._run, args=(timeout,), daemon=True).start()
 
     def report(self, sentence: str | None) -> None:
-        """Note that the main thread begins something, and what to say if that does not end.
+        """Note what to say if what the main thread begins does not end; None: it may take long."""
+        self._latest = [sentence]  # a new object, for the same sentence too
 
-        Args:
-            sentence: None for what may take any time.
-        """
-        self._latest = (next(self._numbers), sentence)
-
-    def _run(self) -> None:
+    def _run(self, timeout: float) -> None:
+        period = min(_MAX_PERIOD, timeout / 20)
+        limit = round(timeout / period) - _LAST_PERIODS
         seen, periods = self._latest, 0
-        while seen[1] is None or periods < self._limit:
-            time.sleep(self._period)
+        while seen == [None] or periods < limit:
+            time.sleep(period)
             latest = self._latest
-            seen, periods = latest, periods + 1 if latest == seen else 0
-        print(f"main.py: error: {seen[1]}.", file=sys.stderr, flush=True)
-        time.sleep(_LAST_PERIODS * self._period)
-        _end()
-
-
-def _end() -> None:
-    """End the process: its main thread may never return from what it waits for."""
-    os._exit(1)
+            seen, periods = latest, periods + 1 if latest is seen else 0
+        print(f"main.py: error: {seen[0]}.", file=sys.stderr, flush=True)
+        time.sleep(_LAST_PERIODS * period)
+        os._exit(1)  # the main thread may never return from what it waits for

@@ -14,7 +14,7 @@ from vae.models.checkpoints import checkpoint, manager
 from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.inference.trained_model import load_model
 from vae.utils.atomic import temporary_file
-from vae.utils.distributed import SingleWorker
+from vae.utils.distributed import Workers
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def load(folder, new):
     def load(which):
         dataset = SimpleNamespace(fingerprint=new.dataset_fingerprint)
         log = SimpleNamespace(say=lambda _: None)
-        return load_model(folder.path, which, new.architecture, dataset, SingleWorker(), log)
+        return load_model(folder.path, which, new.architecture, dataset, Workers(), log)
 
     return load
 

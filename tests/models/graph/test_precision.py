@@ -28,7 +28,7 @@ from vae.models.graph.precision import (
     choose_precision,
 )
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
-from vae.utils.distributed import SingleWorker
+from vae.utils.distributed import Workers
 
 
 @pytest.mark.parametrize("chunk_users", [100, 4])
@@ -140,7 +140,7 @@ def test_inference_in_float32_stays_so_where_a_training_has_asked_for_the_rewrit
     # A machine that claims to have a GPU.
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"])
     model = TrainedModel(Architecture(ITEMS, HIDDEN, LATENT))
-    execution, workers = Execution(), SingleWorker("")
+    execution, workers = Execution(), Workers()
     tf.mixed_precision.enable_mixed_precision_graph_rewrite(tf.train.AdamOptimizer())
     found = []
     try:

@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 
 from vae.errors import UserError
 from vae.models.graph.session import open_session
-from vae.utils.distributed import SingleWorker
+from vae.utils.distributed import Workers
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def one_gpu(monkeypatch):
 
 
 def test_a_worker_without_a_gpu_of_its_own_is_an_error(one_gpu):
-    worker = SingleWorker("")
+    worker = Workers()
     worker.local_rank = 1
     with (
         pytest.raises(UserError, match="local rank 1 has no GPU: this host has 1"),
@@ -29,7 +29,7 @@ def test_when_memory_runs_out_a_sentence_says_what_to_lower():
     with (
         pytest.raises(UserError) as caught,
         tf.Graph().as_default(),
-        open_session(SingleWorker("")),
+        open_session(Workers()),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, message)
     assert caught.value.exit_code == 1

@@ -18,7 +18,7 @@ from vae.models.graph.inference_graph import ITEM_WEIGHTS, MODEL_WEIGHT
 from vae.models.inference.evaluate import evaluate
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.console import Progress
-from vae.utils.distributed import SingleWorker, Workers, on_rank_0
+from vae.utils.distributed import Workers, on_rank_0
 from vae.utils.run_log import RunLog
 
 MODEL_WEIGHTS = tuple(tenths / 10 for tenths in range(11))
@@ -97,7 +97,7 @@ def choose_model_weight(
         execution: how the model is run.
         progress: shows how many users are ranked.
     """
-    worker = SingleWorker()
+    worker = Workers()
     k = min(MAX_CUTOFF, blended.architecture.items)
     ndcg = {}
     with (

@@ -200,7 +200,7 @@ class Trainer:
         step, number = self._step, self._state.step
         self.workers.report_position(f"step {number + 1}")
         fetches = [step.totals, step.scalars, step.requests, step.global_step_before, step.update]
-        feed = step.feed(batch, self._signals.received is not None, self._minutes_are_over())
+        feed = step.feed(batch, self._signals.received is not None, self._save_interval_elapsed())
         # The first step also allocates memory and selects kernels: the second is more typical.
         is_typical = number == min(self.start.state.step + 1, self._total_steps - 1)
         if self.trace is not None and is_typical and self.workers.rank == 0:
@@ -275,7 +275,7 @@ class Trainer:
         users = len(seconds) * self.dataset.train.shape[0]
         return {"mean_training_throughput": users / sum(seconds)} if seconds else {}
 
-    def _minutes_are_over(self) -> bool:
+    def _save_interval_elapsed(self) -> bool:
         """Return whether a checkpoint is due by ``--save_every``, which rank 0 decides."""
         elapsed = time.monotonic() - self._last_save
         return self.workers.rank == 0 and self.checkpoints.save_interval.minutes_are_over(elapsed)
