@@ -88,4 +88,6 @@ def _hits(ranking: IntArray, targets: csr_matrix) -> NDArray[np.bool_]:
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
     """Elementwise quotient, NaN where the denominator is zero."""
-    return np.divide(numerator, denominator, np.full(len(numerator), np.nan), where=denominator > 0)
+    values = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=values, where=denominator > 0)
+    return values
