@@ -21,11 +21,7 @@ from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Architecture
 from vae.load.batches import TrainingBatches
-from vae.models.graph.precision import (
-    FLOAT16_REWRITE,
-    FLOAT32,
-    choose_precision,
-)
+from vae.models.graph.precision import FLOAT16_REWRITE, FLOAT32, choose_precision
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import SingleWorker
 

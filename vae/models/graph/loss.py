@@ -1,4 +1,4 @@
-"""The training objective (Liang et al. 2018, section 2.2): multinomial likelihood, KL and L2 terms.
+"""The multinomial likelihood of training (Liang et al. 2018, section 2).
 
 The last layer and its likelihood are one function with a custom gradient: their (B, I) logits are
 by far the largest tensor of the model, and each pass over them takes time.
