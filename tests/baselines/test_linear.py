@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from vae.baselines.ease import LAMBDAS, Ease, check_ease, choose_lambda
+from vae.baselines.ease import LAMBDAS, Ease, choose_lambda
 from vae.baselines.itemknn import item_similarities
-from vae.errors import UserError
 from vae.load.dataset import HeldOut
 from vae.metrics.ranking import ndcg
 
 ITEMS = 11
-
 
 BLOCKS = [4, 1024]
 """Items per block: several blocks, the last of them shorter, and a single one."""
@@ -52,12 +50,6 @@ def test_item_knn_keeps_the_largest_shrunk_cosines(neighbours, shrinkage, block)
         np.testing.assert_allclose(found[:, item], expected, rtol=1e-5)
 
 
-def test_an_item_without_users_is_similar_to_none():
-    train = np.array([[1, 1, 0], [1, 0, 0]], np.uint8)
-    similarities = item_similarities(csr_matrix(train), 2, 0).toarray()
-    np.testing.assert_allclose(similarities, [[0, 0.5**0.5, 0], [0.5**0.5, 0, 0], [0, 0, 0]])
-
-
 def test_the_chosen_lambda_is_the_best_on_the_validation_users():
     train, held_out = interactions(200, seed=1), interactions(50, seed=2)
     targets = held_out & (np.random.default_rng(3).random(held_out.shape) < 0.3)
@@ -72,9 +64,3 @@ def test_the_chosen_lambda_is_the_best_on_the_validation_users():
         means[lambda_] = np.nanmean(ndcg(ranking, users.targets, 100))
     assert choose_lambda(ease, users) == max(means, key=means.get)
     assert len(set(means.values())) > 1
-
-
-def test_a_catalogue_whose_matrix_does_not_fit_is_refused_with_its_size():
-    check_ease(20_108, 8 * 10**9, "--baselines ease")
-    with pytest.raises(UserError, match=r"--baselines ease: with 1,000,000 items .*16000.0 GB"):
-        check_ease(1_000_000, 8 * 10**9, "--baselines ease")

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from vae.metrics.exposure import Exposure
 from vae.metrics.user_results import QUARTILE_METRICS, Comparison, UserResults
 
 USERS, ITEMS = 23, 130
@@ -43,7 +42,7 @@ def test_the_results_of_shards_are_those_of_all_users(shards):
     joined = UserResults.concatenate(parts, ITEMS)
     for name, values in whole.values.items():
         np.testing.assert_allclose(joined.values[name], values, rtol=1e-12)
-    np.testing.assert_array_equal(joined.exposure.counts, whole.exposure.counts)
+    np.testing.assert_array_equal(joined.counts, whole.counts)
     assert UserResults.concatenate([], ITEMS).metrics["ndcg@100"].users == 0
 
 
@@ -59,7 +58,7 @@ def test_the_summary_has_means_differences_exposure_and_quartiles():
     assert summary["test_minus_ease_ndcg@100"] == pytest.approx(difference.mean())
     error = difference.std(ddof=1) / math.sqrt(len(difference))
     assert summary["test_minus_ease_ndcg@100_se"] == pytest.approx(error)
-    recommended = result.model.exposure.counts > 0
+    recommended = result.model.counts > 0
     assert summary["test_coverage@100"] == recommended.mean()
     assert 0 < summary["test_gini@100"] < 1
     assert 0 < summary["ease_mean_popularity@100"] < 100
@@ -69,7 +68,7 @@ def test_the_summary_has_means_differences_exposure_and_quartiles():
 
 
 def quartiles(lengths, values):
-    results = UserResults({"ndcg@100": np.array(values)}, Exposure(np.zeros(1, np.int64)))
+    results = UserResults({"ndcg@100": np.array(values)}, np.zeros(1, np.int64))
     moments = results.quartiles(np.array(lengths))
     assert tuple(moments) == QUARTILE_METRICS
     return list(moments.values())

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT, wait_for
 
 from vae.errors import UserError
-from vae.utils.signals import SIGNALS, StopSignals, exit_code
+from vae.utils.signals import SIGNALS, StopSignals, exit_code, unwinding
 
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 138, "SIGUSR2": 140,
          "SIGXCPU": 152}  # fmt: skip
@@ -94,3 +94,21 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
             time.sleep(0.2)
         assert process.poll() is None
         process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_an_error_of_a_library_does_not_take_the_place_of_a_signal(number, expected):
+    def build():
+        with unwinding():
+            try:
+                signal.raise_signal(number)
+            finally:
+                raise AttributeError
+
+    before = signal.getsignal(number)
+    with pytest.raises(expected) as caught:
+        build()
+    assert caught.value.args == ((143,) if number == signal.SIGTERM else ())
+    assert signal.getsignal(number) == before

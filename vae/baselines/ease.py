@@ -13,7 +13,6 @@ from scipy.sparse import csr_matrix
 from vae.baselines.best_unseen import best_unseen
 from vae.baselines.fit import Baseline
 from vae.baselines.itemknn import common_users
-from vae.errors import UserError
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.ranking import SELECTION_METRIC
 from vae.metrics.user_results import UserResults
@@ -22,7 +21,7 @@ from vae.utils.console import Progress, silent
 LAMBDAS = (100, 200, 500, 1000, 2000, 5000)
 """Values of lambda to choose from: those of the paper's data sets are 200 to 1,000."""
 
-_BYTES_PER_ELEMENT = 8 + 4 + 4
+BYTES_PER_ELEMENT = 8 + 4 + 4
 """The inverse in float64, the Gram matrix and the item weights in float32."""
 
 
@@ -102,18 +101,3 @@ def choose_lambda(ease: Ease, users: HeldOut) -> float:
         return float(np.nan_to_num(value))
 
     return max(LAMBDAS, key=ndcg)
-
-
-def check_ease(items: int, available: int, flag: str) -> None:
-    """Check that EASE fits into the available bytes of memory, for the flag that asks for it.
-
-    Raises:
-        UserError: it does not.
-    """
-    needed = _BYTES_PER_ELEMENT * items**2
-    if needed > available:
-        raise UserError(
-            f"{flag}: with {items:,} items EASE takes at least {needed / 1e9:.1f} GB of memory, "
-            f"and {available / 1e9:.1f} GB are available; leave it out, or raise "
-            "--min_users_per_item in prepare_dataset.py."
-        )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy.sparse import csr_matrix
 
@@ -13,8 +12,7 @@ from vae.load.dataset import Dataset
 from vae.utils.console import Progress, silent
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """A fitted baseline.
 
     Attributes:
@@ -23,16 +21,13 @@ class Baseline:
     """
 
     scores: Callable[[csr_matrix], Any]
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float] = {}
 
 
 def fit_baselines(
-    names: Sequence[str],
-    dataset: Dataset,
-    ease_lambda: float | None,
-    progress: Progress = silent,
+    names: Sequence[str], dataset: Dataset, ease_lambda: float | None, progress: Progress = silent
 ) -> dict[str, Baseline]:
-    """Fit baselines, the ``fit`` of the module here with each of their names in ``config``.
+    """Fit baselines, each by the ``fit`` of the module here that has its name.
 
     Args:
         names: of ``config.BASELINES``.

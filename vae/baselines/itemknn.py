@@ -43,7 +43,7 @@ def item_similarities(
     Dacrema et al. 2019, arXiv:1907.06902, section 3.2).
 
     Args:
-        train: (U, I) training matrix.
+        train: (U, I) training matrix, in which each item has a user.
         neighbours: number of neighbours per item (ties: lower index first).
         shrinkage: added to the denominator.
         advance: takes the number of items of each block that is done.
@@ -56,8 +56,13 @@ def item_similarities(
     blocks = []
     for rows, common in common_users(train, items_per_block):
         np.fill_diagonal(common[:, rows], 0)  # the item itself
-        similarities = common / (np.outer(lengths[rows], lengths) + max(shrinkage, 1e-9))
-        blocks.append(_largest_of_rows(similarities, neighbours))
+        similarities = common / (np.outer(lengths[rows], lengths) + shrinkage)
+        # All but the largest of each row become zero, which a sparse matrix leaves out.
+        best = np.argsort(-similarities, axis=1, kind="stable")[:, :neighbours]
+        values = np.take_along_axis(similarities, best, axis=1)
+        similarities.fill(0)
+        np.put_along_axis(similarities, best, values, axis=1)
+        blocks.append(csr_matrix(similarities))
         advance(len(common))
     return vstack(blocks).T.tocsr()
 
@@ -76,14 +81,3 @@ def common_users(
     for first in range(0, items, items_per_block):
         rows = slice(first, min(first + items_per_block, items))
         yield rows, (transposed[rows] @ matrix).toarray()
-
-
-def _largest_of_rows(matrix: NDArray[np.float32], count: int) -> csr_matrix:
-    """Return a matrix with the largest positive elements of each row, and zeros elsewhere."""
-    rows, columns = matrix.shape
-    best = np.argsort(-matrix, axis=1, kind="stable")[:, :count]
-    values = np.take_along_axis(matrix, best, axis=1)
-    starts = np.arange(rows + 1) * best.shape[1]
-    largest = csr_matrix((values.ravel(), best.ravel(), starts), (rows, columns))
-    largest.eliminate_zeros()
-    return largest

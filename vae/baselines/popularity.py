@@ -22,13 +22,8 @@ def fit(dataset: Dataset, *_: Any) -> Baseline:
 
 
 def popularity_scores(train: csr_matrix) -> NDArray[np.float32]:
-    """Return the (I,) logarithms of the fraction of users that have each item.
-
-    Args:
-        train: (users, I) training matrix, in which each item has a user.
-    """
-    fractions = users_per_item(train) / train.shape[0]
-    scores: NDArray[np.float32] = np.log(fractions).astype(np.float32)
+    """Return the (I,) logarithms of the fraction of users that have each item of ``train``."""
+    scores: NDArray[np.float32] = np.log(users_per_item(train) / train.shape[0]).astype(np.float32)
     return scores
 
 

@@ -55,7 +55,7 @@ class Moments:
 
 
 def means_and_errors(metrics: Mapping[str, Moments]) -> dict[str, float]:
-    """Mean and standard error of each metric, by their log keys."""
+    """Return mean and standard error of each metric, by their log keys."""
     means = {name: moments.mean for name, moments in metrics.items()}
     errors = {f"{name}_se": moments.standard_error for name, moments in metrics.items()}
     return means | errors

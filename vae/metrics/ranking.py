@@ -47,12 +47,11 @@ def ndcg(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
     Returns:
         (B,) float64 values in [0, 1], NaN for users without targets.
     """
-    depth = max(k, 1)
-    discounts = 1.0 / np.log2(np.arange(2, depth + 2))
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
     hits = _hits(ranking[:, :k], targets)
     gains = hits @ discounts[: hits.shape[1]]
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])
-    return _ratio(gains, ideal[np.minimum(_target_counts(targets), k)])
+    return _ratio(gains, ideal[np.minimum(np.diff(targets.indptr), k)])
 
 
 def recall(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
@@ -61,7 +60,7 @@ def recall(ranking: IntArray, targets: csr_matrix, k: int) -> FloatArray:
     Arguments and result are those of ``ndcg``.
     """
     hits = _hits(ranking[:, :k], targets)
-    return _ratio(hits.sum(axis=1), np.minimum(_target_counts(targets), k))
+    return _ratio(hits.sum(axis=1), np.minimum(np.diff(targets.indptr), k))
 
 
 METRICS: Mapping[str, Metric] = {
@@ -79,38 +78,12 @@ MAX_CUTOFF = max(metric.k for metric in METRICS.values())
 """Length that a ranking must have, unless the catalogue itself is shorter."""
 
 
-def metric_values(ranking: IntArray, targets: csr_matrix) -> dict[str, FloatArray]:
-    """Return the (B,) values of each of ``METRICS``, NaN for users without targets.
-
-    Args:
-        ranking: as for ``ndcg``; K >= min(``MAX_CUTOFF``, I).
-        targets: the same.
-
-    Raises:
-        ValueError: the ranking is too short for the metrics' cutoffs.
-    """
-    if ranking.shape[1] < min(MAX_CUTOFF, targets.shape[1]):
-        longest = max(METRICS, key=lambda name: METRICS[name].k)
-        raise ValueError(
-            f"{longest.upper()} needs rankings of at least {MAX_CUTOFF} items, "
-            f"got {ranking.shape[1]}"
-        )
-    return {name: one.of_users(ranking, targets, one.k) for name, one in METRICS.items()}
-
-
 def _hits(ranking: IntArray, targets: csr_matrix) -> NDArray[np.bool_]:
     """(B, K) whether each recommendation is a target; -1 never is."""
-    if targets.nnz == 0 or ranking.size == 0:
-        return np.zeros(ranking.shape, dtype=bool)
     users = np.arange(ranking.shape[0])[:, np.newaxis]
     stored = targets[users, np.maximum(ranking, 0)]
     hits: NDArray[np.bool_] = (stored.toarray() != 0) & (ranking >= 0)
     return hits
-
-
-def _target_counts(targets: csr_matrix) -> NDArray[np.int64]:
-    """(B,) targets per user."""
-    return np.diff(targets.indptr).astype(np.int64)
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vae.metrics.aggregate import Moments, means_and_errors
-from vae.metrics.exposure import Exposure
-from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC, metric_values
+from vae.metrics.exposure import coverage, gini, mean_popularity, recommendation_counts
+from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC
 
 EXPOSURE_METRICS = tuple(f"{name}@{MAX_CUTOFF}" for name in ("coverage", "gini", "mean_popularity"))
-"""Log keys of what is recommended: see ``Exposure``."""
+"""Log keys of what is recommended, see ``vae.metrics.exposure``."""
 
 QUARTILE_METRICS = tuple(f"{SELECTION_METRIC}_quartile_{number}" for number in (1, 2, 3, 4))
 """Log keys of NDCG@100 by the length of the history, shortest first."""
@@ -30,32 +30,26 @@ class UserResults:
 
     Attributes:
         values: (B,) float64 values of each of ``METRICS``, NaN for users without targets.
-        exposure: items among the first ``MAX_CUTOFF``.
+        counts: (I,) users to whom each item is recommended among the first ``MAX_CUTOFF``.
     """
 
     values: Mapping[str, NDArray[np.float64]]
-    exposure: Exposure
+    counts: NDArray[np.int64]
 
     @classmethod
     def of(cls, ranking: NDArray[Any], targets: csr_matrix) -> UserResults:
-        """Evaluate rankings, see ``metric_values``."""
-        exposure = Exposure.of(ranking, targets.shape[1], MAX_CUTOFF)
-        return cls(metric_values(ranking, targets), exposure)
+        """Evaluate rankings as ``ndcg`` takes them, with K >= min(``MAX_CUTOFF``, I)."""
+        values = {name: one.of_users(ranking, targets, one.k) for name, one in METRICS.items()}
+        return cls(values, recommendation_counts(ranking, targets.shape[1], MAX_CUTOFF))
 
     @classmethod
     def concatenate(cls, parts: Sequence[UserResults], items: int) -> UserResults:
-        """Return the results of the users of all parts, of which there may be none.
-
-        Args:
-            parts: of the same catalogue.
-            items: I.
-        """
+        """Return the results of the users of all parts, if any, for a catalogue of I items."""
         values = {
             name: np.concatenate([np.empty(0), *(part.values[name] for part in parts)])
             for name in METRICS
         }
-        none = Exposure(np.zeros(items, np.int64))
-        return cls(values, sum((part.exposure for part in parts), none))
+        return cls(values, sum((part.counts for part in parts), np.zeros(items, np.int64)))
 
     @property
     def metrics(self) -> dict[str, Moments]:
@@ -117,7 +111,8 @@ class Comparison:
         """Return the metrics for the run's summary by their log keys."""
         values: dict[str, float] = {}
         for name, results in {"test": self.model, **self.others}.items():
-            exposure = results.exposure.values(self.users_per_item)
+            counts = results.counts
+            exposure = coverage(counts), gini(counts), mean_popularity(counts, self.users_per_item)
             values |= _with_prefix(
                 name,
                 means_and_errors(results.metrics)

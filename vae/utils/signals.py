@@ -83,22 +83,31 @@ class StopSignals:
 def unwinding() -> Iterator[None]:
     """Let a signal that would end the process at once raise SystemExit: the block can clean up.
 
-    A second signal ends the process at once. Signals that have a handler, or are ignored, keep it.
+    A second signal ends the process at once. Signals that have a handler, or are ignored, keep it;
+    SIGINT raises KeyboardInterrupt.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    heeded = [n for n in SIGNALS if is_main and signal.getsignal(n) == signal.SIG_DFL]
-    for number in heeded:
-        signal.signal(number, _exit)
+    unhandled = (signal.SIG_DFL, signal.default_int_handler)
+    before = {n: signal.getsignal(n) for n in SIGNALS if is_main}
+    before = {number: handler for number, handler in before.items() if handler in unhandled}
+    raised: list[BaseException] = []
+
+    def stop(number: int, frame: object) -> NoReturn:
+        signal.signal(number, before[signal.Signals(number)])
+        raised.append(
+            KeyboardInterrupt() if number == signal.SIGINT else SystemExit(exit_code(number))
+        )
+        raise raised[-1]
+
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in heeded:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _exit(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)
-    raise SystemExit(exit_code(number))
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if raised:  # TensorFlow's scopes, entered by half, raise an AttributeError in its place
+            raise raised[-1]
 
 
 def exit_code(number: int) -> int:

@@ -21,12 +21,7 @@ from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Architecture, Execution
 from vae.load.batches import TrainingBatches
-from vae.models.graph.precision import (
-    FLOAT16_REWRITE,
-    FLOAT32,
-    OverflowStreak,
-    choose_precision,
-)
+from vae.models.graph.precision import FLOAT16_REWRITE, FLOAT32, choose_precision
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import Workers
 
@@ -179,15 +174,6 @@ def test_a_checkpoint_holds_the_loss_scale_and_the_good_steps_since_it_changed(
     assert expected[0] == 2 * expected[2], "the third good step doubles it"
     saver.restore(session, path)
     assert [run(), run(), run(overflows=True)] == expected
-
-
-def test_overflows_in_a_row_are_counted_and_a_good_step_ends_them():
-    overflows = OverflowStreak()
-    counts = []
-    for global_step_before in (7, 8, 8, 8, 9, 10, 10):
-        overflows.add(global_step_before)
-        counts.append(overflows.length)
-    assert counts == [0, 0, 1, 2, 0, 0, 1]
 
 
 def test_a_processor_without_bfloat16_is_told_and_stays_in_float32(monkeypatch):

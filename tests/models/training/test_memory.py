@@ -1,14 +1,16 @@
 """A model that cannot fit into memory is refused before it is built."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 import tensorflow.compat.v1 as tf
 
-from vae.config import Architecture
+from vae.config import Architecture, Evaluation
 from vae.errors import UserError
 from vae.models.graph.vae import VAE
-from vae.models.training.memory import check_memory, needed_bytes
+from vae.models.training.memory import check_ease_memory, check_memory, needed_bytes
+from vae.utils.distributed import SingleWorker
 
 SMALL = Architecture(items=9, hidden_dim=3, latent_dim=2)
 HUGE = Architecture(items=1200, hidden_dim=2**20)
@@ -70,3 +72,22 @@ def test_a_kernel_that_tensorflow_cannot_train_is_refused_however_much_memory_th
         check(2049, 2**20)
     with pytest.raises(UserError, match=r"600: with 3,579,200 items .* to 599\.$"):
         check(3_579_200, 600)
+
+
+@pytest.mark.parametrize(
+    ("flags", "rank", "sentence"),
+    [
+        ({"baselines": "popularity,ease"}, 0, r"--baselines popularity,ease: .* 16000\.0 GB"),
+        ({"baselines": "ease"}, 1, None),  # rank 0 alone fits the baselines
+        ({"blend": "ease"}, 1, r"--blend ease: with 1,000,000 items .* 16000\.0 GB"),
+    ],
+)
+def test_a_catalogue_whose_item_weights_do_not_fit_is_refused_with_their_size(
+    flags, rank, sentence
+):
+    workers = SingleWorker()
+    workers.rank, workers.local_size = rank, 2
+    check_ease_memory(100, Evaluation(**flags), workers)
+    refused = pytest.raises(UserError, match=sentence) if sentence else nullcontext()
+    with refused:
+        check_ease_memory(1_000_000, Evaluation(**flags), workers)

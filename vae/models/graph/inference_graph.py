@@ -27,7 +27,6 @@ class InferenceGraph(NamedTuple):
             itself unless they are separate.
         items: (B, K) int32 item indices, best first, -1 where nothing is left to recommend.
         scores: (B, K) float32 logits, or mixed scores of a blend; -inf where the item is -1.
-        catalogue: number of items before padding.
         given_items: placeholder for (B, K) int32 item indices; None without
             ``log_probabilities``.
         log_probabilities: (B, K) float32 of ``given_items`` among all items in nats, as the
@@ -38,7 +37,6 @@ class InferenceGraph(NamedTuple):
     listed: SparseBatch
     items: tf.Tensor
     scores: tf.Tensor
-    catalogue: int
     given_items: tf.Tensor | None = None
     log_probabilities: tf.Tensor | None = None
 
@@ -160,7 +158,7 @@ def build_inference_graph(
         return ChunkResult([], best_items(rankable(inputs), part, k, only_listed))
 
     _, (items, scores) = map_chunks(rank, listed, rankable.inputs(histories), *chunks)
-    graph = InferenceGraph(histories, listed, items, scores, vae.architecture.items)
+    graph = InferenceGraph(histories, listed, items, scores)
     if not log_probabilities:
         return graph
 

@@ -1,4 +1,4 @@
-"""The training objective (Liang et al. 2018, section 2.2): multinomial likelihood, KL and L2 terms.
+"""The multinomial likelihood of training (Liang et al. 2018, section 2).
 
 The last layer and its likelihood are one function with a custom gradient: their (B, I) logits are
 by far the largest tensor of the model, and each pass over them takes time.
@@ -114,16 +114,3 @@ def _nll_and_gradients(
     by_affine = tf.cast(tf.matmul(left, difference, transpose_a=True), tf.float32)
     by_affine.set_shape([rows, kernel.shape[1]])
     return ChunkResult([weight * value, by_affine], [by_hidden])
-
-
-def kl_weight(step: tf.Tensor, total_anneal_steps: int, anneal_cap: float) -> tf.Tensor:
-    """Return the annealed weight beta of the KL term (section 2.2.2), scalar float32.
-
-    After ``step`` completed steps; without the cap it would rise to 1 in ``total_anneal_steps``.
-    """
-    return tf.minimum(anneal_cap, tf.cast(step, tf.float32) / total_anneal_steps)
-
-
-def l2_penalty(kernels: Sequence[tf.Variable]) -> tf.Tensor:
-    """Return the sum of squares of all elements of all kernels, scalar float32."""
-    return tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])

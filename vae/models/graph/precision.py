@@ -21,8 +21,6 @@ from vae.utils.host import cpu_info
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Linux's names of bfloat16 instructions (x86, x86, ARM)."""
 
-_EXCLUDED_FROM_REWRITE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
-
 MAX_OVERFLOWS = 64
 """Consecutive steps that may be skipped: this many halvings reduce any loss scale that training
 reaches to 1, so gradients that still overflow do so for another reason."""
@@ -66,7 +64,8 @@ class Precision:
         if self.rewritten:
             # From TensorFlow 2.20 on the rewrite includes a softmax after a matmul, whose sums over
             # all items need float32.
-            os.environ.setdefault(_EXCLUDED_FROM_REWRITE, "Softmax")
+            name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
+            os.environ.setdefault(name, "Softmax")
 
 
 FLOAT32 = Precision(tf.float32, "float32")
@@ -86,16 +85,3 @@ def choose_precision(amp: bool) -> Precision:
         return BFLOAT16
     reason = "--amp has no effect: the processor has no bfloat16 instructions"
     return Precision(tf.float32, f"float32 ({reason})")
-
-
-class OverflowStreak:
-    """Counter of consecutive steps that the optimizer skipped, the same steps on all ranks."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self._global_step_before: int | None = None
-
-    def add(self, global_step_before: int) -> None:
-        """Count the step before one that starts at a global step, which a skipped one left."""
-        self.length = self.length + 1 if global_step_before == self._global_step_before else 0
-        self._global_step_before = global_step_before

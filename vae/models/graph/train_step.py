@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from vae.config import Objective, Training
 from vae.load.batches import Batch
 from vae.models.graph.latent import composite_kl_divergence, kl_divergence, sample
-from vae.models.graph.loss import kl_weight, l2_penalty, multinomial_nll
+from vae.models.graph.loss import multinomial_nll
 from vae.models.graph.precision import FLOAT32, Precision
 from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch
@@ -90,11 +90,12 @@ class TrainingStep:
             weights = objective.kl_per_item * tf.cast(self._inputs.counts, tf.float32)
             loss += tf.reduce_sum(weights * divergences) / global_users
         else:
-            steps, cap = objective.total_anneal_steps, objective.anneal_cap
-            self.scalars["kl_weight"] = kl_weight(self.global_step_before, steps, cap)
+            # Annealing (Liang et al. 2018, section 2.2.2): without the cap the weight rises to 1.
+            annealed = tf.cast(self.global_step_before, tf.float32) / objective.total_anneal_steps
+            self.scalars["kl_weight"] = tf.minimum(objective.anneal_cap, annealed)
             loss += self.scalars["kl_weight"] * divergence
         if objective.lam:
-            penalty = l2_penalty([layer.kernel for layer in vae.layers])
+            penalty = tf.add_n([tf.reduce_sum(tf.square(layer.kernel)) for layer in vae.layers])
             loss += objective.lam / workers.size * penalty
         totals = global_users * tf.stack([loss, likelihood_loss, divergence])
         sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))

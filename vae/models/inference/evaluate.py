@@ -14,8 +14,8 @@ import tensorflow.compat.v1 as tf
 
 from vae.config import Execution
 from vae.load.dataset import HeldOut
-from vae.metrics.aggregate import Moments, means_and_errors
-from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC
+from vae.metrics.aggregate import Moments
+from vae.metrics.ranking import MAX_CUTOFF, METRICS
 from vae.metrics.user_results import UserResults
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.sparse_input import feed
@@ -39,20 +39,6 @@ class Result:
     users: int
     seconds: float
     user_results: UserResults
-
-    @property
-    def evaluated_users(self) -> int:
-        """Number of users with targets."""
-        return self.metrics[SELECTION_METRIC].users
-
-    @property
-    def throughput(self) -> float:
-        """Users per second."""
-        return self.users / self.seconds
-
-    def log_values(self) -> dict[str, float]:
-        """Return mean and standard error of each metric by their log keys."""
-        return means_and_errors(self.metrics)
 
 
 class EvaluationInterrupted(Exception):

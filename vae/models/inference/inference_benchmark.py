@@ -61,7 +61,7 @@ def benchmark(
         statistics: dict[str, float] = {}
         for size in batch_sizes:
             with log.progress(f"Timing batches of {size}", 1, "sizes"):
-                seconds = _time_queries(session, graph, rng, size)
+                seconds = _time_queries(session, graph, rng, model.architecture.items, size)
             throughput = size * len(seconds) / float(seconds.sum())
             latencies = {"mean": float(seconds.mean())} | {
                 f"p{percent}": float(np.percentile(seconds, percent)) for percent in (90, 95, 99)
@@ -71,7 +71,7 @@ def benchmark(
             statistics[f"batch_{size}_mean_throughput"] = throughput
             statistics |= {f"batch_{size}_{name}_latency": s for name, s in latencies.items()}
         if trace is not None:
-            user = _random_users(rng, graph.catalogue, 1)
+            user = _random_users(rng, model.architecture.items, 1)
             run_traced(session, graph.items, feed(graph.histories, user), trace)
     return statistics
 
@@ -85,7 +85,7 @@ def _random_users(rng: np.random.Generator, items: int, users: int) -> csr_matri
 
 
 def _time_queries(
-    session: tf.Session, graph: InferenceGraph, rng: np.random.Generator, users: int
+    session: tf.Session, graph: InferenceGraph, rng: np.random.Generator, items: int, users: int
 ) -> NDArray[np.float64]:
     """Return the seconds of each query after the warm-up, (queries,) float64."""
     queries = max(_MIN_QUERIES, _QUERIES // users)
@@ -94,7 +94,7 @@ def _time_queries(
     query = session.make_callable([graph.items, graph.scores], feed_list=inputs)
     seconds = []
     for _ in range(warm_up + queries):
-        fed = feed(graph.histories, _random_users(rng, graph.catalogue, users))
+        fed = feed(graph.histories, _random_users(rng, items, users))
         values = [fed[tensor] for tensor in inputs]
         start = time.perf_counter()
         query(*values)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vae.errors import UserError
 from vae.models.checkpoints.train_state import TrainState
-from vae.models.graph.precision import MAX_OVERFLOWS, OverflowStreak
+from vae.models.graph.precision import MAX_OVERFLOWS
 
 
 class DivergenceCheck:
@@ -28,7 +28,8 @@ class DivergenceCheck:
         self._lr = lr
         floating = [v for v in variables if v.dtype.base_dtype.is_floating]
         self._all_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])
-        self._overflows = OverflowStreak()
+        self._overflows = 0  # consecutive steps that the optimizer skipped
+        self._global_step_before: int | None = None
         self._last_loss: float | None = None
 
     def check_step(
@@ -51,10 +52,13 @@ class DivergenceCheck:
         Raises:
             UserError: training diverged.
         """
-        self._overflows.add(global_step_before)
+        # A skipped step leaves the global step unchanged, which shows at the next one.
+        skipped = global_step_before == self._global_step_before
+        self._overflows = self._overflows + 1 if skipped else 0
+        self._global_step_before = global_step_before
         if not np.isfinite(totals).all():
             raise self._diverged(f"the loss of {position} is not finite")
-        if self._overflows.length >= MAX_OVERFLOWS:
+        if self._overflows >= MAX_OVERFLOWS:
             raise self._diverged(
                 f"non-finite gradients in {MAX_OVERFLOWS} consecutive steps before {position} (the "
                 f"loss scale of --amp is {scalars['loss_scale']:g})"

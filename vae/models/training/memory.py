@@ -18,7 +18,7 @@ import os
 
 import tensorflow.compat.v1 as tf
 
-from vae.baselines.ease import check_ease
+from vae.baselines.ease import BYTES_PER_ELEMENT
 from vae.config import Architecture, Evaluation
 from vae.errors import UserError
 from vae.utils.distributed import Workers
@@ -42,18 +42,19 @@ def check_host(architecture: Architecture, train: bool, loaded: bool, workers: W
 
 
 def check_ease_memory(items: int, evaluation: Evaluation, workers: Workers) -> None:
-    """Check that this host has the memory to fit EASE.
-
-    Args:
-        items: number of items.
-        evaluation: the blend, which each worker fits; or the baselines, which rank 0 fits alone.
-        workers: workers of the run.
-    """
-    available = available_bytes(workers.local_size)
+    """Check that EASE fits into memory: with a blend on each worker, else on rank 0 alone."""
+    flag, available = f"--baselines {evaluation.baselines}", available_bytes(workers.local_size)
     if evaluation.blend == "ease":
-        check_ease(items, available // workers.local_size, "--blend ease")
-    elif workers.rank == 0:
-        check_ease(items, available, f"--baselines {evaluation.baselines}")
+        flag, available = "--blend ease", available // workers.local_size
+    elif workers.rank != 0:
+        return
+    needed = BYTES_PER_ELEMENT * items**2
+    if needed > available:
+        raise UserError(
+            f"{flag}: with {items:,} items EASE takes at least {needed / _GB:.1f} GB of memory, "
+            f"and {available / _GB:.1f} GB are available; leave it out, or raise "
+            "--min_users_per_item in prepare_dataset.py."
+        )
 
 
 def check_memory(

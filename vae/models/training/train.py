@@ -18,6 +18,7 @@ from vae.config import Architecture, Checkpoints, Execution, Objective, Training
 from vae.errors import UserError
 from vae.load.batches import Batch, TrainingBatches
 from vae.load.dataset import Dataset
+from vae.metrics.aggregate import means_and_errors
 from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import CheckpointManager
@@ -256,15 +257,16 @@ class Trainer:
             self._state = self._state.before_validation()
             self._save_and_stop(StopOrSave(stop=True))
             raise
-        metrics = result.log_values()
-        summary = self._mean_throughput() | {"mean_inference_throughput": result.throughput}
+        metrics, selection = means_and_errors(result.metrics), result.metrics[SELECTION_METRIC]
+        throughput = result.users / result.seconds
+        summary = self._mean_throughput() | {"mean_inference_throughput": throughput}
         summary |= {f"final_{n}": v for n, v in metrics.items() if math.isfinite(v)}
-        state = self._state.after_validation(result.metrics[SELECTION_METRIC].mean)
+        state = self._state.after_validation(selection.mean)
         self._state = replace(state, summary=state.summary | summary)
         improved = state.best_step == state.step
         self.log.log(
             (state.epoch,),
-            metrics | {"valid_time": result.seconds, "valid_users": result.evaluated_users},
+            metrics | {"valid_time": result.seconds, "valid_users": selection.users},
             "best so far" if improved else "",
         )
         return improved
