@@ -229,7 +229,7 @@ FLAGS = {
     "--decimal ',,' is not a single character": ["--decimal", ",,"],
     "--comment '//' is not a single character": ["--comment", "//"],
     "--sep 'a\"' is not a valid column separator": ["--sep", 'a"'],
-    "--dataset 'mine' is none of --archive's; pass one of ml-20m": ["--archive", "x.zip"],
+    "--dataset 'mine' is not a data set that --archive knows; pass one": ["--archive", "x.zip"],
     **{
         f"--encoding {name!r} is not a text encoding; pass e.g. latin-1": ["--encoding", name]
         for name in (

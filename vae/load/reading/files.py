@@ -75,8 +75,11 @@ _TABLE_LOGS = {
 }
 """What a table's folder holds if a log decides which rows of its Parquet files count."""
 
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-"""Errors of reading a damaged archive, and of the operating system."""
+_DAMAGE = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    *(pa.ArrowException, UnicodeDecodeError),  # of a damaged Parquet file
+)
+"""Errors of reading a damaged file, and of the operating system."""
 
 
 class FileError(Exception):
@@ -88,12 +91,9 @@ class Source:
     """A file of ratings.
 
     Attributes:
-        path: the file.
-        constants: columns that Hive-style folder names such as ``user=7`` give it, with their
-            value.
+        constants: values of columns that Hive-style folder names such as ``user=7`` give it.
         is_part: whether it was found in a folder.
-        table: rows in memory, to read in place of the file; ``path`` is then their name in
-            messages.
+        table: rows in memory, to read in place of the file; ``path`` is then their name.
     """
 
     path: Path
@@ -171,10 +171,7 @@ def _constants(path: Path) -> dict[str, str]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Convert errors on a file, damage of an archive among them, to a ``UserError`` with its name.
-
-    The processing of a row that was read belongs here too, if it raises ``FileError``.
-    """
+    """Convert errors on a file, damage among them, to a ``UserError`` with its name."""
     try:
         yield
     except FileNotFoundError:

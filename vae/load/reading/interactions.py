@@ -202,12 +202,11 @@ class CodedIdsBuilder:
     @property
     def notes(self) -> list[str]:
         """Sentences on ids that look like others."""
-        if not self._invisible_ends:
+        if not (ends := self._invisible_ends):
             return []
         return [
-            f"{len(self._invisible_ends):,} ids of column {self._name!r} begin or end with an "
-            f"invisible character, such as {self._invisible_ends[0]!r}; remove it if they are to "
-            "be the ids without it."
+            f"{len(ends):,} ids of column {self._name!r} begin or end with an invisible character, "
+            f"such as {ends[0]!r}; remove it if they are to be the ids without it."
         ]
 
     def ids(self) -> CodedIds:

@@ -55,7 +55,6 @@ class Block:
     """Consecutive rows of a file.
 
     Attributes:
-        path: the file.
         first_row: number of the first row, as an editor shows it: row 1 of a text file with a
             header is the header.
         columns: the columns that were read, by name.
@@ -81,16 +80,9 @@ class Block:
 def read_texts(
     path: Path, names: Sequence[str], columns: Columns, advice: str = ""
 ) -> pd.DataFrame:
-    """Read columns of a file as text.
+    """Return columns of a file as text, in which a missing value is empty.
 
-    Args:
-        path: text, JSON lines or Parquet file.
-        names: columns to read.
-        columns: format of text files.
-        advice: how to fix a file that lacks a column.
-
-    Returns:
-        A frame with these columns; a missing value is an empty string.
+    ``advice`` says how to fix a file that lacks one of them.
     """
     frames = [pd.DataFrame(columns=[*dict.fromkeys(names)], dtype=object)]
     sources, _ = find_sources([path])
@@ -101,13 +93,7 @@ def read_texts(
 
 
 class Tables:
-    """The blocks of several files.
-
-    Args:
-        sources: the files.
-        wanted: what to read of them.
-        block_rows: number of rows of a block, approximately.
-    """
+    """The blocks of several files, of ``block_rows`` rows approximately."""
 
     def __init__(
         self, sources: Sequence[Source], wanted: Wanted, block_rows: int = BLOCK_ROWS
@@ -158,18 +144,19 @@ class Tables:
     def _read(self, source: Source) -> Iterator[Block]:
         size, wanted = self._block_rows, self._wanted
         select = partial(wanted.select, source)
-        arrow = partial(_arrow_blocks, source.path, rating=wanted.columns.rating, time=wanted.time)
-        if source.table is not None:
-            columns = source.table.select(select(source.table.column_names))
-            yield from arrow(columns.to_batches(size))
+        path, table, rating = source.path, source.table, wanted.columns.rating
+        if table is not None:
+            batches = table.select(select(table.column_names)).to_batches(size)
+            yield from _arrow_blocks(path, batches, rating, wanted.time)
         elif is_parquet(source):
-            yield from _read_parquet(source.path, select, size, arrow)
+            batches = _parquet_batches(path, select, size)
+            yield from _arrow_blocks(path, batches, rating, wanted.time)
         else:
-            with decompressed(source.path) as content:
+            with decompressed(path) as content:
                 start = content.peek(64).removeprefix(codecs.BOM_UTF8)
                 if start.lstrip()[:1] in (b"{", b"["):
                     ids = (wanted.columns.user, wanted.columns.item, wanted.names[0])
-                    yield from _read_json(content, source.path, select, ids, size)
+                    yield from _read_json(content, path, select, ids, size)
                 else:
                     yield from self._read_text(content, source)
 
@@ -226,25 +213,22 @@ def _read_json(
 
 
 def _parse_json(row: int, line: str) -> dict[str, Any]:
-    document, reason = None, ""
+    reason = ""
     try:
-        document = json.loads(line)
+        document: dict[str, Any] = json.loads(line)
+        if document == {} or any(not isinstance(v, (dict, list)) for v in document.values()):
+            return document
+    except AttributeError:  # not an object
+        pass
     except (ValueError, RecursionError) as error:
         reason = one_line(error)
-    if isinstance(document, dict):
-        if not document or not all(isinstance(value, (dict, list)) for value in document.values()):
-            return document
     # In the first row it is the shape of the file, in a later one that row.
     problem = f" ({reason})" if reason and row > 1 else f" of one interaction; {_JSON_LINES}"
     raise FileError(f"row {row}: is not a JSON object{problem}")
 
 
 def _json_text(value: Any, is_id: bool) -> str | None:
-    """Return a value of a JSON object as text; None for a missing one.
-
-    Raises:
-        ValueError: the value is neither text nor a number, or a number that is no id.
-    """
+    """Return a value of a JSON object as text, None for a missing one, or raise a ValueError."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, (int, float)) and not (is_id and isinstance(value, bool)):
@@ -254,10 +238,9 @@ def _json_text(value: Any, is_id: bool) -> str | None:
 
 
 def _id_text(value: float | Decimal) -> str:
-    """Return a whole number as text, without point or exponent; "" for NaN.
+    """Return a whole number as text, without point or exponent, and "" for NaN.
 
-    Raises:
-        ValueError: the number is not whole, or a float beyond 2^53, which has lost digits.
+    A number that is not whole, or a float beyond 2^53, which has lost digits, is a ValueError.
     """
     if value != value:
         return ""
@@ -267,33 +250,23 @@ def _id_text(value: float | Decimal) -> str:
     return str(int(value))
 
 
-def _read_parquet(
-    path: Path,
-    select: Select,
-    block_rows: int,
-    arrow_blocks: Callable[[Iterable[pa.RecordBatch]], Iterator[Block]],
-) -> Iterator[Block]:
-    """Yield the rows of a Parquet file, which are numbered from 1."""
-    try:
-        with (
-            path.open("rb") as raw,  # any name, not UTF-8 alone
-            pq.ParquetFile(raw, page_checksum_verification=True) as file,
-        ):
-            batches = file.iter_batches(block_rows, columns=select(file.schema_arrow.names))
-            rows = 0
-            for block in arrow_blocks(batches):
-                rows += len(block)
-                yield block
-            if rows != file.metadata.num_rows:  # a damaged row group may end early
-                raise ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
-    except (OSError, ValueError, NotImplementedError) as error:  # Arrow's are among them
-        raise FileError(f"is not a readable Parquet file ({one_line(error)})") from None
+def _parquet_batches(path: Path, select: Select, block_rows: int) -> Iterator[pa.RecordBatch]:
+    with (
+        path.open("rb") as raw,  # any name, not UTF-8 alone
+        pq.ParquetFile(raw, page_checksum_verification=True) as file,
+    ):
+        rows, all_rows = 0, file.metadata.num_rows
+        for batch in file.iter_batches(block_rows, columns=select(file.schema_arrow.names)):
+            rows += len(batch)
+            yield batch
+        if rows != all_rows:  # a damaged row group may end early
+            raise FileError(f"is damaged, with {rows} of {all_rows} rows; copy it again")
 
 
 def _arrow_blocks(
     path: Path, batches: Iterable[pa.RecordBatch], rating: str | None, time: str | None
 ) -> Iterator[Block]:
-    """Yield the rows of Arrow's batches, which have the columns to read."""
+    """Yield the rows of Arrow's batches, which have the columns to read and are numbered from 1."""
     first_row = 1
     for batch in filter(len, batches):  # without rows, columns may lack a type
         block = Block(path, first_row, {})

@@ -74,11 +74,6 @@ class CodedColumn(NamedTuple):
 class TextFile:
     """A text file whose first rows can be looked at.
 
-    Args:
-        content: the decompressed file.
-        layout: format of the file.
-        block_rows: number of rows to read at once, approximately.
-
     Attributes:
         line_breaks: number of line breaks inside quoted values so far.
     """
