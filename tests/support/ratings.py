@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import write
 
 from vae.errors import UserError
 from vae.load.config import Columns
@@ -43,12 +44,6 @@ def write_parquet(path, **columns):
 
 WRITERS = {"csv": write_csv, "json": write_json, "parquet": write_parquet}
 FIRST_ROW = {"csv": 2, "json": 1, "parquet": 1}
-
-
-def write(path, content):
-    """A file of this text or these bytes."""
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
 
 
 def pairs(interactions):

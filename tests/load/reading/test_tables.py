@@ -165,7 +165,7 @@ def whole(tmp_path_factory):
 def test_a_truncated_file_is_one_sentence(tmp_path_factory, whole, data):
     path = tmp_path_factory.getbasetemp() / "truncated.parquet"
     write(path, whole[: data.draw(st.integers(0, len(whole) - 1))])
-    assert problem(path).startswith("is not a readable Parquet file (")
+    assert problem(path).startswith("cannot be read (")
 
 
 def test_a_group_of_rows_whose_length_is_damaged_is_told(tmp_path, whole):
@@ -173,7 +173,7 @@ def test_a_group_of_rows_whose_length_is_damaged_is_told(tmp_path, whole):
     content = bytearray(whole)
     content[hundred] ^= 8
     assert problem(write(tmp_path / "damaged.parquet", content)) == (
-        "is not a readable Parquet file (only 296 of 300 rows are present)."
+        "is damaged, with 296 of 300 rows; copy it again."
     )
 
 

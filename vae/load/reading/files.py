@@ -15,9 +15,10 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,12 +28,9 @@ import pyarrow as pa
 from vae.errors import UserError, one_line
 from vae.utils.atomic import require_regular_file
 
-PARQUET_MAGIC = b"PAR1"
+_PARQUET = b"PAR1"
 _FIRST_BYTES = 512
 _MAX_NESTED = 3
-_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-_ZSTD = b"\x28\xb5\x2f\xfd"
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OF_A_MAC = re.compile(r"(.*/)?(\._.*|\.DS_Store)|__MACOSX/.*", re.DOTALL)
 """Names of what a Mac adds to a zip archive."""
 
@@ -44,10 +42,7 @@ _FOREIGN = {
         "a Python pickle, which can run any code and is never loaded",
         "convert it with pandas.read_pickle(...).to_parquet(...) if you trust it",
     ),
-    rb"PAR1": (
-        "a Parquet file that is cut or inside an archive",
-        "copy it again, or unpack it",
-    ),
+    rb"PAR1": ("a Parquet file that is cut or inside an archive", "copy it again, or unpack it"),
     rb"version https://git-lfs\.|(\.\./)*(\.git)?/annex/objects/|outs:\s*- ": (
         "a pointer of Git LFS, git-annex or DVC",
         "fetch the file with 'git lfs pull', 'git annex get' or 'dvc pull'",
@@ -80,8 +75,15 @@ _TABLE_LOGS = {
 }
 """What a table's folder holds if a log decides which rows of its Parquet files count."""
 
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-"""Errors of reading a damaged archive, and of the operating system."""
+_DAMAGE = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    *(pa.ArrowException, UnicodeDecodeError),  # of a damaged Parquet file
+)
+"""Errors of reading a damaged file, and of the operating system."""
+
+
+class FileError(Exception):
+    """What is wrong with a file, without its name, which :func:`reading` adds."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,9 @@ class Source:
     """A file of ratings.
 
     Attributes:
-        path: the file.
-        constants: columns that Hive-style folder names such as ``user=7`` give it, with their
-            value.
+        constants: values of columns that Hive-style folder names such as ``user=7`` give it.
         is_part: whether it was found in a folder.
-        table: rows in memory, to read in place of the file; ``path`` is then their name in
-            messages.
+        table: rows in memory, to read in place of the file; ``path`` is then their name.
     """
 
     path: Path
@@ -123,7 +122,11 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
         if not path.is_dir():
             sources.append(Source(path))
             continue
-        files = sorted(file for file in path.rglob("*") if _is_visible_file(file, path))
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if not file.is_dir() and not re.search("(^|/)[._]", str(file.relative_to(path)))
+        )
         documents = [file for file in files if _NOT_RATINGS.fullmatch(file.name)]
         parts = [file for file in files if file not in documents]
         if not parts:
@@ -139,11 +142,6 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
         _check_no_table_log(folder)
     names = ", ".join(str(path) for path in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     return sources, [f"Skipped {names}: not ratings by the name."] if skipped else []
-
-
-def _is_visible_file(path: Path, folder: Path) -> bool:
-    names = path.relative_to(folder).parts
-    return not path.is_dir() and not any(name.startswith((".", "_")) for name in names)
 
 
 def _check_no_table_log(folder: Path) -> None:
@@ -173,11 +171,13 @@ def _constants(path: Path) -> dict[str, str]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Convert errors of the operating system and of damaged archives to a ``UserError``."""
+    """Convert errors on a file, damage among them, to a ``UserError`` with its name."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: file not found.") from None
+    except FileError as error:
+        raise UserError(f"{path}: {error}.") from None
     except _DAMAGE as error:
         raise UserError(f"{path}: cannot be read ({one_line(error)}).") from None
 
@@ -188,12 +188,13 @@ def is_parquet(source: Source) -> bool:
         return False
     with source.path.open("rb") as file:
         start = file.read(_FIRST_BYTES)
-        if source.path.suffix.lower() == ".parquet":
-            if not start.startswith(PARQUET_MAGIC):
-                _check_format(source.path, start)  # such as a pointer
-            return True
-        file.seek(-min(len(PARQUET_MAGIC), len(start)), io.SEEK_END)
-        return start[: len(PARQUET_MAGIC)] == file.read() == PARQUET_MAGIC
+        file.seek(-min(len(_PARQUET), len(start)), io.SEEK_END)
+        end = file.read()
+    if source.path.suffix.lower() != ".parquet":
+        return start[: len(_PARQUET)] == end == _PARQUET
+    if not start.startswith(_PARQUET):
+        _check_format(start)  # such as a pointer
+    return True
 
 
 @contextmanager
@@ -205,47 +206,47 @@ def decompressed(path: Path) -> Iterator[io.BufferedReader]:
     with path.open("rb", buffering=0) as raw:
         content: io.BufferedReader[Any] = io.BufferedReader(raw, 1 << 20)
         for _ in range(_MAX_NESTED):
-            content = _decompress(content, path)
-        _check_format(path, content.peek(_FIRST_BYTES))
+            start = content.peek(_FIRST_BYTES)
+            for opener in (one for magic, one in _OPENERS.items() if start.startswith(magic)):
+                content = io.BufferedReader(opener(content), 1 << 20)
+        _check_format(content.peek(_FIRST_BYTES))
         with content:
             yield content
 
 
-def _decompress(file: io.BufferedReader[Any], path: Path) -> io.BufferedReader[Any]:
-    start = file.peek(_FIRST_BYTES)
-    content: Any = None
-    for magic, opener in _COMPRESSIONS.items():
-        if start.startswith(magic):
-            content = opener(file)  # type: ignore[operator]
-    if start.startswith(_ZSTD):
-        content = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
-    if start.startswith(_ZIP):
-        content = _member(file, path)
-    return file if content is None else io.BufferedReader(content, 1 << 20)
-
-
-def _member(file: io.BufferedReader[Any], path: Path) -> Any:
+def _member(file: io.BufferedReader[Any]) -> Any:
     """Return the only member of a zip archive."""
     if not file.seekable():
-        raise UserError(f"{path}: a zip archive cannot be read from a pipe; use 'unzip -p'.")
+        raise FileError("a zip archive cannot be read from a pipe; use 'unzip -p'")
     archive = zipfile.ZipFile(file)
     files = [info.filename for info in archive.infolist() if not info.is_dir()]
     names = [name for name in files if not _OF_A_MAC.fullmatch(name)]
     if "xl/workbook.xml" in names:
-        raise UserError(f"{path}: is an Excel workbook; save it as CSV.")
+        raise FileError("is an Excel workbook; save it as CSV")
     if names and all(name.endswith(".npy") for name in names):
-        raise UserError(f"{path}: is a NumPy .npz archive; save its interactions as CSV.")
+        raise FileError("is a NumPy .npz archive; save its interactions as CSV")
     if len(names) != 1:
         found = f"{len(names)} files ({one_line(', '.join(names))})" if names else "no file"
-        raise UserError(f"{path}: holds {found}; unpack it and pass the ratings file.")
+        raise FileError(f"holds {found}; unpack it and pass the ratings file")
     try:
         return archive.open(names[0])
     except RuntimeError as error:  # encrypted, or another compression
-        raise UserError(f"{path}: cannot be unpacked ({one_line(error)}); unpack it.") from None
+        raise FileError(f"cannot be unpacked ({one_line(error)}); unpack it") from None
 
 
-def _check_format(path: Path, start: bytes) -> None:
+_OPENERS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": partial(pa.CompressedInputStream, compression="zstd"),
+    b"PK\x03\x04": _member,
+    b"PK\x05\x06": _member,  # without a file
+}
+"""First bytes of what is decompressed, and how."""
+
+
+def _check_format(start: bytes) -> None:
     """Refuse other formats than text, by the first bytes, with how to convert them."""
     for pattern, (name, fix) in _FOREIGN.items():
         if re.match(pattern, start, re.DOTALL):
-            raise UserError(f"{path}: is {name}; {fix}.")
+            raise FileError(f"is {name}; {fix}")

@@ -1,7 +1,7 @@
 """Which columns a file has and which of them to read: header row, separator, missing columns.
 
 Raises:
-    UserError: a file lacks a column, or has it twice.
+    FileError: the file lacks a column, or has it twice.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from vae.errors import UserError
 from vae.load.config import NUMBER, WHITESPACE, Columns
-from vae.load.reading.files import Source
-from vae.load.reading.text import TextFile, is_encodable, not_utf8
+from vae.load.reading.files import FileError, Source
+from vae.load.reading.text import NOT_UTF8, UNDECODED, TextFile
 
 _SEPARATORS = (",", "\t", ";", "|", "::", "<SEP>", WHITESPACE)
 _MAX_NAMED = 20
@@ -53,13 +51,10 @@ class Wanted:
             return [*header]
         required = self._required(source)
         for name in required:
-            if header.count(name) > 1:
-                times = header.count(name)
-                raise UserError(
-                    f"{source.path}: has {times} columns named {name!r}; rename all but one."
-                )
-            if name not in header:
-                raise self._missing_column(source.path, header, name)
+            if (times := header.count(name)) > 1:
+                raise FileError(f"has {times} columns named {name!r}; rename all but one")
+            if not times:
+                raise self._missing_column(header, name)
         return [*required, *(name for name in header if name == self.optional)]
 
     def find_header(self, source: Source, rows: list[list[str]]) -> Header:
@@ -93,18 +88,20 @@ class Wanted:
         given = self.columns.separator
         if given is not None and not self.advice:
             return given, ""
-        suffixes = [suffix.lower() for suffix in source.path.suffixes]
-        default = "\t" if ".tsv" in suffixes else ","
+        default = "\t" if ".tsv" in map(str.lower, source.path.suffixes) else ","
+        usual = given or default
         # Items of two words each are no two columns in a file beside ratings that have tabs.
-        others = [other for other in _SEPARATORS if given is None or other != WHITESPACE]
-        for separators in ([given or default], [default], others):
-            fitting = [one for one in separators if self._fits(source, file.split(one))]
-            if WHITESPACE in fitting and len(fitting) > 1:
-                fitting.remove(WHITESPACE)  # which tabs are as well
-            if fitting:
-                break
-        if len(fitting) != 1 or fitting[0] == (given or default):
-            return given or default, ""
+        others = (one for one in _SEPARATORS if given is None or one != WHITESPACE)
+        fitting = [
+            one
+            for one in dict.fromkeys((usual, default, *others))
+            if self._fits(source, file.split(one))
+        ]
+        if len(fitting) > 1 and fitting[-1] == WHITESPACE:
+            fitting.pop()  # tabs are white space too
+        is_clear = fitting[:1] == [default] or len(fitting) == 1
+        if usual in fitting or not is_clear:
+            return usual, ""
         shown = "white space" if fitting[0] == WHITESPACE else repr(fitting[0])
         fix = "" if self.advice else "; prepare the data with --sep to set it"
         return fitting[0], f"assuming {shown} between columns{fix}"
@@ -116,21 +113,19 @@ class Wanted:
         header, has_header, _ = self.find_header(source, rows)
         is_uniform = len({len(row) for row in rows}) == 1
         needed = set(self._required(source))
-        if self.columns.header:
-            has_columns = needed <= set(header) or header == [self.allow_single_column]
-            return has_columns and (has_header or is_uniform)
-        if self.allow_single_column is not None:
+        if not self.columns.header and self.allow_single_column is not None:
             # Without names, several columns are what shows the separator.
             needed = set(self.names) - {self.columns.rating}
-        return is_uniform and needed <= set(header)
+        is_alone = self.columns.header and header == [self.allow_single_column]
+        return (has_header or is_uniform) and (is_alone or needed <= set(header))
 
     def _required(self, source: Source) -> list[str]:
         optional = {self.optional, *source.constants}
         return [name for name in dict.fromkeys(self.names) if name not in optional]
 
-    def _missing_column(self, path: Path, header: Sequence[str], name: str) -> UserError:
-        if not all(map(is_encodable, header)):
-            return not_utf8(f"{path}: row 1")
+    def _missing_column(self, header: Sequence[str], name: str) -> FileError:
+        if any(map(UNDECODED.search, header)):
+            return FileError(f"row 1: {NOT_UTF8}")
         others = ", ".join(repr(other[:100]) for other in header[:_MAX_NAMED])
         fix = self._fix(header, name)
         if len(header) > _MAX_NAMED:
@@ -139,7 +134,7 @@ class Wanted:
                 "; if each column is an item, one row per interaction is needed, as pandas' "
                 "DataFrame.melt makes of them"
             )
-        return UserError(f"{path}: has no column {name!r} but {others}; {fix}.")
+        return FileError(f"has no column {name!r} but {others}; {fix}")
 
     def _fix(self, header: Sequence[str], name: str) -> str:
         """Return how to fix a file without a column of this name."""

@@ -15,7 +15,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from vae.errors import UserError, one_line
 from vae.load.config import NUMBER, Columns, parse_time
-from vae.load.reading.files import Source
+from vae.load.reading.files import FileError, Source, reading
 from vae.load.reading.header import Wanted
 from vae.load.reading.tables import BLOCK_ROWS, Block, Tables, named
 from vae.load.reading.text import ONE_ROW_EACH
@@ -38,7 +37,7 @@ NULLS = ("null", "(null)", "\\n", "nan", "nat", "none", "na", "n/a", "<na>", "#n
 
 _EMPTY = frozenset([""])
 _MISSING = _EMPTY.union(NULLS)
-_BOOLEANS = {"true": 1.0, "false": 0.0}
+_BOOLEANS = {"true": "1", "false": "0"}
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _SAMPLED_IDS = 1000
 _PART = 1 << 20
@@ -119,22 +118,22 @@ def read_interactions(
     times, liked = bytearray(), bytearray()  # grow in place, where NumPy's arrays would be copied
     rows = missing = 0
     for block in prefetch(tables.blocks()):
-        is_present = _is_present(block, columns, columns.user if may_lack_users else None)
         rows += len(block)
+        with reading(block.path):
+            is_present = _is_present(block, columns, columns.user if may_lack_users else None)
+            is_liked = np.ones(len(block), bool)
+            if columns.rating is not None and columns.rating in block.columns:
+                ratings = _numbers(block, columns.rating, is_present, columns.decimal)
+                # In the precision of the column, in which 4.1 is at least 4.1.
+                is_liked = ratings >= ratings.dtype.type(threshold)
+            keep_mask = is_present if keep_all else is_present & is_liked
+            if time_column is not None:
+                values = _numbers(block, time_column, is_present)
+                times += values.astype(np.float64)[keep_mask].data
+            for ids in (users, items):
+                ids.add(block, is_present, keep_mask)
         missing += int(np.count_nonzero(~is_present))
-        is_liked = np.ones(len(block), bool)
-        if columns.rating is not None and columns.rating in block.columns:
-            parse = partial(_parse_rating, decimal=columns.decimal)
-            ratings = _numbers(block, columns.rating, is_present, parse, columns.decimal)
-            # In the precision of the column, in which 4.1 is at least 4.1.
-            is_liked = ratings >= ratings.dtype.type(threshold)
-        keep_mask = is_present if keep_all else is_present & is_liked
         liked += is_liked[keep_mask].data if keep_all else b""
-        if time_column is not None:
-            values = _numbers(block, time_column, is_present, parse_time)
-            times += values.astype(np.float64)[keep_mask].data
-        for ids in (users, items):
-            ids.add(block, is_present, keep_mask)
         advance(len(block))
     if not rows and not may_lack_users:
         raise UserError(f"{named([source.path for source in sources])}: no rows.")
@@ -194,7 +193,7 @@ class CodedIdsBuilder:
             text = texts[code]
             if problem := _problem_of_id(text):
                 position = int(np.argmax(codes == code))
-                raise UserError(f"{block.where(self._name, position)}: {problem}.")
+                raise FileError(f"{block.where(self._name, position)}: {problem}")
             ends = text[:1] + text[-1:]
             if not ends.isprintable() or " " in ends:
                 self._invisible_ends.append(text)
@@ -203,12 +202,11 @@ class CodedIdsBuilder:
     @property
     def notes(self) -> list[str]:
         """Sentences on ids that look like others."""
-        if not self._invisible_ends:
+        if not (ends := self._invisible_ends):
             return []
         return [
-            f"{len(self._invisible_ends):,} ids of column {self._name!r} begin or end with an "
-            f"invisible character, such as {self._invisible_ends[0]!r}; remove it if they are to "
-            "be the ids without it."
+            f"{len(ends):,} ids of column {self._name!r} begin or end with an invisible character, "
+            f"such as {ends[0]!r}; remove it if they are to be the ids without it."
         ]
 
     def ids(self) -> CodedIds:
@@ -282,31 +280,24 @@ def _is_present(block: Block, columns: Columns, never_dropped: str | None) -> ND
             fix = f"fill it in, remove the row, or {fix}"
             if name == never_dropped:
                 fix = "a list has a user in every row or in none; fill it in or remove the row"
-            raise UserError(f"{block.where(name, position)}: {problem}; {fix}.")
+            raise FileError(f"{block.where(name, position)}: {problem}; {fix}")
         is_present &= ~is_missing
     return is_present
 
 
 def _numbers(
-    block: Block,
-    name: str,
-    is_present: NDArray[np.bool_],
-    parse: Callable[[str], float],
-    decimal: str = "",
+    block: Block, name: str, is_present: NDArray[np.bool_], decimal: str | None = None
 ) -> NDArray[Any]:
-    """Return (rows,) ratings or, without ``decimal``, times: finite where a row is present.
-
-    ``parse`` returns the number that a text stands for, NaN if it is none.
-    """
+    """Return (rows,) ratings or, without ``decimal``, times: finite where a row is present."""
     codes, values = block.columns[name]
-    numbers = values
     if values.dtype == object:
         try:  # numbers alone, in a fraction of the time
-            numbers = pa.array(values, pa.string()).cast(pa.float64()).to_numpy()
+            values = pa.array(values, pa.string()).cast(pa.float64()).to_numpy()
         except pa.ArrowInvalid:
-            numbers = np.array([parse(text) for text in values.tolist()], np.float64)
+            numbers = (_parse_rating(t, decimal) if decimal else parse_time(t) for t in values)
+            values = np.fromiter(numbers, np.float64, len(values))
     # A code of -1 is that of the last one.
-    rows: NDArray[Any] = np.append(numbers, numbers.dtype.type(math.nan))[codes]
+    rows: NDArray[Any] = np.append(values, values.dtype.type(math.nan))[codes]
     is_wrong = is_present & ~np.isfinite(rows)
     if is_wrong.any():
         position = int(np.argmax(is_wrong))
@@ -321,13 +312,11 @@ def _numbers(
             problem = "the rating is not finite"
         elif re.fullmatch(r"-?[0-9]+,[0-9]+", text):
             problem += " (for a decimal comma prepare the data with --decimal ,)"
-        raise UserError(f"{block.where(name, position)}: {problem}.")
+        raise FileError(f"{block.where(name, position)}: {problem}")
     return rows
 
 
 def _parse_rating(text: str, decimal: str) -> float:
     """Return the rating that a text stands for; NaN if it is none."""
-    if text.lower() in _BOOLEANS:
-        return _BOOLEANS[text.lower()]
-    text = text.replace(decimal, ".")
+    text = _BOOLEANS.get(text.lower(), text).replace(decimal, ".")
     return float(text) if NUMBER.fullmatch(text) else math.nan

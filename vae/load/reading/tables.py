@@ -1,7 +1,8 @@
 """Tables in text, JSON lines and Parquet files, read block by block: columns of text or numbers.
 
 Raises:
-    UserError: a file lacks a column, or a row or a type of it cannot be used.
+    UserError: a file lacks a column, or a row or a type of it cannot be used; below ``Tables``
+        and ``read_texts`` a ``FileError``.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vae.errors import UserError, one_line
+from vae.errors import one_line
 from vae.load.config import Columns
-from vae.load.reading.files import Source, decompressed, find_sources, is_parquet, reading
-from vae.load.reading.header import Wanted
-from vae.load.reading.text import (
-    ONE_ROW_EACH,
-    CodedColumn,
-    TextFile,
-    coded_texts,
-    not_utf8,
+from vae.load.reading.files import (
+    FileError,
+    Source,
+    decompressed,
+    find_sources,
+    is_parquet,
+    reading,
 )
+from vae.load.reading.header import Wanted
+from vae.load.reading.text import NOT_UTF8, ONE_ROW_EACH, CodedColumn, TextFile, coded_texts
 
 BLOCK_ROWS = 1 << 18
 _TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
@@ -53,7 +55,6 @@ class Block:
     """Consecutive rows of a file.
 
     Attributes:
-        path: the file.
         first_row: number of the first row, as an editor shows it: row 1 of a text file with a
             header is the header.
         columns: the columns that were read, by name.
@@ -67,8 +68,8 @@ class Block:
         return len(next(iter(self.columns.values())).codes) if self.columns else 0
 
     def where(self, name: str, position: int) -> str:
-        """Return the beginning of a sentence about a value."""
-        return f"{self.path}: column {name!r}, row {self.first_row + position}"
+        """Return the place of a value in the file."""
+        return f"column {name!r}, row {self.first_row + position}"
 
     def value(self, name: str, position: int) -> Any:
         """Return a value; an empty text for a missing one."""
@@ -79,16 +80,9 @@ class Block:
 def read_texts(
     path: Path, names: Sequence[str], columns: Columns, advice: str = ""
 ) -> pd.DataFrame:
-    """Read columns of a file as text.
+    """Return columns of a file as text, in which a missing value is empty.
 
-    Args:
-        path: text, JSON lines or Parquet file.
-        names: columns to read.
-        columns: format of text files.
-        advice: how to fix a file that lacks a column.
-
-    Returns:
-        A frame with these columns; a missing value is an empty string.
+    ``advice`` says how to fix a file that lacks one of them.
     """
     frames = [pd.DataFrame(columns=[*dict.fromkeys(names)], dtype=object)]
     sources, _ = find_sources([path])
@@ -99,13 +93,7 @@ def read_texts(
 
 
 class Tables:
-    """The blocks of several files.
-
-    Args:
-        sources: the files.
-        wanted: what to read of them.
-        block_rows: number of rows of a block, approximately.
-    """
+    """The blocks of several files, of ``block_rows`` rows approximately."""
 
     def __init__(
         self, sources: Sequence[Source], wanted: Wanted, block_rows: int = BLOCK_ROWS
@@ -147,50 +135,50 @@ class Tables:
         names, before = set(block.columns), self._names_before or set(block.columns)
         for name in names ^ before:
             has, rest = ("a", " not") if name in names else ("no", "")
-            raise UserError(
-                f"{block.path}: row {block.first_row}: has {has} column {name!r}, which the rows "
-                f"before have{rest}; give it to all rows or to none."
+            raise FileError(
+                f"row {block.first_row}: has {has} column {name!r}, which the rows before "
+                f"have{rest}; give it to all rows or to none"
             )
         self._names_before = names
 
     def _read(self, source: Source) -> Iterator[Block]:
-        path, size, wanted = source.path, self._block_rows, self._wanted
+        size, wanted = self._block_rows, self._wanted
         select = partial(wanted.select, source)
-        numbers = (wanted.columns.rating, wanted.time)
-        if source.table is not None:
-            batches = source.table.select(select(source.table.column_names)).to_batches(size)
-            yield from _arrow_blocks(path, batches, *numbers)
-            return
-        if is_parquet(source):
-            yield from _read_parquet(path, select, *numbers, size)
-            return
-        with decompressed(path) as content:
-            start = content.peek(64).removeprefix(codecs.BOM_UTF8)
-            if start.lstrip()[:1] in (b"{", b"["):
-                ids = (wanted.columns.user, wanted.columns.item, wanted.names[0])
-                yield from _read_json(content, path, select, ids, size)
-            else:
-                yield from self._read_text(content, source)
+        path, table, rating = source.path, source.table, wanted.columns.rating
+        if table is not None:
+            batches = table.select(select(table.column_names)).to_batches(size)
+            yield from _arrow_blocks(path, batches, rating, wanted.time)
+        elif is_parquet(source):
+            batches = _parquet_batches(path, select, size)
+            yield from _arrow_blocks(path, batches, rating, wanted.time)
+        else:
+            with decompressed(path) as content:
+                start = content.peek(64).removeprefix(codecs.BOM_UTF8)
+                if start.lstrip()[:1] in (b"{", b"["):
+                    ids = (wanted.columns.user, wanted.columns.item, wanted.names[0])
+                    yield from _read_json(content, path, select, ids, size)
+                else:
+                    yield from self._read_text(content, source)
 
     def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
-        path, wanted = source.path, self._wanted
-        file = TextFile(content, path, wanted.columns, self._block_rows)
+        wanted = self._wanted
+        file = TextFile(content, wanted.columns, self._block_rows)
         separator, guess = wanted.find_separator(source, file)
         sample = file.split(separator)
         if not sample:
             if source.is_part:
                 return
-            raise UserError(f"{path}: is empty; add a header row with the names of the columns.")
+            raise FileError("is empty; add a header row with the names of the columns")
         header, has_header, note = wanted.find_header(source, sample)
         wanted.first_header = wanted.first_header or header
         names = wanted.select(source, header)
         for what in filter(None, (guess, note)):
-            self._assumptions.setdefault(what, []).append(path)
-        positions = [header.index(name) for name in names]
-        if not positions:  # the folders give all columns
+            self._assumptions.setdefault(what, []).append(source.path)
+        if not names:  # the folders give all columns
             return
+        positions = [header.index(name) for name in names]
         for first_row, columns in file.blocks(separator, positions, int(has_header)):
-            yield Block(path, first_row, dict(zip(names, columns, strict=True)))
+            yield Block(source.path, first_row, dict(zip(names, columns, strict=True)))
         self._line_breaks += file.line_breaks
 
 
@@ -208,7 +196,7 @@ def _read_json(
     keys: dict[str, None] = {}  # of all objects so far, in order
     first_row = 1
     while part := [*islice(lines, block_rows)]:
-        documents = [_parse_json(path, row, line) for row, line in enumerate(part, first_row)]
+        documents = [_parse_json(row, line) for row, line in enumerate(part, first_row)]
         for document in documents:
             keys.update(dict.fromkeys(document))
         block = Block(path, first_row, {})
@@ -218,34 +206,29 @@ def _read_json(
                 for document in documents:
                     texts.append(_json_text(document.get(name), name in ids))
             except ValueError as error:
-                raise UserError(f"{block.where(name, len(texts))}: {error}.") from None
-            block.columns[name] = coded_texts(texts, path, first_row)
+                raise FileError(f"{block.where(name, len(texts))}: {error}") from None
+            block.columns[name] = coded_texts(texts, first_row)
         yield block
         first_row += len(part)
 
 
-def _parse_json(path: Path, row: int, line: str) -> dict[str, Any]:
+def _parse_json(row: int, line: str) -> dict[str, Any]:
+    reason = ""
     try:
-        document = json.loads(line)
+        document: dict[str, Any] = json.loads(line)
+        if document == {} or any(not isinstance(v, (dict, list)) for v in document.values()):
+            return document
+    except AttributeError:  # not an object
+        pass
     except (ValueError, RecursionError) as error:
-        # In the first row it is the shape of the file, in a later one that row.
-        problem = f" ({one_line(error)})" if row > 1 else f" of one interaction; {_JSON_LINES}"
-        raise UserError(f"{path}: row {row}: is not a JSON object{problem}.") from None
-    if not isinstance(document, dict) or (
-        document and all(isinstance(value, (dict, list)) for value in document.values())
-    ):
-        raise UserError(
-            f"{path}: row {row}: is not a JSON object of one interaction; {_JSON_LINES}."
-        )
-    return document
+        reason = one_line(error)
+    # In the first row it is the shape of the file, in a later one that row.
+    problem = f" ({reason})" if reason and row > 1 else f" of one interaction; {_JSON_LINES}"
+    raise FileError(f"row {row}: is not a JSON object{problem}")
 
 
 def _json_text(value: Any, is_id: bool) -> str | None:
-    """Return a value of a JSON object as text; None for a missing one.
-
-    Raises:
-        ValueError: the value is neither text nor a number, or a number that is no id.
-    """
+    """Return a value of a JSON object as text, None for a missing one, or raise a ValueError."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, (int, float)) and not (is_id and isinstance(value, bool)):
@@ -255,10 +238,9 @@ def _json_text(value: Any, is_id: bool) -> str | None:
 
 
 def _id_text(value: float | Decimal) -> str:
-    """Return a whole number as text, without point or exponent; "" for NaN.
+    """Return a whole number as text, without point or exponent, and "" for NaN.
 
-    Raises:
-        ValueError: the number is not whole, or a float beyond 2^53, which has lost digits.
+    A number that is not whole, or a float beyond 2^53, which has lost digits, is a ValueError.
     """
     if value != value:
         return ""
@@ -268,30 +250,23 @@ def _id_text(value: float | Decimal) -> str:
     return str(int(value))
 
 
-def _read_parquet(
-    path: Path, select: Select, rating: str | None, time: str | None, block_rows: int
-) -> Iterator[Block]:
-    """Yield the rows of a Parquet file, which are numbered from 1."""
-    try:
-        with (
-            path.open("rb") as raw,  # any name, not UTF-8 alone
-            pq.ParquetFile(raw, page_checksum_verification=True) as file,
-        ):
-            batches = file.iter_batches(block_rows, columns=select(file.schema_arrow.names))
-            rows = 0
-            for block in _arrow_blocks(path, batches, rating, time):
-                rows += len(block)
-                yield block
-            if rows != file.metadata.num_rows:  # a damaged row group may end early
-                raise ValueError(f"only {rows} of {file.metadata.num_rows} rows are present")
-    except (OSError, ValueError, NotImplementedError) as error:  # Arrow's are among them
-        raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)}).") from None
+def _parquet_batches(path: Path, select: Select, block_rows: int) -> Iterator[pa.RecordBatch]:
+    with (
+        path.open("rb") as raw,  # any name, not UTF-8 alone
+        pq.ParquetFile(raw, page_checksum_verification=True) as file,
+    ):
+        rows, all_rows = 0, file.metadata.num_rows
+        for batch in file.iter_batches(block_rows, columns=select(file.schema_arrow.names)):
+            rows += len(batch)
+            yield batch
+        if rows != all_rows:  # a damaged row group may end early
+            raise FileError(f"is damaged, with {rows} of {all_rows} rows; copy it again")
 
 
 def _arrow_blocks(
     path: Path, batches: Iterable[pa.RecordBatch], rating: str | None, time: str | None
 ) -> Iterator[Block]:
-    """Yield the rows of Arrow's batches, which have the columns to read."""
+    """Yield the rows of Arrow's batches, which have the columns to read and are numbered from 1."""
     first_row = 1
     for batch in filter(len, batches):  # without rows, columns may lack a type
         block = Block(path, first_row, {})
@@ -299,7 +274,7 @@ def _arrow_blocks(
             # The dictionary may be that of the whole file: only the values of these rows matter.
             if pa.types.is_dictionary(column.type):
                 column = column.dictionary_decode()
-            _check_type(path, name, column.type, name == rating, name == time)
+            _check_type(name, column.type, name == rating, name == time)
             if str(column.type) not in _TEXT_TYPES and name in (rating, time):
                 block.columns[name] = _arrow_numbers(column)
             else:
@@ -308,7 +283,7 @@ def _arrow_blocks(
         first_row += len(batch)
 
 
-def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool, is_time: bool) -> None:
+def _check_type(name: str, kind: pa.DataType, is_rating: bool, is_time: bool) -> None:
     """Refuse types that are neither text nor numbers, nor in place as ratings or times."""
     types = pa.types
     is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
@@ -316,7 +291,7 @@ def _check_type(path: Path, name: str, kind: pa.DataType, is_rating: bool, is_ti
     is_number |= is_time and (types.is_date(kind) or types.is_timestamp(kind))
     if not is_number and str(kind) not in _TEXT_TYPES:
         fix = ONE_ROW_EACH if types.is_nested(kind) else "convert it to numbers or strings"
-        raise UserError(f"{path}: column {name!r} has the type {kind}; {fix}.")
+        raise FileError(f"column {name!r} has the type {kind}; {fix}")
 
 
 def _arrow_texts(block: Block, name: str, column: pa.Array) -> CodedColumn:
@@ -331,9 +306,8 @@ def _arrow_texts(block: Block, name: str, column: pa.Array) -> CodedColumn:
             texts.append(value.decode() if isinstance(value, bytes) else _id_text(value))
         except ValueError as error:
             where = block.where(name, int(np.argmax(codes == code)))
-            if isinstance(error, UnicodeDecodeError):
-                raise not_utf8(where) from None
-            raise UserError(f"{where}: {error}.") from None
+            problem = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else error
+            raise FileError(f"{where}: {problem}") from None
     return CodedColumn(codes, np.array(texts, object))
 
 

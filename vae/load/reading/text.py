@@ -6,7 +6,7 @@ module reads the file, which is strict about quotes. It also says what is wrong 
 Arrow refuses.
 
 Raises:
-    UserError: the encoding is another, a row has another number of values than the first one, or a
+    FileError: the encoding is another, a row has another number of values than the first one, or a
         quoted value is malformed.
 """
 
@@ -19,22 +19,21 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from vae.errors import UserError
 from vae.load.config import MINIMAL, WHITESPACE, Columns
+from vae.load.reading.files import FileError
 
 _MAX_ROW = 1 << 21
 """Bytes of a row, and characters of a quoted value."""
 
 _SAMPLE_ROWS = 20
 _ROW_BYTES = 32
-_UNIT_SEPARATOR = "\x1f"
+_UNIT_SEPARATOR = b"\x1f"
 """Replaces separators of several characters; text does not contain it."""
 
 ONE_ROW_EACH = "one row per interaction is needed, as pandas' DataFrame.explode makes of lists"
@@ -42,6 +41,12 @@ ONE_ROW_EACH = "one row per interaction is needed, as pandas' DataFrame.explode 
 
 _QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
 _AWK = "'{for (i = 2; i <= NF; i++) print $1, $i}' makes them of a user and items"
+
+_ESCAPE = "surrogateescape"
+UNDECODED = re.compile("[\ud800-\udfff]")
+"""Characters that stand for bytes that are not UTF-8."""
+
+NOT_UTF8 = "is not valid UTF-8; prepare the data with --encoding, e.g. latin-1"
 
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -69,49 +74,29 @@ class CodedColumn(NamedTuple):
 class TextFile:
     """A text file whose first rows can be looked at.
 
-    Args:
-        content: the decompressed file.
-        path: its path, for messages.
-        layout: format of the file.
-        block_rows: number of rows to read at once, approximately.
-
     Attributes:
         line_breaks: number of line breaks inside quoted values so far.
     """
 
-    def __init__(
-        self, content: io.BufferedReader, path: Path, layout: Columns, block_rows: int
-    ) -> None:
-        self._path, self._layout, self._block_rows = path, layout, block_rows
-        self._blocks = _utf8_blocks(content, path, layout.encoding, _ROW_BYTES * block_rows)
-        first = next(self._blocks, b"")
-        self._blocks = chain([first], self._blocks)
-        lines = io.StringIO(first[:_MAX_ROW].decode(errors="surrogateescape"), newline=None)
+    def __init__(self, content: io.BufferedReader, layout: Columns, block_rows: int) -> None:
+        self._layout, self._block_rows = layout, block_rows
+        blocks = _utf8_blocks(content, layout.encoding, _ROW_BYTES * block_rows)
+        first = next(blocks, b"")
+        self._blocks = chain([first], blocks)
+        lines = io.StringIO(first[:_MAX_ROW].decode(errors=_ESCAPE), newline=None)
         comment = layout.comment or "\n"  # with which no line that is not blank begins
         rows = (line for line in lines if line.strip() and not line.startswith(comment))
-        self._sample = [*islice(rows, _SAMPLE_ROWS)]
+        self._sample = "".join(islice(rows, _SAMPLE_ROWS)).encode(errors=_ESCAPE)
         self.line_breaks = 0
         self._row = 1  # the next one; empty lines and comments do not count
 
     def split(self, separator: str) -> list[list[str]]:
         """Return the values of the first rows; none if the file is empty, or no ratings file."""
-        if separator == WHITESPACE:
-            return [line.split() for line in self._sample]
-        if len(separator) > 1:
-            return [line.rstrip("\n").split(separator) for line in self._sample]
+        self._set_separator(separator)
         try:
-            quoting = _QUOTING[self._layout.quoting == MINIMAL]
-            return [*filter(None, csv.reader(self._sample, delimiter=separator, quoting=quoting))]
+            return list(self._reader([self._normalised(self._sample)], strict=False))
         except csv.Error:  # such as a value beyond the limit
             return []
-
-    @property
-    def _byte(self) -> str:
-        return self._separator if len(self._separator) == 1 else _UNIT_SEPARATOR
-
-    @property
-    def _is_quoted(self) -> bool:
-        return self._layout.quoting == MINIMAL and len(self._separator) == 1
 
     def blocks(
         self, separator: str, positions: Sequence[int], skip: int
@@ -123,9 +108,8 @@ class TextFile:
             positions: positions of the columns.
             skip: 1 to skip the header row, else 0.
         """
-        self._separator = separator
         self._widths = [len(row) for row in self.split(separator)]
-        blocks = self._normalised()
+        blocks = map(self._normalised, self._whole_lines())
         for block in blocks:
             if skip:
                 block = _BLANK_LINES.sub(b"", block)
@@ -144,6 +128,12 @@ class TextFile:
                 yield first, columns
             skip = 0
 
+    def _set_separator(self, separator: str) -> None:
+        is_single = len(separator) == 1
+        self._separator = separator
+        self._delimiter = separator if is_single else _UNIT_SEPARATOR.decode()
+        self._is_quoted = is_single and self._layout.quoting == MINIMAL
+
     def _parse(self, block: bytes, positions: Sequence[int], skip: int) -> list[CodedColumn]:
         names = [str(position) for position in positions]
         table = pa_csv.read_csv(
@@ -154,7 +144,7 @@ class TextFile:
                 skip_rows=skip,
                 column_names=[str(position) for position in range(self._widths[0])],
             ),
-            pa_csv.ParseOptions(delimiter=self._byte, quote_char=False),
+            pa_csv.ParseOptions(delimiter=self._delimiter, quote_char=False),
             pa_csv.ConvertOptions(
                 include_columns=names,
                 # Distinct texts and their codes: several times faster than an object per value.
@@ -173,41 +163,44 @@ class TextFile:
         first, width = self._row, len(positions)
         while part := [*islice(values, self._block_rows * width)]:
             texts = (part[column::width] for column in range(width))
-            yield first, [coded_texts(column, self._path, first) for column in texts]
+            yield first, [coded_texts(column, first) for column in texts]
             first = self._row
 
     def _csv_rows(self, blocks: Iterable[bytes]) -> Iterator[list[str]]:
         """Yield the values of rows, of which one cannot be parsed by Arrow."""
-        csv.field_size_limit(_MAX_ROW)
-        texts = (block.decode(errors="surrogateescape") for block in blocks)
-        lines = chain.from_iterable(io.StringIO(text, newline="") for text in texts)
-        quoting = _QUOTING[self._is_quoted]
-        reader = csv.reader(lines, delimiter=self._byte, quoting=quoting, strict=True)
+        reader = self._reader(blocks, strict=True)
         blank, start = 0, self._row
         try:
             for row in reader:
                 if len(row) != self._widths[0]:
-                    if row != [""] and not self._byte.join(row).strip(" \t"):
+                    if row != [""] and not self._delimiter.join(row).strip(" \t"):
                         blank += 1
                         continue
                     raise self._ragged(len(row))
                 self._row += 1
                 yield row
         except csv.Error as error:
-            raise self._malformed(error) from None
+            raise self._malformed(str(error)) from None
         self.line_breaks += reader.line_num - blank - (self._row - start)
 
-    def _normalised(self) -> Iterator[bytes]:
-        """Yield whole lines with separators of one character and without comments."""
-        for lines in self._whole_lines():
-            if (comment := self._layout.comment) is not None:
-                lines = re.sub(rb"(?m)^%s.*\n?" % re.escape(comment.encode()), b"", lines)
-            if self._separator == WHITESPACE:
-                lines = re.sub(rb"[ \t]+", _UNIT_SEPARATOR.encode(), lines)
-                lines = re.sub(rb"(?m)^\x1f|\x1f(?=\r?$)", b"", lines)
-            elif len(self._separator) > 1:
-                lines = lines.replace(self._separator.encode(), _UNIT_SEPARATOR.encode())
-            yield lines
+    def _reader(self, blocks: Iterable[bytes], strict: bool) -> Any:
+        """Return the ``csv`` module's reader of blocks of whole lines."""
+        csv.field_size_limit(_MAX_ROW)
+        texts = (block.decode(errors=_ESCAPE) for block in blocks)
+        lines = chain.from_iterable(io.StringIO(text, newline="") for text in texts)
+        quoting = _QUOTING[self._is_quoted]
+        return csv.reader(lines, delimiter=self._delimiter, quoting=quoting, strict=strict)
+
+    def _normalised(self, lines: bytes) -> bytes:
+        """Return whole lines with separators of one character and without comments."""
+        if self._layout.comment is not None:
+            lines = re.sub(rb"(?m)^%s.*\n?" % re.escape(self._layout.comment.encode()), b"", lines)
+        if self._separator == WHITESPACE:
+            lines = re.sub(rb"[ \t]+", _UNIT_SEPARATOR, lines)
+            return re.sub(rb"(?m)^\x1f|\x1f(?=\r?$)", b"", lines)
+        if len(self._separator) > 1:
+            return lines.replace(self._separator.encode(), _UNIT_SEPARATOR)
+        return lines
 
     def _whole_lines(self) -> Iterator[bytes]:
         rest = b""
@@ -218,33 +211,30 @@ class TextFile:
             lines, rest = text[:end], text[end:]
             if codecs.BOM_UTF8 in lines and (mark := _MARK_BEFORE_ROW.search(lines)):
                 before = sum(1 for line in lines[: mark.start()].splitlines() if line.strip())
-                raise UserError(
-                    f"{self._path}: row {self._row + before}: begins with a byte-order mark, as "
-                    "where files were joined; pass the files one by one, or remove the mark and "
-                    "the second header."
+                raise FileError(
+                    f"row {self._row + before}: begins with a byte-order mark, as where files were "
+                    "joined; pass the files one by one, or remove the mark and the second header"
                 )
             if lines:
                 yield lines
             if len(rest) > _MAX_ROW:
-                raise UserError(
-                    f"{self._path}: row {self._row}: has more than {_MAX_ROW:,} bytes; look for "
-                    "another end of line than '\\n' or '\\r'."
+                raise FileError(
+                    f"row {self._row}: has more than {_MAX_ROW:,} bytes; look for another end of "
+                    "line than '\\n' or '\\r'"
                 )
 
-    def _malformed(self, error: csv.Error) -> UserError:
+    def _malformed(self, error: str) -> FileError:
         problems = {
             "end of data": "a quote opens a value and is never closed",
             "expected after": "a quoted value has text after its closing quote",
             "field limit": f"a quote opens a value and is not closed within {_MAX_ROW:,} bytes, or "
             "the end of line is neither '\\n' nor '\\r'",
         }
-        problem = next((text for part, text in problems.items() if part in str(error)), str(error))
-        return UserError(
-            f"{self._path}: row {self._row}: {problem}; if quotes are part of the values, prepare "
-            "the data with --quoting none."
-        )
+        problem = next((text for part, text in problems.items() if part in error), error)
+        fix = "if quotes are part of the values, prepare the data with --quoting none"
+        return FileError(f"row {self._row}: {problem}; {fix}")
 
-    def _ragged(self, width: int) -> UserError:
+    def _ragged(self, width: int) -> FileError:
         fix = "quote values that contain the separator"
         if not self._is_quoted:
             fix = "remove the separator from values, or quote them and drop --quoting none"
@@ -254,7 +244,7 @@ class TextFile:
             fix = "" if is_space else f"{fix}; if a row lists many items, "
             fix += f"one row per interaction is needed: awk{option} {_AWK}"
         problem = f"{width} columns where row 1 has {self._widths[0]}"
-        return UserError(f"{self._path}: row {self._row}: {problem}; {fix}.")
+        return FileError(f"row {self._row}: {problem}; {fix}")
 
 
 def coded(column: pa.DictionaryArray) -> CodedColumn:
@@ -263,33 +253,18 @@ def coded(column: pa.DictionaryArray) -> CodedColumn:
     return CodedColumn(codes, column.dictionary.to_numpy(zero_copy_only=False))
 
 
-def coded_texts(texts: Sequence[str | None], path: Path, first_row: int) -> CodedColumn:
+def coded_texts(texts: Sequence[str | None], first_row: int) -> CodedColumn:
     """Return a column of (rows,) texts decoded with ``surrogateescape``; None if one is missing."""
     try:
         return coded(pa.array(texts, pa.string()).dictionary_encode())
     except UnicodeEncodeError:
-        row = next(r for r, text in enumerate(texts, first_row) if not is_encodable(text or ""))
-        raise not_utf8(f"{path}: row {row}") from None
-
-
-def is_encodable(text: str) -> bool:
-    """Return whether a text decoded with ``surrogateescape`` was valid UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def not_utf8(where: str) -> UserError:
-    """Return the error for text in another encoding."""
-    return UserError(
-        f"{where}: is not valid UTF-8; prepare the data with --encoding, e.g. latin-1."
-    )
+        rows = enumerate(texts, first_row)
+        row = next(row for row, text in rows if UNDECODED.search(text or ""))
+        raise FileError(f"row {row}: {NOT_UTF8}") from None
 
 
 def _utf8_blocks(
-    content: io.BufferedReader, path: Path, encoding: str | None, block_bytes: int
+    content: io.BufferedReader, encoding: str | None, block_bytes: int
 ) -> Iterator[bytes]:
     """Yield a file in UTF-8, without a byte-order mark."""
     start = content.peek(4)
@@ -308,12 +283,11 @@ def _utf8_blocks(
             yield text.encode()
     except UnicodeError as error:
         if "BOM" in str(error):
-            raise UserError(
-                f"{path}: begins without a byte-order mark, so it is not in {name}; convert the "
-                f"file, or prepare the data with its --encoding, e.g. {name}-le or utf-8."
+            raise FileError(
+                f"begins without a byte-order mark, so it is not in {name}; convert the file, or "
+                f"prepare the data with its --encoding, e.g. {name}-le or utf-8"
             ) from None
         if isinstance(error, UnicodeDecodeError):
             row += error.object[: error.start].count(b"\n")
-        raise UserError(
-            f"{path}: row {row}: is not valid {name}; prepare the data with the right --encoding."
-        ) from None
+        fix = "prepare the data with the right --encoding"
+        raise FileError(f"row {row}: is not valid {name}; {fix}") from None
