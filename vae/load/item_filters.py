@@ -79,11 +79,11 @@ class ItemFilters:
 
     def excluded(self) -> NDArray[np.bool_] | None:
         """Return (I,) bool, the items that no user gets; None if there are none."""
-        masks = [
-            (one.items.toarray()[0] != 0) ^ (one is self.allow)
-            for one in (self.allow, self.deny)
-            if one is not None and one.user_ids is None
-        ]
+        masks = []
+        if self.allow is not None and self.allow.user_ids is None:
+            masks.append(self.allow.items.toarray()[0] == 0)
+        if self.deny is not None and self.deny.user_ids is None:
+            masks.append(self.deny.items.toarray()[0] != 0)
         return np.logical_or.reduce(masks) if masks else None
 
     def allowed(self, user_ids: NDArray[np.generic]) -> csr_matrix | None:
