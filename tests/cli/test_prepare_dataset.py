@@ -320,10 +320,10 @@ def test_held_out_users_with_too_few_items_for_a_target_are_refused(flags, ratin
 
 @pytest.mark.parametrize("dataset", ["mine", "synthetic"])
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, ratings, dataset):
+    (tmp_path / "file").touch()
     source = ("--ratings", ratings) if dataset == "mine" else ()
-    taken = write(tmp_path / "taken", "a file")
-    sentence = refusal("--data_dir", taken, "--dataset", dataset, *source, *HELD_OUT)
-    assert sentence.startswith(f"{taken}/{dataset}/preprocessed: cannot be written (")
+    sentence = refusal("--data_dir", tmp_path / "file", "--dataset", dataset, *source, *HELD_OUT)
+    assert sentence.startswith(f"{tmp_path}/file/{dataset}/preprocessed: cannot be written (")
     assert sentence.endswith("pass another --data_dir.")
 
 

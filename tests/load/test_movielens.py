@@ -17,7 +17,7 @@ from helpers import run_prepare, run_script
 
 from vae.errors import UserError
 from vae.load import movielens as module
-from vae.load.movielens import download
+from vae.load.movielens import obtain
 from vae.load.store import open_dataset
 
 RATINGS = b"userId,movieId,rating,timestamp\r\n" + b"".join(
@@ -100,14 +100,14 @@ def folder(tmp_path):
 def fetch(server, folder, name="ml-20m"):
     """Return the lines of a successful download."""
     said = []
-    download(name, server.address, folder, said.append)
+    obtain(name, None, server.address, folder, said.append)
     return said
 
 
 def problem(server, folder, name="ml-20m"):
     """Return the message of a download that fails."""
     with pytest.raises(UserError) as caught:
-        download(name, server.address, folder, lambda _: None)
+        obtain(name, None, server.address, folder, lambda _: None)
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
     assert not (folder / "ratings.csv").exists()
@@ -193,7 +193,7 @@ def test_without_a_network_a_sentence_says_what_to_do_by_hand(server, folder):
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(UserError) as caught:
-        download("ml-20m", nobody, folder, lambda _: None)
+        obtain("ml-20m", None, nobody, folder, lambda _: None)
     sentence = str(caught.value)
     assert sentence.startswith(f"{nobody}/ml-20m.zip: cannot be downloaded (")
     place = folder.parents[1] / "ml-20m.zip"
@@ -232,7 +232,7 @@ def test_an_answer_that_makes_no_sense_is_one_sentence(server, folder, answer):
 @pytest.mark.parametrize("mirror", [f"http://{LONG_HOST}", "http://[::1", "http://127.0.0.1:x"])
 def test_an_address_that_makes_no_sense_is_one_sentence(mirror, folder):
     with pytest.raises(UserError) as caught:
-        download("ml-20m", mirror, folder, lambda _: None)
+        obtain("ml-20m", None, mirror, folder, lambda _: None)
     assert caught.value.exit_code == 1
     assert "/ml-20m.zip: cannot be downloaded (" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -295,7 +295,7 @@ def test_an_older_archive_that_is_there_is_brought_into_the_form_of_20m_and_stay
     path.write_bytes(archive(OLDER[name], {"ml-10m": "ml-10M100K"}.get(name, name)))
     folder, said = tmp_path / "extracted", []
     for _ in range(2):
-        module.unpack(name, path, folder, said.append)
+        obtain(name, path, "", folder, said.append)
     assert path.exists()
     assert said[0].startswith("MovieLens belongs to GroupLens")
     assert said[1:] == [f"Unpacked any.zip to {folder}.", f"{folder} is already unpacked."]
@@ -311,10 +311,10 @@ def test_an_older_archive_that_is_there_is_brought_into_the_form_of_20m_and_stay
 
 def test_an_archive_that_is_missing_or_another_one_is_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.zip: file not found\.$"):
-        module.unpack("ml-1m", tmp_path / "gone.zip", tmp_path / "x", lambda _: None)
+        obtain("ml-1m", tmp_path / "gone.zip", "", tmp_path / "x", lambda _: None)
     (tmp_path / "other.zip").write_bytes(archive())
     with pytest.raises(UserError, match=r"other\.zip: is not the archive of ml-1m"):
-        module.unpack("ml-1m", tmp_path / "other.zip", tmp_path / "x", lambda _: None)
+        obtain("ml-1m", tmp_path / "other.zip", "", tmp_path / "x", lambda _: None)
 
 
 def test_an_archive_is_prepared_by_one_command(tmp_path):

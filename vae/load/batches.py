@@ -82,10 +82,12 @@ class TrainingBatches:
         workers see the same number of batches.
         """
         order = self._generator(epoch, _ORDER).permutation(self.train.shape[0])
+        # Drawn for all users at once, in a thousandth of an epoch's time: neither the number of
+        # workers nor the batch size changes which items a user keeps.
+        uniform = self._generator(epoch, _DROPOUT).random(self.train.nnz, dtype=np.float32)
+        mask = uniform >= self.dropout
         # With the mask as the matrix's values, one selection of rows yields both items and mask.
-        masked = csr_matrix(
-            (self._keep_mask(epoch), self.train.indices, self.train.indptr), self.train.shape
-        )
+        masked = csr_matrix((mask, self.train.indices, self.train.indptr), self.train.shape)
         for batch in range(first_batch, self.steps_per_epoch):
             users = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             part = shard(len(users), self.rank, self.workers)
@@ -98,16 +100,6 @@ class TrainingBatches:
                 global_users=len(users),
                 step=epoch * self.steps_per_epoch + batch,
             )
-
-    def _keep_mask(self, epoch: int) -> NDArray[np.bool_]:
-        """Return (nonzeros,) bool: which items of the training matrix survive dropout.
-
-        It is drawn for all users at once, in a thousandth of an epoch's time, so that neither the
-        number of workers nor the batch size changes which items a user keeps.
-        """
-        uniform = self._generator(epoch, _DROPOUT).random(self.train.nnz, dtype=np.float32)
-        keep_mask: NDArray[np.bool_] = uniform >= self.dropout
-        return keep_mask
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox([self.seed, epoch, stream]))

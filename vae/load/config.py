@@ -6,8 +6,8 @@ import codecs
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -57,8 +57,8 @@ NUMBER = re.compile(
 """Pattern of a number in text."""
 
 _DATE = re.compile(
-    r"\s*(\d{4})-(\d\d)-(\d\d)"
-    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?\s*(?:Z|UTC|([+-])(\d\d)(?::?(\d\d))?)?)?\s*",
+    r"\s*(\d{4}-\d\d-\d\d)"
+    r"(?:[T ](\d\d:\d\d)(?::(\d\d)(\.\d+)?)?\s*(?:Z|UTC|([+-]\d\d)(?::?(\d\d))?)?)?\s*",
     re.ASCII,
 )
 
@@ -101,18 +101,9 @@ class Columns:
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How to filter and split interactions.
+    """How to filter and split interactions: flags of these names, see there.
 
-    Attributes:
-        min_items_per_user: users with fewer items are dropped.
-        min_users_per_item: items with fewer users are dropped, before the users are counted.
-        heldout_users: users of the validation set, and again of the test set; below 1 a fraction of
-            all users.
-        test_proportion: fraction of a held-out user's items that are targets.
-        seed: seed of the order of users and of the choice of targets.
-        targets: ``RANDOM`` or ``LAST``.
-        split_time: training users lose their interactions after this time, and the targets of
-            held-out users are all after it; None for no limit.
+    The time of a split is a number, and the number of held-out users that of the data set.
     """
 
     min_items_per_user: int = 5
@@ -124,9 +115,9 @@ class SplitOptions:
     split_time: float | None = None
 
 
-_dataset_flag = partial(flag, DATASET)
-_file_flag = partial(flag, FILE, affects="data")
-_split_flag = partial(flag, SPLIT, affects="data")
+_source = partial(flag, DATASET)
+_file = partial(flag, FILE, affects="data")
+_split = partial(flag, SPLIT, affects="data")
 
 
 @dataclass(frozen=True)
@@ -137,21 +128,17 @@ class PrepareConfig:
         UserError: values out of range or flags that contradict each other, all named at once.
     """
 
-    data_dir: Path = _dataset_flag(Path("/data"), "folder of the data sets")
-    dataset: str = _dataset_flag("ml-20m", "name of the data set; 'synthetic' is generated")
-    scale: str | None = _dataset_flag(
-        None, "size of the synthetic data set (none: demo)", choices=SCALES
-    )
-    download: bool = _dataset_flag(
+    data_dir: Path = _source(Path("/data"), "folder of the data sets")
+    dataset: str = _source("ml-20m", "name of the data set; 'synthetic' is generated")
+    scale: str | None = _source(None, "size of the synthetic data set (none: demo)", choices=SCALES)
+    download: bool = _source(
         False, f"first fetch the data set from GroupLens: {', '.join(DOWNLOADS)}"
     )
-    archive: Path | None = _dataset_flag(
+    archive: Path | None = _source(
         None, "the same data sets from a zip archive that GroupLens published"
     )
-    mirror: str = _dataset_flag(
-        GROUPLENS, "where --download finds DATASET.zip", needs=("download",)
-    )
-    force: bool = _dataset_flag(False, "prepare again what is already prepared")
+    mirror: str = _source(GROUPLENS, "where --download finds DATASET.zip", needs=("download",))
+    force: bool = _source(False, "prepare again what is already prepared")
 
     ratings: tuple[Path, ...] | None = flag(
         FILE,
@@ -159,59 +146,59 @@ class PrepareConfig:
         "CSV, TSV, JSON lines or Parquet files, or folders of them "
         "(none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)",
     )
-    user_col: str = _file_flag("userId", "column of user ids")
-    item_col: str = _file_flag("movieId", "column of item ids")
-    rating_col: str = _file_flag("rating", "column of ratings; 'none': every row counts")
-    time_col: str | None = _file_flag(
+    user_col: str = _file("userId", "column of user ids")
+    item_col: str = _file("movieId", "column of item ids")
+    rating_col: str = _file("rating", "column of ratings; 'none': every row counts")
+    time_col: str | None = _file(
         None, "column of times, numbers or dates, for --targets last and --split_time"
     )
-    sep: str | None = _file_flag(
+    sep: str | None = _file(
         None,
         r"characters between columns, e.g. ';', '::' or \t, or 'whitespace' "
         "(none: by the name or the first rows)",
     )
-    no_header: bool = _file_flag(
+    no_header: bool = _file(
         False, "text files have no header row; columns are numbered from 0, e.g. --user_col 0"
     )
-    encoding: str | None = _file_flag(None, "encoding of text files, e.g. latin-1 (none: UTF-8)")
-    decimal: str = _file_flag(".", "character before the fraction of a rating")
-    comment: str | None = _file_flag(None, "skip lines that start with this character")
-    drop_missing: bool = _file_flag(False, "drop rows without an id or a rating, and count them")
-    keep_null_ids: bool = _file_flag(
+    encoding: str | None = _file(None, "encoding of text files, e.g. latin-1 (none: UTF-8)")
+    decimal: str = _file(".", "character before the fraction of a rating")
+    comment: str | None = _file(None, "skip lines that start with this character")
+    drop_missing: bool = _file(False, "drop rows without an id or a rating, and count them")
+    keep_null_ids: bool = _file(
         False, r"take ids such as NULL, NA, None and \N as ids, not as missing"
     )
-    quoting: str = _file_flag(
+    quoting: str = _file(
         MINIMAL,
         "of text files: minimal: values may be quoted; none: quotes are part of the values",
         choices=(MINIMAL, NONE),
     )
-    threshold: float = _file_flag(4.0, "keep rows with at least this rating")
+    threshold: float = _file(4.0, "keep rows with at least this rating")
 
-    min_items_per_user: int = _split_flag(5, "drop users with fewer items", ge=1)
-    min_users_per_item: int = _split_flag(
+    min_items_per_user: int = _split(5, "drop users with fewer items", ge=1)
+    min_users_per_item: int = _split(
         0,
         "drop items with fewer users; once, before --min_items_per_user, which may leave items "
         "with fewer",
         ge=0,
     )
-    heldout_users: float | None = _split_flag(
+    heldout_users: float | None = _split(
         None,
         f"users of validation and test each; below 1: a fraction of all users "
         f"(none: {_HELDOUT_USERS}, {_DEMO_HELDOUT_USERS} for the demo)",
         ge=1e-9,
     )
-    test_proportion: float = _split_flag(
+    test_proportion: float = _split(
         0.2, "fraction of a held-out user's items that are targets", ge=1e-9, lt=1
     )
-    targets: str = _split_flag(
+    targets: str = _split(
         RANDOM,
         "which of a held-out user's items are targets: random ones, or the last by --time_col",
         choices=(RANDOM, LAST),
     )
-    split_time: str | None = _split_flag(
+    split_time: str | None = _split(
         None, "train on interactions up to this number or date, e.g. 2020-12-31; test on later ones"
     )
-    seed: int = _split_flag(0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1)
+    seed: int = _split(0, "seed of the split and of synthetic data", ge=0, le=2**31 - 1)
 
     def __post_init__(self) -> None:
         problems = [*out_of_range(self), *without_effect(self), *self._contradictions()]
@@ -252,15 +239,12 @@ class PrepareConfig:
         """Return how to filter and split, with the default that suits the data set."""
         demo = self.synthetic and self.scale in (None, "demo")
         default = _DEMO_HELDOUT_USERS if demo else _HELDOUT_USERS
-        return SplitOptions(
-            self.min_items_per_user,
-            self.min_users_per_item,
-            default if self.heldout_users is None else self.heldout_users,
-            self.test_proportion,
-            self.seed,
-            self.targets,
-            None if self.split_time is None else parse_time(self.split_time),
-        )
+        effective = {
+            "heldout_users": default if self.heldout_users is None else self.heldout_users,
+            "split_time": None if self.split_time is None else parse_time(self.split_time),
+        }
+        given = {field.name: getattr(self, field.name) for field in fields(SplitOptions)}
+        return SplitOptions(**given | effective)
 
     def _contradictions(self) -> Iterator[str]:
         if not re.fullmatch(r"[\w][\w.-]*", self.dataset):
@@ -362,14 +346,13 @@ def parse_time(text: str) -> float:
     found = _DATE.fullmatch(text)
     if found is None:
         return math.nan
-    *fields, fraction, sign, hours, minutes = found.groups()
+    day, clock, second, fraction, hours, minutes = found.groups()
+    text = f"{day}T{clock or '00:00'}:{second or '00'}{hours or '+00'}:{minutes or '00'}"
     try:
-        moment = datetime(*(int(field or 0) for field in fields), tzinfo=timezone.utc)  # type: ignore[misc, arg-type]
+        moment = datetime.fromisoformat(text)
     except ValueError:  # such as a 30th of February
         return math.nan
-    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)).total_seconds()
-    seconds = moment.timestamp() + float(fraction or 0)
-    return seconds + offset if sign == "-" else seconds - offset
+    return moment.timestamp() + float(fraction or 0)
 
 
 def _is_text_encoding(name: str) -> bool:
@@ -383,14 +366,6 @@ def _is_text_encoding(name: str) -> bool:
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:
-    """Parse a command line, by default that of the process.
-
-    Raises:
-        UserError: an unknown flag, a value of the wrong type or out of range, a contradiction.
-    """
-    return parse(
-        PrepareConfig,
-        "prepare_dataset.py",
-        "Turn a ratings file into training, validation and test matrices",
-        arguments,
-    )
+    """Parse a command line, by default that of the process."""
+    description = "Turn a ratings file into training, validation and test matrices"
+    return parse(PrepareConfig, "prepare_dataset.py", description, arguments)

@@ -34,13 +34,9 @@ class ItemFilter:
     notes: tuple[str, ...] = ()
 
     def of_users(self, user_ids: NDArray[np.generic]) -> csr_matrix | None:
-        """Return the items of each user; none for a user who is not in the file.
+        """Return the (B, I) items of users, none for one who is not in the file.
 
-        Args:
-            user_ids: (B,) raw ids.
-
-        Returns:
-            (B, I) uint8 ones; None if the items are those of all users.
+        None if the items are those of all users.
         """
         if self.user_ids is None:
             return None
@@ -58,11 +54,9 @@ class ItemFilter:
         if self.unknown_items:
             parts.append(f"items unknown to the model, skipped: {self.unknown_items:,}")
         if self.user_ids is not None and len(user_ids):
-            users_without_history = int((find_ids(self.user_ids, user_ids) < 0).sum())
-            if users_without_history:
-                parts.append(
-                    f"users without a history to recommend for, skipped: {users_without_history:,}"
-                )
+            users = np.count_nonzero(find_ids(self.user_ids, user_ids) < 0)
+            if users:
+                parts.append(f"users without a history to recommend for, skipped: {users:,}")
         return [f"{flag}: {'; '.join(parts)}.", *self.notes]
 
 
@@ -124,12 +118,9 @@ def read_item_filter(
     try:
         sources, notes = sources_of(table, "the table", dataset.columns)
         columns = replace(dataset.columns, rating=None)
+        optional, alone = columns.user, columns.item
         interactions = read_interactions(
-            sources,
-            columns,
-            optional=columns.user,
-            allow_single_column=columns.item,
-            advice=advice,
+            sources, columns, optional=optional, allow_single_column=alone, advice=advice
         )
     except UserError as error:
         raise UserError(f"{name} {error}") from None

@@ -52,50 +52,35 @@ _INVALID_ARCHIVE = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueErr
 """What zipfile raises on an archive that is damaged or is not one."""
 
 
-def download(name: str, mirror: str, folder: Path, say: Say) -> None:
-    """Download and unpack a MovieLens data set, unless its files exist.
-
-    Args:
-        name: data set, which is also the name of its archive.
-        mirror: URL of the folder that holds the archive.
-        folder: where the files go. An archive two levels above is unpacked and stays; a downloaded
-            one lies there until it is unpacked.
-        say: takes lines for the user.
-    """
-    if _is_unpacked(name, folder):
-        say(f"{folder} is already downloaded.")
-        return
-    archive = folder.parents[1] / f"{name}.zip"
-    is_downloaded = not archive.exists()
-    with report_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if is_downloaded:
-            say(_licence(name, folder))
-            _fetch(mirror.rstrip("/"), archive, say)
-        unpack(name, archive, folder, say)
-        if is_downloaded:
-            archive.unlink()
-
-
-def unpack(name: str, archive: Path, folder: Path, say: Say) -> None:
+def obtain(name: str, archive: Path | None, mirror: str, folder: Path, say: Say) -> None:
     """Unpack the archive of a MovieLens data set as GroupLens publishes it, unless its files exist.
 
     Args:
-        name: data set.
-        archive: zip archive.
+        name: data set, which is also the name of its archive.
+        archive: zip archive; None to download it. One that lies two levels above the folder is then
+            unpacked and stays; a downloaded one lies there until it is unpacked.
+        mirror: URL of the folder that holds the archive.
         folder: where the files go.
         say: takes lines for the user.
     """
-    if _is_unpacked(name, folder):
-        say(f"{folder} is already unpacked.")
+    files = _files(name)
+    if all((folder / file).is_file() for file in files):
+        say(f"{folder} is already {'downloaded' if archive is None else 'unpacked'}.")
         return
-    say(_licence(name, folder))
-    if not archive.is_file():
-        raise UserError(f"{archive}: file not found.")
+    say(_LICENCE.format(readme=folder / next(iter(files))))
+    path = archive or folder.parents[1] / f"{name}.zip"
+    is_downloaded = archive is None and not path.exists()
     with report_write_errors(folder):
+        if is_downloaded:
+            folder.mkdir(parents=True, exist_ok=True)
+            _fetch(mirror.rstrip("/"), path, say)
+        if not path.is_file():
+            raise UserError(f"{path}: file not found.")
         folder.mkdir(parents=True, exist_ok=True)
-        _unpack(archive, name, folder)
-    say(f"Unpacked {archive.name} to {folder}.")
+        _unpack(path, name, folder)
+        if is_downloaded:
+            path.unlink()
+    say(f"Unpacked {path.name} to {folder}.")
 
 
 def _files(name: str) -> dict[str, str]:
@@ -103,14 +88,6 @@ def _files(name: str) -> dict[str, str]:
     readme, movies, ratings = _OLDER_MEMBERS.get(name, _MEMBERS)
     readme_file = readme if "." in readme else f"{readme}.txt"
     return {readme_file: readme, "movies.csv": movies, "ratings.csv": ratings}
-
-
-def _is_unpacked(name: str, folder: Path) -> bool:
-    return all((folder / file).is_file() for file in _files(name))
-
-
-def _licence(name: str, folder: Path) -> str:
-    return _LICENCE.format(readme=folder / next(iter(_files(name))))
 
 
 def _fetch(mirror: str, archive: Path, say: Say) -> None:

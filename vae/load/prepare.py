@@ -7,10 +7,11 @@ Raises:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from vae.cli import defaults, flags_that_affect
 from vae.errors import UserError
 from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
-from vae.load.movielens import download, unpack
+from vae.load.movielens import obtain
 from vae.load.reading.files import Source, find_sources, reading
 from vae.load.reading.interactions import Interactions, lists_in, read_interactions
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
@@ -41,13 +42,10 @@ _MAX_NAMED_USERS = 3
 Log = Callable[[str], None]
 """Takes a line of output."""
 
-Version = tuple[int, int, int]
-"""Inode, size and time of the last change of a file."""
+print_line = partial(print, flush=True)
+"""Prints a line at once, into a pipe too."""
 
-
-def print_line(line: str) -> None:
-    """Print a line at once, into a pipe too."""
-    print(line, flush=True)
+T = TypeVar("T")
 
 
 def prepare(config: PrepareConfig, log: Log = print_line) -> None:
@@ -64,14 +62,13 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
     with locked(folder):
         if config.synthetic:
             generate(config.default_source, config.scale or "demo", config.seed, log)
-        elif config.download:
-            download(config.dataset, config.mirror, config.default_source.parent, log)
-        elif config.archive is not None:
-            unpack(config.dataset, config.archive, config.default_source.parent, log)
+        elif fetched:
+            target = config.default_source.parent
+            obtain(config.dataset, config.archive, config.mirror, target, log)
         # Pipes can be read once only: they have no digest and are never known to be the same.
-        versions = {one.path: _version(one.path) for one in sources if not one.is_pipe}
+        versions = _of_each((one.path for one in sources if not one.is_pipe), _version)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            digests = pool.submit(lambda: {str(path): _digest(path) for path in versions})
+            digests = pool.submit(_of_each, versions, sha256)
             if not _is_prepared(folder, config, sources, digests, log):
                 _prepare(folder, config, sources, versions, digests, log)
 
@@ -80,8 +77,8 @@ def _prepare(
     folder: Path,
     config: PrepareConfig,
     sources: list[Source],
-    versions: Mapping[Path, Version],
-    digests: Future[dict[str, str]],
+    versions: Mapping[Path, tuple[int, ...]],
+    digests: Future[dict[Path, str]],
     log: Log,
 ) -> None:
     """Read and split while a thread computes the files' digests, then write."""
@@ -96,9 +93,10 @@ def _prepare(
         raise
     if lists := lists_in(interactions, config.columns, must_be_rare=True):
         log(f"Warning: {lists}")
-    provenance = Provenance(digests.result(), config.columns, config.threshold, _data_flags(config))
-    for path, version in versions.items():
-        if _version(path) != version:
+    files = {str(path): digest for path, digest in digests.result().items()}
+    provenance = Provenance(files, config.columns, config.threshold, _data_flags(config))
+    for path, version in _of_each(versions, _version).items():
+        if version != versions[path]:
             raise UserError(f"{path}: changed while it was read; run the same command again.")
     with progress("Writing", 1, "data sets"):
         write_split(folder, split, provenance)
@@ -112,14 +110,12 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     for name in ("validation", "test"):
         if counts[f"{name}_target_interactions"] == 0:
             min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / config.test_proportion))
-            after = lower = ""
-            if config.split_time:
-                after = (
-                    f", and targets after {config.split_time}, in the unit of the times (a date is "
-                    "in seconds since 1970)"
-                )
-            if config.columns.rating:
-                lower = ", or lower --threshold"
+            after = (
+                f", and targets after {config.split_time}, in the unit of the times (a date is in "
+                "seconds since 1970)"
+            )
+            after = after if config.split_time else ""
+            lower = ", or lower --threshold" if config.columns.rating else ""
             raise UserError(
                 f"no {name} user has a held-out target; a user needs at least {min_items} items "
                 f"seen in training{after}; raise --heldout_users, --min_items_per_user or "
@@ -128,12 +124,11 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
 
 
 def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
-    if config.ratings is None and not config.default_source.exists():
-        raise UserError(
-            f"{config.default_source}: file not found; download MovieLens with --download or pass "
-            "your ratings with --ratings."
-        )
-    sources, notes = find_sources(config.ratings or [config.default_source])
+    path = config.default_source
+    if config.ratings is None and not path.exists():
+        fix = "download MovieLens with --download or pass your ratings with --ratings"
+        raise UserError(f"{path}: file not found; {fix}.")
+    sources, notes = find_sources(config.ratings or [path])
     for note in notes:
         log(note)
     return sources
@@ -160,15 +155,18 @@ def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interaction
     return interactions
 
 
-def _digest(path: Path) -> str:
-    with reading(path):
-        return sha256(path)
+def _of_each(paths: Iterable[Path], value: Callable[[Path], T]) -> dict[Path, T]:
+    """Return a value of each file."""
+    values = {}
+    for path in paths:
+        with reading(path):
+            values[path] = value(path)
+    return values
 
 
-def _version(path: Path) -> Version:
-    """Return what changes if a file is replaced or written to."""
-    with reading(path):
-        status = path.stat()
+def _version(path: Path) -> tuple[int, ...]:
+    """Return inode, size and time: what changes if a file is replaced or written to."""
+    status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -183,7 +181,7 @@ def _is_prepared(
     folder: Path,
     config: PrepareConfig,
     sources: list[Source],
-    digests: Future[dict[str, str]],
+    digests: Future[dict[Path, str]],
     log: Log,
 ) -> bool:
     """Return whether the folder holds just these data; log that, or why not."""
@@ -206,7 +204,7 @@ def _is_prepared(
 
 
 def _changes(
-    folder: Path, manifest: Manifest, config: PrepareConfig, sources: Mapping[str, str]
+    folder: Path, manifest: Manifest, config: PrepareConfig, sources: Mapping[Path, str]
 ) -> Iterator[str]:
     """Yield what differs from the last preparation."""
     before = manifest.provenance
@@ -223,46 +221,37 @@ def _changes(
 
 def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
     """Yield what was kept and dropped at each step, line by line."""
+    n = {name: f"{count:,}" for name, count in counts.items()}
     rating = config.columns.rating
-    threshold = f" with a {rating} of at least {config.threshold:g}" if rating else ""
-    yield f"{counts['rows']:,} rows read, {counts['interactions']:,} kept{threshold}."
+    kept = f"kept with a {rating} of at least {config.threshold:g}" if rating else "kept"
+    yield f"{n['rows']} rows read, {n['interactions']} {kept}."
     if counts["rows_missing"]:
-        yield f"{counts['rows_missing']:,} rows with a missing value dropped."
-    yield (
-        f"{counts['distinct_interactions']:,} distinct interactions; "
-        f"{counts['interactions'] - counts['distinct_interactions']:,} duplicates dropped."
-    )
+        yield f"{n['rows_missing']} rows with a missing value dropped."
+    duplicates = counts["interactions"] - counts["distinct_interactions"]
+    yield f"{n['distinct_interactions']} distinct interactions; {duplicates:,} duplicates dropped."
     if config.min_users_per_item > 1:
-        yield (
-            f"{counts['dropped_items']:,} items with fewer than {config.min_users_per_item} "
-            "users dropped."
-        )
-    yield (
-        f"{counts['users']:,} users kept; {counts['dropped_users']:,} with fewer than "
-        f"{config.min_items_per_user} items dropped."
-    )
+        fewer = f"fewer than {config.min_users_per_item} users"
+        yield f"{n['dropped_items']} items with {fewer} dropped."
+    fewer = f"fewer than {config.min_items_per_user} items"
+    yield f"{n['users']} users kept; {n['dropped_users']} with {fewer} dropped."
     if config.split_time is not None:
         yield (
-            f"{counts['train_interactions_after_split_time']:,} interactions of training users "
-            f"after {config.split_time} dropped, and {counts['train_users_after_split_time']:,} "
-            "users without an earlier one."
+            f"{n['train_interactions_after_split_time']} interactions of training users after "
+            f"{config.split_time} dropped, and {n['train_users_after_split_time']} users without "
+            "an earlier one."
         )
-    yield (
-        f"Training: {counts['train_users']:,} users, {counts['items']:,} items, "
-        f"{counts['train_interactions']:,} interactions."
-    )
-    yield (
-        f"{counts['heldout_interactions_dropped']:,} held-out interactions dropped: item not in "
-        "the training set."
-    )
+    size = f"{n['train_users']} users, {n['items']} items"
+    yield f"Training: {size}, {n['train_interactions']} interactions."
+    dropped = n["heldout_interactions_dropped"]
+    yield f"{dropped} held-out interactions dropped: item not in the training set."
     if config.targets == LAST:
         yield f"Targets: each held-out user's last items by {config.time_col}."
     for name in ("validation", "test"):
         yield (
-            f"{name.capitalize()}: {counts['heldout_users']:,} users, "
-            f"{counts[f'{name}_fold_in_interactions']:,} fold-in items, "
-            f"{counts[f'{name}_target_interactions']:,} targets; "
-            f"{counts[f'{name}_users_without_targets']:,} users without targets."
+            f"{name.capitalize()}: {n['heldout_users']} users, "
+            f"{n[f'{name}_fold_in_interactions']} fold-in items, "
+            f"{n[f'{name}_target_interactions']} targets; "
+            f"{n[f'{name}_users_without_targets']} users without targets."
         )
 
 

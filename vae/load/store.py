@@ -159,7 +159,10 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     try:
         for problem in damage(folder, manifest):
             raise UserError(f"{problem}; run prepare_dataset.py again.")
-        loaded = [_load(folder / name) for name in FILES]
+        part = {
+            path.stem: load_npz(path) if path.suffix == ".npz" else np.load(path)
+            for path in map(folder.joinpath, FILES)
+        }
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: cannot be opened ({one_line(error)}); run prepare_dataset.py again."
@@ -169,7 +172,6 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         raise UserError(
             f"{folder}: was prepared again while it was being opened; rerun the same command."
         )
-    part = dict(zip(_PARTS, loaded, strict=True))
     validation, test = (
         HeldOut(part[f"{name}_fold_in"], part[f"{name}_targets"], part[f"{name}_user_ids"])
         for name in ("validation", "test")
@@ -192,10 +194,6 @@ def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{path}: is missing"
         elif sha256(path) != digest:
             yield f"{path}: differs from what was written (its digest is another)"
-
-
-def _load(path: Path) -> Any:
-    return load_npz(path) if path.suffix == ".npz" else np.load(path, allow_pickle=False)
 
 
 def _parts(split: Split) -> dict[str, Any]:
