@@ -67,7 +67,7 @@ def blend(
     def choose() -> Mapping[str, float]:
         candidate = _blended(model, item_weights, {"ease_lambda": lambda_, "model_weight": 1.0})
         batch_size, progress = evaluation.batch_size_validation, log.progress
-        weight = choose_model_weight(candidate, dataset.validation, batch_size, execution, progress)
+        weight = _choose_weight(candidate, dataset.validation, batch_size, execution, progress)
         best = {"ease_lambda": float(lambda_), "model_weight": weight}
         if writes and model.checkpoint is not None:
             state = checkpoint.read_state(model.checkpoint)
@@ -81,22 +81,10 @@ def blend(
     return _blended(model, item_weights, chosen)
 
 
-def choose_model_weight(
-    blended: TrainedModel,
-    users: HeldOut,
-    batch_size: int,
-    execution: Execution,
-    progress: Progress,
+def _choose_weight(
+    blended: TrainedModel, users: HeldOut, batch_size: int, execution: Execution, progress: Progress
 ) -> float:
-    """Return the weight of the model with the best NDCG@100, of equal ones the largest.
-
-    Args:
-        blended: model with a blend, whatever its weight.
-        users: validation users.
-        batch_size: users per batch.
-        execution: how the model is run.
-        progress: shows how many users are ranked.
-    """
+    """Return the weight with the best NDCG@100, of equal ones the largest, whatever it is now."""
     worker = Workers()
     k = min(MAX_CUTOFF, blended.architecture.items)
     ndcg = {}

@@ -46,7 +46,7 @@ class TrainedModel:
         metadata: origin of the weights, human-readable.
         flags: flags of the run that trained it.
         checkpoint: folder that it was loaded from.
-        blend: hyperparameters of a blend that were chosen for it, see ``choose_model_weight``.
+        blend: hyperparameters of a blend chosen for it: ``ease_lambda`` and ``model_weight``.
     """
 
     architecture: Architecture
