@@ -10,7 +10,7 @@ from vae.config import Architecture, Evaluation
 from vae.errors import UserError
 from vae.models.graph.vae import VAE
 from vae.models.training.memory import check_ease_memory, check_memory, needed_bytes
-from vae.utils.distributed import SingleWorker
+from vae.utils.distributed import Workers
 
 SMALL = Architecture(items=9, hidden_dim=3, latent_dim=2)
 HUGE = Architecture(items=1200, hidden_dim=2**20)
@@ -85,7 +85,7 @@ def test_a_kernel_that_tensorflow_cannot_train_is_refused_however_much_memory_th
 def test_a_catalogue_whose_item_weights_do_not_fit_is_refused_with_their_size(
     flags, rank, sentence
 ):
-    workers = SingleWorker()
+    workers = Workers()
     workers.rank, workers.local_size = rank, 2
     check_ease_memory(100, Evaluation(**flags), workers)
     refused = pytest.raises(UserError, match=sentence) if sentence else nullcontext()
