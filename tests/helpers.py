@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
-
-from vae.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -155,28 +152,6 @@ def write(path, content):
     """Write text or bytes to a file; return its path."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
-
-
-def read(path, columns, threshold=4.0, **options):
-    """The interactions of a ratings file as raw ids, in order."""
-    from vae.load.reading.files import Source
-    from vae.load.reading.interactions import read_interactions
-
-    found = read_interactions([Source(path)], columns, threshold, **options)
-    users, items = (ids.values[ids.codes].tolist() for ids in (found.users, found.items))
-    return list(zip(users, items, strict=True))
-
-
-def problem(path, reader=read, *arguments, **options):
-    """The sentence on a file that ``reader(path, ...)`` cannot use, without the file's name."""
-    with pytest.raises(UserError) as caught:
-        reader(path, *arguments, **options)
-    sentence = str(caught.value)
-    assert caught.value.exit_code == 2
-    assert sentence.startswith(f"{path}: ")
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence.removeprefix(f"{path}: ")
 
 
 def mpirun(workers):

@@ -412,5 +412,5 @@ def test_a_manifest_that_cannot_be_read_is_not_called_damaged(copy):
     path = prepared_folder(copy, "set") / "manifest.json"
     path.unlink()
     path.mkdir()
-    with pytest.raises(UserError, match=r"manifest\.json: cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read \(not a regular file\)"):
         open_dataset(copy, "set")

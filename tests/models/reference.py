@@ -224,7 +224,6 @@ class ChangedGradients(Workers):
     """A worker whose gradients, with their weights, go through a function."""
 
     def __init__(self, change):
-        super().__init__("")
         self.change = change
 
     def optimizer(self, optimizer):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ratings import COLUMNS, LIKES, problem, read, sentence_of, write
 
 from vae.errors import UserError
-from vae.load.config import Columns, parse_flags
+from vae.load.config import Columns
 from vae.load.histories import read_histories
 from vae.load.reading.files import Source
 from vae.load.reading.interactions import read_interactions
@@ -218,34 +218,6 @@ def test_an_encoding_is_named_by_its_mark_its_flag_or_the_row_that_is_not_in_it(
         "begins without a byte-order mark, so it is not in utf-16; convert the file, or prepare "
         "the data with its --encoding, e.g. utf-16-le or utf-8."
     )
-
-
-FLAGS = {
-    "--user_col 'user' is not a column number, which --no_header needs": ["--no_header"],
-    "--user_col '\u0661' is not a column number": ["--no_header", "--user_col", "\u0661"],
-    "argument --seed: invalid int value: '\u0661'": ["--seed", "\u0661"],
-    "argument --threshold: invalid float value: '\u0661'": ["--threshold", "\u0661"],
-    "--decimal '5' is part of numbers; pass e.g. ','": ["--decimal", "5"],
-    "--decimal ',,' is not a single character": ["--decimal", ",,"],
-    "--comment '//' is not a single character": ["--comment", "//"],
-    "--sep 'a\"' is not a valid column separator": ["--sep", 'a"'],
-    "--dataset 'mine' is not a data set that --archive knows; pass one": ["--archive", "x.zip"],
-    **{
-        f"--encoding {name!r} is not a text encoding; pass e.g. latin-1": ["--encoding", name]
-        for name in (
-            "klingon", "base64", "hex", "rot_13", "uu", "quopri", "zlib", "punycode", "idna",
-            "undefined", "\udcff",
-        )
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("sentence", FLAGS)
-def test_a_wrong_flag_of_the_format_is_refused(sentence):
-    flags = ["--dataset", "mine", "--user_col", "user", "--item_col", "item", *FLAGS[sentence]]
-    with pytest.raises(UserError) as caught:
-        parse_flags(flags)
-    assert sentence in str(caught.value)
 
 
 def plays(count):
