@@ -1,9 +1,12 @@
 """--baselines: the model beside simpler ones, on the same users."""
 
 import json
+from itertools import product
 
 import pytest
 from helpers import METRICS, SMALL, error_of, flags, output_of, run_main
+
+from vae.baselines.ease import DROPOUTS, LAMBDAS
 
 NAMES = ("popularity", "ease", "itemknn")
 ALL = ("--baselines", ",".join(NAMES))
@@ -34,7 +37,7 @@ def test_each_baseline_stands_in_the_table_the_results_the_log_and_the_report(te
             assert cell in table
             assert cell in report
             assert f'"{key}": {results[key]}' in log
-    assert results["ease_lambda"] in (100, 200, 500, 1000, 2000, 5000)
+    assert (results["ease_lambda"], results["ease_dropout"]) in product(LAMBDAS, DROPOUTS)
 
 
 @pytest.mark.parametrize("metric", METRICS)

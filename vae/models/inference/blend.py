@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.baselines.ease import Ease, choose_lambda
+from vae.baselines.ease import Ease, fit_ease
 from vae.config import Evaluation, Execution
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
@@ -33,52 +33,68 @@ def blend(
     workers: Workers,
     log: RunLog,
     writes: bool = False,
-) -> TrainedModel:
-    """Return the blend of a model and EASE, with ``--blend ease``; else the model.
+) -> tuple[TrainedModel, Ease | None]:
+    """Return the blend of a model and EASE, and EASE, with ``--blend ease``; else the model.
 
-    Lambda of EASE and the weight of the model are those with the best NDCG@100 on the validation
-    users. They are chosen once: a run that trains writes them into the checkpoint's state.
+    Lambda and the dropout of EASE and the weight of the model are those with the best NDCG@100 on
+    the validation users. They are chosen once: a run that trains writes them into the checkpoint's
+    state.
 
     Args:
         model: model, without a blend.
         dataset: prepared data set that the model was trained on.
-        evaluation: whether to blend, lambda if it is given, and the size of batches.
+        evaluation: whether to blend, settings of EASE that are given, and the size of batches.
         execution: how the model is run.
         workers: all of them must call this together; rank 0 chooses.
         log: log of the run.
         writes: whether this run may write into the checkpoint, as one that trains may.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        UserError: the checkpoint is damaged, or lambda too small.
         OSError: the choice cannot be written.
     """
     if evaluation.blend != "ease":
-        return model
-    chosen, given = model.blend, evaluation.ease_lambda
-    if chosen is not None and given not in (None, chosen["ease_lambda"]):
+        return model, None
+    # Without dropout in what was chosen before there was one.
+    chosen = model.blend and {"ease_dropout": 0.0, **model.blend}
+    given = {"ease_lambda": evaluation.ease_lambda, "ease_dropout": evaluation.ease_dropout}
+    if chosen and any(value not in (None, chosen[name]) for name, value in given.items()):
         chosen = None
-    origin = ", as chosen when the model was trained" if chosen is not None else ""
-    ease = Ease(dataset.train, log.progress)
-    lambda_ = given if chosen is None else chosen["ease_lambda"]
-    if lambda_ is None:
-        lambda_ = on_rank_0(workers, lambda: choose_lambda(ease, dataset.validation))
-    item_weights = ease.item_weights(lambda_)
+    origin = ", as chosen when the model was trained" if chosen else ""
+    lambda_, dropout = ((chosen or given)[name] for name in given)
+    ease = _fit(dataset, lambda_, dropout, workers, log)
+    with log.progress("Computing the weights of EASE", dataset.train.shape[1], "items") as bar:
+        item_weights = ease.item_weights(bar.update)
 
     def choose() -> Mapping[str, float]:
-        candidate = _blended(model, item_weights, {"ease_lambda": lambda_, "model_weight": 1.0})
+        candidate = _blended(model, item_weights, {**ease.settings, "model_weight": 1.0})
         batch_size, progress = evaluation.batch_size_validation, log.progress
         weight = _choose_weight(candidate, dataset.validation, batch_size, execution, progress)
-        best = {"ease_lambda": float(lambda_), "model_weight": weight}
+        best = {**ease.settings, "model_weight": weight}
         if writes and model.checkpoint is not None:
             state = checkpoint.read_state(model.checkpoint)
             checkpoint.replace_state(model.checkpoint, replace(state, blend=best))
         return best
 
-    if chosen is None:
-        chosen = on_rank_0(workers, choose)
+    chosen = chosen or on_rank_0(workers, choose)
     weight = chosen["model_weight"]
-    log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g}){origin}.")
-    return _blended(model, item_weights, chosen)
+    log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE ({ease.description}){origin}.")
+    return _blended(model, item_weights, chosen), ease
+
+
+def _fit(
+    dataset: Dataset, lambda_: float | None, dropout: float | None, workers: Workers, log: RunLog
+) -> Ease:
+    """Return EASE on all ranks; rank 0 alone chooses its settings."""
+    fitted: list[Ease] = []
+
+    def choose() -> Mapping[str, float]:
+        fitted.append(fit_ease(dataset, lambda_, dropout, log))
+        return fitted[0].settings
+
+    if lambda_ is None or dropout is None:
+        lambda_, dropout = on_rank_0(workers, choose).values()
+    return fitted[0] if fitted else fit_ease(dataset, lambda_, dropout, log)
 
 
 def _choose_weight(

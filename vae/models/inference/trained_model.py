@@ -46,7 +46,8 @@ class TrainedModel:
         metadata: origin of the weights, human-readable.
         flags: flags of the run that trained it.
         checkpoint: folder that it was loaded from.
-        blend: hyperparameters of a blend chosen for it: ``ease_lambda`` and ``model_weight``.
+        blend: hyperparameters of a blend chosen for it: ``ease_lambda``, ``ease_dropout``
+            and ``model_weight``.
     """
 
     architecture: Architecture
