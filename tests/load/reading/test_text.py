@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,15 @@ def test_rows_are_counted_across_blocks_and_blank_lines(tmp_path, row, blank):
     path = write(tmp_path / "r", text)
     for block_rows in (8, 1 << 18):
         assert problem(path, block_rows=block_rows) == ROWS[row]
+
+
+@pytest.mark.parametrize("row", ["7,8", '7,"8,5', "\ufeff7,8,5"])
+def test_no_thread_outlives_a_file_that_is_refused(tmp_path, row):
+    path = write(tmp_path / "r", f"{RATED}{row}\n" + "7,8,5\n" * 1000)
+    threads = threading.active_count()
+    with pytest.raises(UserError) as caught:
+        read(path, block_rows=8)
+    assert threading.active_count() == threads, caught.value
 
 
 @pytest.mark.parametrize(
