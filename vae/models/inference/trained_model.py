@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -201,5 +201,5 @@ def open_inference_session(
     Args as for ``InferenceSession`` and ``build_inference_graph``.
     """
     inference = InferenceSession(model, execution, workers, max_users, precision)
-    with closing(inference), report_session_errors():
-        yield inference.session, inference.graph(k=k)
+    with inference.session as session, report_session_errors():
+        yield session, inference.graph(k=k)
