@@ -150,7 +150,14 @@ class Recommender:
 
     def table(self, explains: bool = False) -> RecommendationTable:
         """Return the columns of the recommendations, with or without explanations."""
-        return RecommendationTable(self.dataset, self.titles, explains)
+        return self._tables[explains]
+
+    @cached_property
+    def _tables(self) -> tuple[RecommendationTable, RecommendationTable]:
+        without, with_explanations = (
+            RecommendationTable(self.dataset, self.titles, explains) for explains in (False, True)
+        )
+        return without, with_explanations
 
     def precision(self, explains: bool) -> Precision:
         """Return the precision of inference; explanations, being exact, need float32."""
@@ -199,8 +206,8 @@ class Recommender:
             if rows is not None
         }
         filters = read_filters(tables, self.dataset)
-        batches = self.batches(read_histories(users, self.dataset), k, filters, explain)
-        return pd.concat(batches, ignore_index=True)
+        batches = [*self.batches(read_histories(users, self.dataset), k, filters, explain)]
+        return batches[0] if len(batches) == 1 else pd.concat(batches, ignore_index=True)
 
     def batches(
         self,
