@@ -34,7 +34,7 @@ from vae.utils.run_log import RunLog
 Weights = Mapping[str, NDArray[np.float32]]
 
 FEW_USERS = 512
-"""Users of a batch up to which a product reads the weights faster than it computes."""
+"""Users up to which a session is one for few: it keeps no loop and no fused operations."""
 
 _PARALLEL_CHUNKS = 2
 """While one chunk of users selects its best items, the other one's matmul uses the cores."""
