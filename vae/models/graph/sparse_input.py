@@ -83,7 +83,9 @@ class SparseBatch(NamedTuple):
         gradient = {} if self.portable else {_SEGMENT_SUM: _SUM_BY_ITEM}
         with uncompiled(), tf.get_default_graph().gradient_override_map(gradient):
             if self.portable or tf.config.list_physical_devices("GPU"):
-                return tf.sparse.segment_sum(vectors, self.items, self.rows, num_segments=self.users)
+                return tf.sparse.segment_sum(
+                    vectors, self.items, self.rows, num_segments=self.users
+                )
             return _sparse_product(self._matrix(int(vectors.shape[0])), vectors)
 
     def _matrix(self, items: int) -> tf.Tensor:

@@ -49,7 +49,7 @@ class Norm(NamedTuple):
     bias: tf.Variable
 
     def swish(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return swish(inputs) with mean and variance normalised per row, (B, H) float32."""
+        """Return the rows' swish, normalised by their means and variances, (B, H) float32."""
         return _normalised_swish(inputs) * self.gain + self.bias
 
 
