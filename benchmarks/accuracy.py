@@ -5,10 +5,13 @@
     python benchmarks/accuracy.py --json accuracy.json
     python benchmarks/accuracy.py --seeds 5 --dataset synthetic --data_dir ./demo --epochs 60
     python benchmarks/accuracy.py --compare --seeds 3 --dataset ml-1m --data_dir ./data
+    python benchmarks/accuracy.py --time_to 0.44,0.475 --seeds 1 --dataset ml-1m --data_dir ./data
 
 By default the recipe is trained in float32 and with --amp, and the model at the end of training is
 tested. With --compare, Mult-VAE, RecVAE, the blends of both with EASE and the baselines are tested
-instead: the presets small and recvae, the best checkpoint by validation.
+instead: the presets small and recvae, the best checkpoint by validation. With --time_to, both
+presets are trained in each precision, and the table has the minutes until validation NDCG@100 first
+reaches each value: minutes of training as the log has them, without startup and validation.
 
 An interrupted command can be rerun: completed runs are not repeated, and the interrupted one
 resumes.
@@ -17,6 +20,7 @@ resumes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import statistics
 import sys
@@ -25,7 +29,9 @@ from pathlib import Path
 import runs
 
 from vae.config import BASELINES as TITLES
+from vae.config import parse_flags
 from vae.metrics.ranking import METRICS
+from vae.version import __version__
 
 Results = dict[int, dict[str, list[runs.Results]]]
 """Number of workers -> precision -> results of each seed."""
@@ -39,34 +45,45 @@ def main() -> int:
     parser = runs.parser(__doc__.splitlines()[0], work_dir="accuracy")
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds, starting at 0")
     parser.add_argument("--workers", type=runs.numbers, default="1", help="numbers of workers")
-    parser.add_argument("--batch_size_train", type=int, default=24576)
-    parser.add_argument("--compare", action="store_true", help="compare models and baselines")
-    flags, passed_on = parser.parse_known_args()
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--compare", action="store_true", help="compare models and baselines")
+    other.add_argument(
+        "--time_to", type=runs.decimals, help="values of validation NDCG@100, e.g. 0.44,0.475"
+    )
+    flags, recipe = parser.parse_known_args()
     if flags.compare:
-        compare(flags, passed_on)
+        compare(flags, recipe)
         return 0
-    recipe = ["--batch_size_train", str(flags.batch_size_train), *passed_on]
+    if flags.time_to:
+        time_to(flags, recipe)
+        return 0
     results: Results = {
         workers: {
             precision: [
-                train_and_test(flags.work_dir, recipe, precision, workers, seed)
+                train_and_test(
+                    flags.work_dir / f"{precision}-{workers}-{seed}",
+                    recipe,
+                    precision,
+                    seed,
+                    workers,
+                )
                 for seed in range(flags.seeds)
             ]
             for precision in flags.precision
         }
         for workers in flags.workers
     }
-    print(accuracy_table(results), "", training_table(results, flags.batch_size_train), sep="\n")
+    batch_size = parse_flags(["--train", *recipe]).training.batch_size_train
+    print(accuracy_table(results), "", training_table(results, batch_size), sep="\n")
     if flags.json:
         runs.write_json(flags.json, {"machine": runs.machine(), "runs": results})
     return 0
 
 
 def train_and_test(
-    work_dir: Path, recipe: list[str], precision: str, workers: int, seed: int
+    folder: Path, recipe: list[str], precision: str, seed: int, workers: int = 1
 ) -> runs.Results:
     """Return the results of one seed; its checkpoints, which serve to resume, are then removed."""
-    folder = work_dir / f"{precision}-{workers}-{seed}"
     flags = [
         "--train", "--test", "--seed", str(seed),
         "--checkpoint_dir", str(folder / "checkpoints"), "--checkpoint", "latest", *recipe,
@@ -104,6 +121,34 @@ def train_and_blend(
     }
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return results
+
+
+def time_to(flags: argparse.Namespace, recipe: list[str]) -> None:
+    """Run what is missing of --time_to and print its table."""
+    validations: dict[tuple[str, ...], runs.Curve] = {}
+    for name, precision in itertools.product(PRESETS, flags.precision):
+        for seed in range(flags.seeds):
+            folder = flags.work_dir / f"{PRESETS[name]}-{precision}-{seed}"
+            train_and_test(folder, ["--preset", PRESETS[name], *recipe], precision, seed)
+            validations[name, precision, str(seed)] = runs.validations(folder / "log")
+    print(time_table(validations, flags.time_to))
+    if flags.json:
+        curves = {"-".join(run): curve for run, curve in validations.items()}
+        runs.write_json(flags.json, {"machine": runs.machine(), "validations": curves})
+
+
+def time_table(validations: dict[tuple[str, ...], runs.Curve], values: list[float]) -> str:
+    """Return a row for each model, precision and seed, in Markdown."""
+    head = ["Version", "Model", "Precision", "Seed", *(f"{value:g} [min]" for value in values)]
+    rows = []
+    for run, curve in validations.items():
+        best_seconds, best = max(curve, key=lambda validation: validation[1])
+        row = [__version__, *run]
+        for value in values:
+            reached = (f"{seconds / 60:.2f}" for seconds, ndcg in curve if ndcg >= value)
+            row.append(next(reached, f"not reached (best {best:.4f})"))
+        rows.append([*row, f"{best:.4f}", f"{best_seconds / 60:.2f}"])
+    return runs.markdown([*head, "Best validation", "Best [min]"], rows)
 
 
 def comparison_table(compared: dict[str, list[dict[str, runs.Results]]]) -> str:

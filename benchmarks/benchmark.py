@@ -4,20 +4,23 @@
 
     python prepare_dataset.py --dataset synthetic --scale ml-20m --data_dir ./bench
     python benchmarks/benchmark.py --data_dir ./bench --json bench.json
-    python benchmarks/benchmark.py --data_dir ./bench --model recvae
+    python benchmarks/benchmark.py --data_dir ./bench --model multvae,recvae
 
 The roofline is the time of the matrix products of the last layer, and of RecVAE's hidden layers,
 which are nearly all of the work: forward, gradient by the inputs and gradient by the kernel for
 training, forward alone for evaluation. Each is timed in alternation with the part that is compared
 to it, so that a drifting clock rate favours neither. The roofline of a single query is one read of
-the last kernel from memory.
+the last kernel from memory. A query goes from NumPy arrays to NumPy arrays; the part recommender
+calls ``vae.Recommender.recommend`` with the items of one user, from a list to a pandas table.
 
-Each part runs in its own process, so its peak memory includes no other part.
+Each part runs in its own process, so its peak memory includes no other part; those of several
+models take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -38,11 +41,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 REPEATS = 7
 RECOMMEND_REPEATS = 5
+CALLS = 1000
+MAX_CALL_SECONDS = 60
 SLICE = 2048
 PARTS = (
     "train-2048", "train-2048-amp", "train-24576", "train-24576-amp",
-    "evaluate", "recommend", "query", "query-amp", "prepare",
+    "evaluate", "recommend", "query", "query-amp", "recommender", "prepare",
 )  # fmt: skip
+MODELS = {"multvae": "Mult-VAE", "recvae": "RecVAE"}
 
 
 def main() -> int:
@@ -50,16 +56,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--dataset", default="synthetic")
-    parser.add_argument("--model", choices=("multvae", "recvae"), default="multvae")
+    parser.add_argument("--model", type=runs.words, default="multvae", help="or multvae,recvae")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
-    parser.add_argument("--part", choices=PARTS, help="run only this part and print its JSON")
+    parser.add_argument(
+        "--part", choices=PARTS, help="run only this part, of one model, and print its JSON"
+    )
     flags = parser.parse_args()
+    if not set(flags.model) <= set(MODELS) or (flags.part and len(flags.model) > 1):
+        parser.error(f"--model: pass {' or '.join(MODELS)}, or both with a comma without --part")
     if flags.part:
-        result = run_part(flags.part, flags.data_dir, flags.dataset, flags.model)
+        result = run_part(flags.part, flags.data_dir, flags.dataset, *flags.model)
         usage = max(resource.getrusage(who).ru_maxrss for who in _WHO)
         print(json.dumps(result | {"peak_gb": usage * 1024 / 1e9}))
         return 0
-    results = {part: _in_a_process(part, flags) for part in PARTS}
+    results = {}
+    for part in PARTS:
+        models = flags.model[:1] if part == "prepare" else flags.model  # no model prepares data
+        results[part] = {model: _in_a_process(part, model, flags) for model in models}
     print(table(results))
     if flags.json:
         runs.write_json(flags.json, {"machine": runs.machine(), "parts": results})
@@ -81,6 +94,8 @@ def run_part(part: str, data_dir: Path, dataset: str, model: str) -> dict[str, A
         return recommendation(data_dir, dataset, model)
     if what == "query":
         return query(data_dir, dataset, model, amp)
+    if what == "recommender":
+        return calls(data_dir, dataset, model)
     return preparation(data_dir, dataset)
 
 
@@ -151,38 +166,29 @@ def evaluation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
     return throughput_result(users, seconds, scale * roofline_seconds)
 
 
-def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]:
+def recommendation(data_dir: Path, name: str, model: str) -> dict[str, Any]:
     """Measure recommending 100 items to every prepared user, in users per second, CSV included."""
     import tensorflow.compat.v1 as tf
 
-    from vae.config import parse_flags
     from vae.load.histories import prepared_histories
     from vae.load.item_filters import ItemFilters
-    from vae.load.store import open_dataset
     from vae.models.graph.session import open_session
-    from vae.models.inference.trained_model import TrainedModel
-    from vae.recommend.recommender import Recommender
     from vae.recommend.writer import write_recommendations
-    from vae.utils.distributed import init
     from vae.utils.run_log import RunLog
 
-    dataset = open_dataset(data_dir, name)
-    workers = init()
+    recommender = untrained_recommender(data_dir, name, model)
+    dataset, architecture = recommender.dataset, recommender.model.architecture
     log = RunLog(None)
     with (
         tempfile.TemporaryDirectory(dir=data_dir) as folder,
         tf.Graph().as_default(),
-        open_session(workers) as session,
+        open_session(recommender.workers) as session,
     ):
-        config = parse_flags(["--train", "--model", model_name])
-        model = TrainedModel(replace(config.model, items=len(dataset.item_ids)))
-        roofline = matmuls(session, tf.float32, model.architecture, SLICE, training=False)
+        roofline = matmuls(session, tf.float32, architecture, SLICE, training=False)
         session.run(tf.global_variables_initializer())
         throughput: list[float] = []
 
         def run() -> None:
-            batch_size = config.evaluation.batch_size_validation
-            recommender = Recommender(dataset, model, config.execution, batch_size, workers)
             output, users = Path(folder) / "recommended.csv", prepared_histories(dataset)
             statistics = write_recommendations(
                 output, recommender, users, ItemFilters(), 100, 0, log
@@ -198,8 +204,43 @@ def recommendation(data_dir: Path, name: str, model_name: str) -> dict[str, Any]
     }
 
 
+def calls(data_dir: Path, name: str, model: str) -> dict[str, Any]:
+    """Measure the latency of ``Recommender.recommend`` for one user: the first call, and others."""
+    recommender = untrained_recommender(data_dir, name, model)
+    ids, fold_in = recommender.dataset.item_ids, recommender.dataset.test.fold_in
+    users = range(min(CALLS, fold_in.shape[0]))
+    histories = itertools.cycle([ids[fold_in[user].indices].tolist() for user in users])
+    seconds: list[float] = []
+    while len(seconds) <= CALLS and sum(seconds) < MAX_CALL_SECONDS:
+        start = time.perf_counter()
+        recommender.recommend(next(histories))
+        seconds.append(time.perf_counter() - start)
+    first, others = seconds[0], np.array(seconds[1:])
+    following = latency(others.mean(), np.percentile(others, 99))
+    return {
+        "measured": f"first {first * 1e3:.0f} ms; {len(others):,} more: {following}",
+        "roofline": "",
+        "fraction": None,
+    }
+
+
+def untrained_recommender(data_dir: Path, name: str, model: str) -> Any:
+    """Return a ``vae.Recommender`` of a model with random weights, which are as fast as any."""
+    from vae.config import parse_flags
+    from vae.load.store import open_dataset
+    from vae.models.inference.trained_model import TrainedModel
+    from vae.recommend.recommender import Recommender
+    from vae.utils.distributed import init
+
+    dataset = open_dataset(data_dir, name)
+    config = parse_flags(["--train", "--model", model])
+    untrained = TrainedModel(replace(config.model, items=len(dataset.item_ids)))
+    batch_size = config.evaluation.batch_size_validation
+    return Recommender(dataset, untrained, config.execution, batch_size, init())
+
+
 def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
-    """Measure the mean latency of a query for one user."""
+    """Measure the latency of 1,000 queries for one user: of three rounds, the median one's."""
     import tensorflow.compat.v1 as tf
 
     from vae.config import parse_flags
@@ -217,10 +258,8 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
     architecture, workers = replace(config.model, items=len(dataset.item_ids)), init()
     log = RunLog(None)
     untrained = TrainedModel(architecture)
-    latency = [
-        benchmark(untrained, config.execution, workers, log, 100, [1])["batch_1_mean_latency"]
-        for _ in range(3)
-    ]
+    rounds = [benchmark(untrained, config.execution, workers, log, 100, [1]) for _ in range(3)]
+    mean, p99 = sorted((r["batch_1_mean_latency"], r["batch_1_p99_latency"]) for r in rounds)[1]
     with tf.Graph().as_default(), open_session(workers) as session:
         dtype = choose_precision(amp).dtype
         # As many bytes as the last kernel, in float32: a maximum is cheap to compute, so the time
@@ -232,10 +271,15 @@ def query(data_dir: Path, name: str, model: str, amp: bool) -> dict[str, Any]:
         call = session.make_callable(read)
         roofline_seconds, _ = in_turn(call, call, 200)
     return {
-        "measured": f"{np.median(latency) * 1e3:.2f} ms",
+        "measured": latency(mean, p99),
         "roofline": f"{np.median(roofline_seconds) * 1e3:.2f} ms",
-        "fraction": float(np.median(roofline_seconds) / np.median(latency)),
+        "fraction": float(np.median(roofline_seconds) / mean),
     }
+
+
+def latency(mean: float, p99: float) -> str:
+    """Return a mean and a 99th percentile in seconds, human-readable."""
+    return f"{mean * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms"
 
 
 def preparation(data_dir: Path, name: str) -> dict[str, Any]:
@@ -312,25 +356,27 @@ def throughput_result(
     }
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """Return the results as a Markdown table."""
-    lines = [
-        "| part | measured | roofline | fraction of the roofline | peak memory |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for part, result in results.items():
-        fraction = "" if result["fraction"] is None else f"{result['fraction']:.2f}"
-        lines.append(
-            f"| {part} | {result['measured']} | {result['roofline']} | {fraction} "
-            f"| {result['peak_gb']:.2f} GB |"
-        )
-    return "\n".join(lines)
+def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the results by part and model as a Markdown table, the models side by side."""
+    models = next(iter(results.values()))
+    head = ["Part"]
+    for model in models:
+        head += [MODELS[model], "Roofline", "Fraction", "Peak memory"]
+    rows = []
+    for part, measured in results.items():
+        row = [part]
+        for result in measured.values():
+            fraction = "" if result["fraction"] is None else f"{result['fraction']:.2f}"
+            memory = f"{result['peak_gb']:.2f} GB"
+            row += [result["measured"], result["roofline"], fraction, memory]
+        rows.append(row + [""] * (len(head) - len(row)))
+    return runs.markdown(head, rows)
 
 
-def _in_a_process(part: str, flags: argparse.Namespace) -> dict[str, Any]:
+def _in_a_process(part: str, model: str, flags: argparse.Namespace) -> dict[str, Any]:
     command = [
         sys.executable, __file__, "--data_dir", flags.data_dir, "--dataset", flags.dataset,
-        "--part", part, "--model", flags.model,
+        "--part", part, "--model", model,
     ]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -13,9 +13,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from vae.metrics.ranking import SELECTION_METRIC
 from vae.utils.atomic import write_atomically
 from vae.utils.host import processor_name
 
@@ -23,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 Results = dict[str, float]
 """Final metrics and statistics of a run, by their names in the log, and ``train_seconds``."""
+
+Curve = list[tuple[float, float]]
+"""Of each validation of a run: seconds of training before it, and NDCG@100."""
 
 
 def parser(description: str, work_dir: str) -> argparse.ArgumentParser:
@@ -48,6 +53,11 @@ def words(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """Split ``1,2`` into a list of integers."""
     return [int(word) for word in words(text)]
+
+
+def decimals(text: str) -> list[float]:
+    """Split ``0.1,2`` into a list of numbers."""
+    return [float(word) for word in words(text)]
 
 
 def run(
@@ -110,16 +120,29 @@ def launcher(workers: int, cores: int | None) -> list[str]:
 
 
 def train_seconds(log: Path) -> float:
-    """Return the seconds of all training epochs, without startup and validation.
+    """Return the seconds of all training epochs, without startup and validation."""
+    return float(sum(epoch["train_epoch_time"] for epoch in _epochs(log)))
 
-    An epoch that was repeated after an interruption counts once.
-    """
-    seconds = {}
+
+def validations(log: Path) -> Curve:
+    """Return the validations of a run in their order, as in ``Curve``."""
+    epochs = _epochs(log)
+    seconds = accumulate(epoch["train_epoch_time"] for epoch in epochs)
+    return [
+        (trained, epoch[SELECTION_METRIC])
+        for trained, epoch in zip(seconds, epochs, strict=True)
+        if SELECTION_METRIC in epoch
+    ]
+
+
+def _epochs(log: Path) -> list[dict[str, float]]:
+    """Return what the log has of each epoch; one repeated after an interruption counts once."""
+    epochs: dict[int, dict[str, float]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line.removeprefix("DLLL "))
-        if entry["type"] == "LOG" and "train_epoch_time" in entry["data"]:
-            seconds[tuple(entry["step"])] = entry["data"]["train_epoch_time"]
-    return float(sum(seconds.values()))
+        if entry["type"] == "LOG" and isinstance(entry["step"], list) and entry["step"]:
+            epochs.setdefault(entry["step"][0], {}).update(entry["data"])
+    return [epochs[number] for number in sorted(epochs)]
 
 
 def machine() -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The benchmarks that fill the README's tables: what they print, cache and repeat."""
 
 import json
+import sys
 
 import pytest
-from helpers import run_script
+from helpers import ROOT, run_script
 
-pytestmark = pytest.mark.slow
+from vae.version import __version__
 
 SMALL = ("--dataset", "synthetic", "--hidden_dim", 16, "--latent_dim", 8)
 
@@ -16,6 +17,7 @@ def table_rows(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.slow
 def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_data, tmp_path):
     flags = (
         "--data_dir", demo_data, *SMALL, "--epochs", 1, "--batch_size_train", 1000,
@@ -40,6 +42,44 @@ def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_
     assert "main.py" not in again.stderr  # no command was started
 
 
+def test_the_time_to_a_quality_is_read_from_the_log_of_each_run(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import accuracy
+    import runs
+
+    def train(folder, flags, precision, workers):
+        """Three epochs of which the second is repeated, and validations of the last two."""
+        high = 0.48 if "recvae" in flags else 0.45
+        epochs = [
+            {"train_epoch_time": 60.0}, {"train_epoch_time": 500.0}, {"ndcg@100": 0.9},
+            {"train_epoch_time": 30.0}, {"ndcg@100": high, "valid_time": 100.0},
+            {"train_epoch_time": 60.0}, {"ndcg@100": 0.4},
+        ]  # fmt: skip
+        entries = [("PARAMETER", {"epochs": 3})]
+        entries += zip([[1], [2], [2], [2], [2], [3], [3]], epochs, strict=True)
+        entries += [([], {"train_epoch_time": 1.0, "test_ndcg@100": 0.5})]
+        lines = [{"type": "METADATA", "metric": "loss", "metadata": {}}]
+        lines += [{"type": "LOG", "step": step, "data": data} for step, data in entries]
+        folder.mkdir()
+        (folder / "log").write_text("".join(f"DLLL {json.dumps(line)}\n" for line in lines))
+        return {}
+
+    monkeypatch.setattr(runs, "run", train)
+    command = "accuracy --time_to 0.44,0.475 --seeds 1 --precision float32 --work_dir"
+    monkeypatch.setattr(sys, "argv", [*command.split(), str(tmp_path)])
+    assert accuracy.main() == 0
+    head, _, *rows = table_rows(capsys.readouterr().out)
+    assert head[4:6] == ["0.44 [min]", "0.475 [min]"]
+    assert rows == [
+        [__version__, model, "float32", "0", "1.50", reached, best, "1.50"]
+        for model, reached, best in (
+            ("Mult-VAE", "not reached (best 0.4500)", "0.4500"),
+            ("RecVAE", "1.50", "0.4800"),
+        )
+    ]
+
+
+@pytest.mark.slow
 def test_models_and_baselines_are_compared(demo_data, tmp_path):
     flags = (
         "--compare", "--seeds", 1, "--data_dir", demo_data, *SMALL, "--epochs", 1,
@@ -59,6 +99,7 @@ def test_models_and_baselines_are_compared(demo_data, tmp_path):
     assert not list(tmp_path.glob("*/checkpoints"))
 
 
+@pytest.mark.slow
 def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_refused(
     demo_data, tmp_path
 ):
@@ -78,6 +119,7 @@ def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_ref
     assert "name another --work_dir" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("mpi")
 def test_scaling_splits_the_batch_and_compares_with_the_smallest_job(demo_data, tmp_path):
     done = run_script(

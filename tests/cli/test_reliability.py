@@ -27,8 +27,6 @@ from helpers import (
     wait_for,
 )
 
-from vae.config import parse_flags
-from vae.errors import UserError
 from vae.models.checkpoints.checkpoint import verify
 from vae.models.training import train
 from vae.utils.atomic import lock_folder
@@ -396,21 +394,3 @@ def test_early_stop_ends_the_run_and_the_best_checkpoint_is_kept_and_tested(demo
     out = output_of(run_main(*arguments, "--checkpoint", "latest"))
     assert "Nothing to do: early stopping: no improvement in NDCG@100 for 3 validations." in out
     assert f"Loaded checkpoint {tmp_path / 'ckpt/step-00000020'}" in out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        ("--checkpoint_dir x --save_every 0", "--save_every"),
-        ("--checkpoint_dir x --save_every 0m", "--save_every"),
-        ("--checkpoint_dir x --save_every -1e", "--save_every"),
-        ("--checkpoint_dir x --save_every 1h", "--save_every"),
-        ("--checkpoint_dir x --checkpoint first", "--checkpoint"),
-        ("--checkpoint_dir x --restart --resume must", "--restart"),
-        ("--restart", "--restart has no effect without --checkpoint_dir"),
-        ("--resume must", "--resume has no effect without --checkpoint_dir"),
-    ],
-)
-def test_an_invalid_value_is_refused_with_the_flags_name(arguments, problem):
-    with pytest.raises(UserError, match=problem):
-        parse_flags(["--train", *arguments.split()])

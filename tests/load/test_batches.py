@@ -89,48 +89,26 @@ def test_batches_have_the_types_and_numbers_that_they_promise(train, size, seed,
         assert batch.step == number * batches.steps_per_epoch + place
 
 
-@pytest.mark.parametrize("size", [5, 6, 1000])
-def test_a_batch_larger_than_the_data_set_is_the_data_set(size):
-    train = csr_matrix(np.eye(5, dtype=np.uint8))
-    batches = TrainingBatches(train, size, 0, 0.5)
-    (batch,) = batches.epoch(3)
-    assert sorted(batch.items.tolist()) == [0, 1, 2, 3, 4]
-    assert batch.counts.tolist() == [1] * 5
-    assert (batches.steps_per_epoch, batches.max_shard_users, batch.step) == (1, 5, 3)
-
-
 @SEARCH
 @given(TRAIN, BATCH_SIZES, SEEDS, DROPOUTS, st.integers(1, 9))
-def test_the_workers_shares_in_order_are_the_single_workers_batch(
+def test_the_workers_shards_in_order_are_the_single_workers_batch(
     train, size, seed, dropout, workers
 ):
     whole = TrainingBatches(train, size, seed, dropout).epoch(2)
     parts = [TrainingBatches(train, size, seed, dropout, rank, workers) for rank in range(workers)]
     largest = [part.max_shard_users for part in parts]
     assert len(set(largest)) == 1
-    for batch, *shares in zip(whole, *(part.epoch(2) for part in parts), strict=True):
-        assert np.concatenate([s.items for s in shares]).tolist() == batch.items.tolist()
-        assert np.concatenate([s.counts for s in shares]).tolist() == batch.counts.tolist()
-        assert np.concatenate([s.keep_mask for s in shares]).tolist() == batch.keep_mask.tolist()
-        users = [len(share.counts) for share in shares]
-        assert [share.first_user for share in shares] == [sum(users[:r]) for r in range(workers)]
-        assert {share.global_users for share in shares} == {batch.global_users}
-        assert {share.step for share in shares} == {batch.step}
+    for batch, *shards in zip(whole, *(part.epoch(2) for part in parts), strict=True):
+        assert np.concatenate([s.items for s in shards]).tolist() == batch.items.tolist()
+        assert np.concatenate([s.counts for s in shards]).tolist() == batch.counts.tolist()
+        assert np.concatenate([s.keep_mask for s in shards]).tolist() == batch.keep_mask.tolist()
+        assert all(s.items.dtype == np.int64 and s.counts.dtype == np.int32 for s in shards)
+        users = [len(shard.counts) for shard in shards]
+        assert [shard.first_user for shard in shards] == [sum(users[:r]) for r in range(workers)]
+        assert {shard.global_users for shard in shards} == {batch.global_users}
+        assert {shard.step for shard in shards} == {batch.step}
         assert max(users) - min(users) <= 1
         assert max(users) <= largest[0]
-
-
-def test_a_worker_without_users_still_gets_its_empty_share():
-    train = csr_matrix(np.eye(3, dtype=np.uint8))
-    shares = [list(TrainingBatches(train, 2, 0, 0.5, rank, 4).epoch(0)) for rank in range(4)]
-    assert [len(share) for share in shares] == [2] * 4
-    users = [[len(batch.counts) for batch in share] for share in shares]
-    assert np.sum(users, axis=0).tolist() == [2, 1]
-    assert min(map(min, users)) == 0
-    empty = next(batch for share in shares for batch in share if not len(batch.counts))
-    assert (empty.items.dtype, empty.items.shape) == (np.int64, (0,))
-    assert (empty.counts.dtype, empty.counts.shape) == (np.int32, (0,))
-    assert (empty.keep_mask.dtype, empty.keep_mask.shape) == (bool, (0,))
 
 
 @SEARCH
@@ -175,10 +153,10 @@ def test_the_batch_size_changes_neither_the_order_nor_the_dropout(train, seed, s
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25, 0.5, 0.9])
-def test_dropout_drops_its_share_of_the_items(dropout):
+def test_dropout_drops_its_fraction_of_the_items(dropout):
     train = csr_matrix(np.ones((200, 500), np.uint8))
     (batch,) = TrainingBatches(train, 200, 7, dropout).epoch(0)
-    # 100,000 coins: the share has a standard deviation of 0.0016 at most.
+    # 100,000 coins: the fraction has a standard deviation of 0.0016 at most.
     assert abs((1 - batch.keep_mask.mean()) - dropout) < 0.01
     if dropout == 0:
         assert batch.keep_mask.all()

@@ -43,12 +43,6 @@ def test_items_rated_below_the_threshold_are_seen_and_not_liked(read, dataset):
     assert users.unknown_items == 0
 
 
-def test_a_file_in_which_nothing_is_liked_is_still_a_file_of_users(read, dataset):
-    users = read(f"userId,movieId,rating\n1,{dataset.item_ids[0]},1\n")
-    assert users.users == 1
-    assert lists(users.liked) == [[]]
-
-
 def test_without_a_column_of_ratings_everything_is_liked(read, dataset):
     users = read(f"movieId,userId\n{dataset.item_ids[3]},9\n-5,9\n")
     assert lists(users.liked) == lists(users.seen) == [[3]]

@@ -14,8 +14,17 @@ from vae.load.config import SplitOptions
 from vae.load.reading.interactions import CodedIds, Interactions
 from vae.load.split import split_interactions
 
+
+def spread(number):
+    """An id that is no index."""
+    return 10 * number + 7
+
+
 INTERACTIONS = st.lists(
-    st.tuples(st.integers(0, 14), st.integers(0, 19)), min_size=30, max_size=150, unique=True
+    st.tuples(st.integers(0, 14).map(spread), st.integers(0, 19).map(spread)),
+    min_size=30,
+    max_size=150,
+    unique=True,
 )
 OPTIONS = st.builds(
     SplitOptions,
@@ -29,13 +38,14 @@ SEARCH = settings(max_examples=50, deadline=None)
 
 
 def interactions(rows):
-    """Interactions whose ids are 10 times a row's numbers, and 7 more."""
-    users, items = (np.array(column) * 10 + 7 for column in zip(*rows, strict=True))
+    """Interactions of rows of a user, an item and perhaps a time."""
+    users, items, *times = (np.array(column) for column in zip(*rows, strict=True))
     user_ids, user_codes = np.unique(users, return_inverse=True)
     item_ids, item_codes = np.unique(items, return_inverse=True)
     return Interactions(
         CodedIds(user_codes.astype(np.int32), user_ids),
         CodedIds(item_codes.astype(np.int32), item_ids),
+        times=times[0].astype(np.float64) if times else None,
         rows_read=len(rows) + 5,
     )
 
@@ -48,7 +58,7 @@ def slow_filter(rows, options):
     rows = [(u, i) for u, i in rows if len(users[i]) >= options.min_users_per_item]
     items = defaultdict(set)
     for user, item in rows:
-        items[user * 10 + 7].add(item * 10 + 7)
+        items[user].add(item)
     return {u: i for u, i in items.items() if len(i) >= options.min_items_per_user}
 
 
@@ -197,7 +207,7 @@ def test_items_are_filtered_before_users_and_only_once():
     # although user 0 was the second of its two users.
     rows = [(0, 0), (0, 9), (1, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2)]
     options = SplitOptions(min_items_per_user=2, min_users_per_item=2, heldout_users=1)
-    assert slow_filter(rows, options).keys() == {17, 27, 37, 47}
+    assert slow_filter(rows, options).keys() == {1, 2, 3, 4}
     counts = split_interactions(interactions(rows), options).counts
     assert (counts["users"], counts["dropped_users"], counts["dropped_items"]) == (4, 1, 1)
 

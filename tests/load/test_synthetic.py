@@ -67,14 +67,6 @@ def test_some_items_are_far_more_popular_than_others(tmp_path):
     assert popularity.iloc[0] > 3 * popularity.median()
 
 
-def test_a_second_call_generates_nothing(tmp_path):
-    path, _ = generated(tmp_path)
-    before = path.stat()
-    assert generated(tmp_path)[1] == [f"{path} is already generated."]
-    after = path.stat()
-    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
-
-
 @pytest.mark.parametrize("change", ["seed", "population", "note", "no note", "no file"])
 def test_anything_else_there_is_generated_again(tmp_path, monkeypatch, change):
     path, _ = generated(tmp_path / "fresh", 1)

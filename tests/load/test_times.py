@@ -5,15 +5,14 @@ import math
 from collections import defaultdict
 from datetime import datetime, timezone
 
-import numpy as np
 import pytest
 from helpers import run_prepare
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from load.test_split import histories, interactions
 
 from vae.errors import UserError
 from vae.load.config import LAST, SplitOptions, parse_time
-from vae.load.reading.interactions import CodedIds, Interactions
 from vae.load.split import split_interactions
 from vae.load.store import open_dataset, prepared_folder, read_manifest
 from vae.utils.sealed_json import seal
@@ -61,30 +60,12 @@ ROWS = st.lists(
 )
 
 
-def interactions(rows):
-    users, items, times = (np.array(column) for column in zip(*rows, strict=True))
-    user_ids, user_codes = np.unique(users, return_inverse=True)
-    item_ids, item_codes = np.unique(items, return_inverse=True)
-    return Interactions(
-        CodedIds(user_codes.astype(np.int32), user_ids),
-        CodedIds(item_codes.astype(np.int32), item_ids),
-        times=times.astype(np.float64),
-    )
-
-
 def earliest(rows):
     """The time of each (user, item)."""
     times = defaultdict(lambda: math.inf)
     for user, item, time in rows:
         times[user, item] = min(times[user, item], time)
     return times
-
-
-def histories(matrix, user_ids, item_ids):
-    """The set of raw items of each raw user."""
-    assert matrix.dtype == np.uint8
-    assert (matrix.data == 1).all()
-    return {u: set(item_ids[row.indices].tolist()) for u, row in zip(user_ids, matrix, strict=True)}
 
 
 def split_or_reject(rows, options):
@@ -212,25 +193,3 @@ def test_data_prepared_before_these_flags_existed_are_still_prepared(tmp_path, f
     code, out, err = run_prepare(*flags)
     assert code == 0, err
     assert "already prepared" in out
-
-
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
-        (["--targets", "last"], "--targets last needs --time_col"),
-        (["--split_time", "3"], "--split_time 3 needs --time_col"),
-        (["--time_col", "day"], "--time_col has no effect without --targets last or --split_time"),
-        (["--time_col", "userId", "--targets", "last"], "'userId' is a column of ids or ratings"),
-        (["--time_col", "day", "--split_time", "Monday"], "'Monday' is neither a number nor a"),
-        (
-            ["--no_header", "--user_col", 0, "--item_col", 1, "--rating_col", 2, "--time_col",
-             "day", "--targets", "last"],
-            "--time_col 'day' is not a column number",
-        ),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_flags_of_times_that_do_not_fit_together_are_refused(flags, given, sentence):
-    code, _, err = run_prepare(*flags, *given)
-    assert code == 2
-    assert sentence in err

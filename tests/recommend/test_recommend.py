@@ -223,16 +223,3 @@ def test_item_vectors_are_the_columns_of_the_last_kernel(on_model, dataset, weig
     code, _, err = on_model("--export_items", path)
     assert code == 0, err
     assert pa_parquet.read_schema(path).names == ["id", "vector"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        ("--export_items i.csv", "--export_items i.csv: the name must end in .parquet"),
-        ("--test --deny d.csv", "--deny has no effect without --recommend"),
-    ],
-)
-def test_flags_that_cannot_be_are_refused(flags, sentence):
-    code, _, err = run_main("--checkpoint_dir", "c", *flags.split())
-    assert code == 2
-    assert sentence in err

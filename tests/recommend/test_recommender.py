@@ -1,8 +1,11 @@
 """vae.Recommender: filters against brute force, what its arguments may be, and what it refuses."""
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -167,3 +170,78 @@ def test_the_nearest_vectors_point_the_same_way_whatever_their_length(recommende
     assert rows.movieId.iloc[-1] == dataset.item_ids[4]
     found = rows.set_index("movieId").cosine[dataset.item_ids[1:6]]
     np.testing.assert_allclose(found, [9 / np.sqrt(82), np.sqrt(0.5), 0, -1, 0], atol=1e-6)
+
+
+@pytest.fixture
+def fresh(recommender):
+    """The recommender without a session, closed after the test."""
+    with with_weights(recommender) as recommender:
+        yield recommender
+
+
+def sizes(recommender):
+    """The number of operations of each session that the recommender keeps."""
+    kept = recommender._kept.values()
+    return [len(inference.session.graph.get_operations()) for inference in kept]
+
+
+def test_calls_in_turn_give_what_the_first_gave_and_add_nothing_to_the_graph(fresh, few):
+    by_user = few.iloc[::2]
+    calls = [
+        {"k": 3},
+        {"k": 50},
+        {"k": 10**6},
+        {"k": 3, "deny": few.movieId[:10].tolist()},
+        {"k": 3, "allow": few.movieId[:40].tolist()},
+        {"k": 3, "deny": by_user},
+        {"k": 3, "allow": by_user},
+        {"k": 3, "explain": 1},
+        {"k": 2, "explain": 2, "allow": by_user},
+    ]
+    first = [fresh.recommend(few, **arguments) for arguments in calls]
+    operations = sizes(fresh)
+    assert len(operations) == 1, "all of them share the weights"
+    for arguments, expected in [*zip(calls, first, strict=True)][::-1]:
+        pd.testing.assert_frame_equal(fresh.recommend(few, **arguments), expected)
+    fresh.recommend(few, k=7, deny=few.movieId[:11].tolist())
+    assert sizes(fresh) == operations
+
+
+def test_many_users_get_a_session_of_their_own_and_the_same_items(fresh, few, monkeypatch):
+    expected = fresh.recommend(few, 3)
+    monkeypatch.setattr("vae.recommend.recommender.FEW_USERS", 1)
+    operations = sizes(fresh)
+    pd.testing.assert_frame_equal(fresh.recommend(few, 3), expected, rtol=1e-4)
+    assert sizes(fresh) == operations
+
+
+def test_threads_that_call_at_once_get_what_one_thread_gets(fresh, recommender, few):
+    users = [rows for _, rows in few.groupby("userId")]
+    calls = [(rows, 3 + number % 5, None, None, number % 2) for number, rows in enumerate(users)]
+    expected = [recommender.recommend(*call).drop(columns="title") for call in calls]
+    with ThreadPoolExecutor(8) as threads:
+        found = [*threads.map(lambda call: fresh.recommend(*call), [*calls, *calls])]
+    assert len(sizes(fresh)) == 1
+    for rows, right in zip(found, [*expected, *expected], strict=True):
+        columns = ["userId", "movieId", "rank"]
+        pd.testing.assert_frame_equal(rows[columns], right[columns])
+
+
+def test_a_closed_recommender_says_so(recommender, few):
+    with with_weights(recommender) as closed:
+        closed.recommend(few, 3)
+        (session,) = (inference.session for inference in closed._kept.values())
+    with pytest.raises(UserError, match="the Recommender is closed; load it again"):
+        closed.recommend(few, 3)
+    with pytest.raises(RuntimeError, match="closed"):
+        session.run([])
+    closed.close()
+
+
+def test_a_recommender_that_is_collected_closes_its_session(recommender, few):
+    collected = with_weights(recommender)
+    collected.recommend(few, 3)
+    session = weakref.ref(next(iter(collected._kept.values())).session)
+    del collected
+    gc.collect()
+    assert session() is None

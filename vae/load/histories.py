@@ -96,10 +96,10 @@ def read_histories(table: Path | pd.DataFrame, dataset: Dataset) -> UserHistorie
     shape = (len(users.values), len(dataset.item_ids))
     item_indices = indices[items.codes]
     is_known = item_indices >= 0
-    liked, seen = (
-        ones_at(users.codes[rows], item_indices[rows], shape)
-        for rows in (is_known & interactions.is_liked, is_known)
-    )
+    liked = seen = ones_at(users.codes[is_known], item_indices[is_known], shape)
+    if not interactions.is_liked.all():
+        rows = is_known & interactions.is_liked
+        liked = ones_at(users.codes[rows], item_indices[rows], shape)
     return UserHistories(users.values, liked, seen, int((indices < 0).sum()), tuple(notes))
 
 
@@ -138,7 +138,8 @@ def sources_of(
         table = table.rename(columns=numbers)
     # A frame without items is taken as it is: it may have users alone, or a column to name.
     if columns.item in table.columns:
-        table = table[[column for column in table.columns if column in columns.names]]
+        wanted = [column for column in table.columns if column in columns.names]
+        table = table if len(wanted) == len(table.columns) else table[wanted]
     try:
         rows = pa.Table.from_pandas(table, preserve_index=False)
     except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:

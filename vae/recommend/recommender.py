@@ -4,9 +4,9 @@
 
     from vae import Recommender
 
-    recommender = Recommender.load("checkpoints", "data", "ml-20m")
-    recommender.recommend(histories, k=10, deny=[2364])
-    recommender.similar_items(2364)
+    with Recommender.load("checkpoints", "data", "ml-20m") as recommender:
+        recommender.recommend(histories, k=10, deny=[2364])
+        recommender.similar_items(2364)
 
 Shapes: B users of a batch, I items, K recommendations per user.
 """
@@ -16,9 +16,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -39,9 +42,15 @@ from vae.load.store import open_dataset
 from vae.models.checkpoints.resume import flags_of_checkpoint
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.precision import FLOAT32, Precision, choose_precision
+from vae.models.graph.session import report_session_errors
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.blend import blend as blend_model
-from vae.models.inference.trained_model import TrainedModel, load_model, open_inference_session
+from vae.models.inference.trained_model import (
+    FEW_USERS,
+    InferenceSession,
+    TrainedModel,
+    load_model,
+)
 from vae.recommend.explain import explain as explain_items
 from vae.recommend.inputs import PathLike, Rows, as_table, read_filters
 from vae.recommend.table import RecommendationTable, free_name
@@ -70,6 +79,9 @@ class Recommender:
     batch_size: int
     workers: Workers
     titles: pd.Series | None = None
+    _kept: dict[Any, InferenceSession] = field(default_factory=dict, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
+    _closed: Event = field(default_factory=Event, init=False)
 
     @classmethod
     def load(
@@ -131,9 +143,21 @@ class Recommender:
         """I, the number of items."""
         return len(self.dataset.item_ids)
 
+    @cached_property
+    def popularity(self) -> NDArray[np.float32]:
+        """(I,) scores of the items that cold-start users get."""
+        return popularity_scores(self.dataset.train)
+
     def table(self, explains: bool = False) -> RecommendationTable:
         """Return the columns of the recommendations, with or without explanations."""
-        return RecommendationTable(self.dataset, self.titles, explains)
+        return self._tables[explains]
+
+    @cached_property
+    def _tables(self) -> tuple[RecommendationTable, RecommendationTable]:
+        without, with_explanations = (
+            RecommendationTable(self.dataset, self.titles, explains) for explains in (False, True)
+        )
+        return without, with_explanations
 
     def precision(self, explains: bool) -> Precision:
         """Return the precision of inference; explanations, being exact, need float32."""
@@ -151,7 +175,8 @@ class Recommender:
     ) -> pd.DataFrame:
         """Recommend items to users, who may be new to the model.
 
-        Each call loads the model into a session: pass many users at once.
+        The first call loads the model into a session, which the next ones use. Threads may call at
+        the same time.
 
         Args:
             histories: table or file with the columns of the ratings (``user``, ``item`` and
@@ -181,8 +206,8 @@ class Recommender:
             if rows is not None
         }
         filters = read_filters(tables, self.dataset)
-        batches = self.batches(read_histories(users, self.dataset), k, filters, explain)
-        return pd.concat(batches, ignore_index=True)
+        batches = [*self.batches(read_histories(users, self.dataset), k, filters, explain)]
+        return batches[0] if len(batches) == 1 else pd.concat(batches, ignore_index=True)
 
     def batches(
         self,
@@ -201,41 +226,70 @@ class Recommender:
             explain: number of history items to name for each recommendation.
             advance: takes the number of users of each part of a batch that is done.
         """
-        table, k = self.table(explain > 0), min(k, self.items)
-        excluded, popularity = filters.excluded(), popularity_scores(self.dataset.train)
-        if excluded is not None:
-            popularity[excluded] = -np.inf
-        # The difference of two logarithms would be lost in the rounding of TF32 too.
-        execution = replace(self.execution, no_tf32=True) if explain else self.execution
-        with open_inference_session(
-            self.model,
-            execution,
-            self.workers,
-            k,
-            self.batch_size,
-            self.precision(explain > 0),
-            excluded=excluded,
-            separate_listed=True,
-            only_listed=filters.allow is not None and filters.allow.user_ids is not None,
-            log_probabilities=explain > 0,
-        ) as (session, graph):
+        table, ranking = self.table(explain > 0), _Ranking(self, filters, min(k, self.items))
+        with self._inference(users.users, explain > 0) as inference, report_session_errors():
+            session, batch_size = inference.session, inference.max_users
+            graph = inference.graph(
+                k=None,
+                filters=True,
+                only_listed=filters.allow is not None and filters.allow.user_ids is not None,
+                log_probabilities=explain > 0,
+            )
 
             def log_probabilities(histories: csr_matrix, items: NDArray[np.int32]) -> Any:
                 fed = feed(graph.histories, histories) | {graph.given_items: items}
                 return session.run(graph.log_probabilities, fed)
 
-            for first in range(0, users.users, self.batch_size):
-                part = users[first : first + self.batch_size]
-                items, scores, is_cold_start = _rank(session, graph, part, filters, popularity)
+            for first in range(0, users.users, batch_size):
+                part = users[first : first + batch_size]
+                items, scores, is_cold_start = ranking.rank(session, graph, part)
                 explanations = None
                 if explain:
-                    limits = (explain, self.batch_size)
+                    limits = (explain, batch_size)
                     explanations = explain_items(
                         log_probabilities, part.liked, items, *limits, advance=advance
                     )
                 else:
                     advance(part.users)
                 yield table.frame(part.user_ids, items, scores, is_cold_start, explanations)
+
+    def close(self) -> None:
+        """Free the memory of the sessions; ``recommend`` cannot be called any more."""
+        with self._lock:
+            self._closed.set()
+            while self._kept:
+                self._kept.popitem()[1].close()
+
+    def __enter__(self) -> Recommender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _inference(self, users: int, explains: bool) -> Iterator[InferenceSession]:
+        """Yield a session for so many users: for few the one that is kept, else one of its own."""
+        precision, is_for_few = self.precision(explains), users <= FEW_USERS
+        max_users = min(self.batch_size, FEW_USERS) if is_for_few else self.batch_size
+        key = (precision.dtype, precision.rewritten)
+        with self._lock:
+            if self._closed.is_set():
+                raise UserError("the Recommender is closed; load it again.")
+            inference = self._kept.get(key) if is_for_few else None
+            if inference is None:
+                inference = InferenceSession(
+                    self.model, self.execution, self.workers, max_users, precision
+                )
+                if is_for_few:
+                    self._kept[key] = inference
+        if explains:
+            # The difference of two logarithms would be lost in the rounding of TF32.
+            tf.config.experimental.enable_tensor_float_32_execution(False)  # of the whole process
+        try:
+            yield inference
+        finally:
+            if not is_for_few:
+                inference.close()
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         """Return the nearest neighbours of an item by the decoder's item vectors.
@@ -282,28 +336,43 @@ class Recommender:
         return kernel[:, : self.items]  # without the padded items
 
 
-def _rank(
-    session: tf.Session,
-    graph: InferenceGraph,
-    users: UserHistories,
-    filters: ItemFilters,
-    popularity: NDArray[np.float32],
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start.
+class _Ranking:
+    """What may be recommended, and the best K of it.
 
-    These get items by their (I,) ``popularity``, -inf for an item that nobody gets.
+    Args:
+        recommender: the model and its data.
+        filters: what may be recommended.
+        k: K, at most I.
     """
-    denied, allowed = filters.denied(users.user_ids), filters.allowed(users.user_ids)
-    seen = users.seen if denied is None else users.seen.maximum(denied)
-    listed = seen if allowed is None else allowed - allowed.multiply(seen)
-    fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
-    items, scores = session.run([graph.items, graph.scores], fed)
-    is_cold_start = np.diff(users.liked.indptr) == 0
-    if is_cold_start.any():
-        allowed = None if allowed is None else allowed[is_cold_start]
-        found = best_unseen(lambda _: popularity, seen[is_cold_start], items.shape[1], allowed)
-        items[is_cold_start], scores[is_cold_start] = found, popularity[found]
-    return items, scores, is_cold_start
+
+    def __init__(self, recommender: Recommender, filters: ItemFilters, k: int) -> None:
+        self._filters, self._k = filters, k
+        self._mask = np.zeros(recommender.model.architecture.padded_items, np.float32)
+        if (excluded := filters.excluded()) is not None:
+            self._mask[: len(excluded)][excluded] = -np.inf
+        self._popularity = recommender.popularity + self._mask[: recommender.items]
+
+    def rank(
+        self, session: tf.Session, graph: InferenceGraph, users: UserHistories
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
+        """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start.
+
+        These get items by their popularity.
+        """
+        denied = self._filters.denied(users.user_ids)
+        allowed = self._filters.allowed(users.user_ids)
+        seen = users.seen if denied is None else users.seen.maximum(denied)
+        listed = seen if allowed is None else allowed - allowed.multiply(seen)
+        fed = feed(graph.histories, users.liked) | feed(graph.listed, listed)
+        fed |= {graph.k: self._k, graph.item_mask: self._mask}
+        items, scores = session.run([graph.items, graph.scores], fed)
+        is_cold_start = np.diff(users.liked.indptr) == 0
+        if is_cold_start.any():
+            allowed = None if allowed is None else allowed[is_cold_start]
+            popularity = self._popularity
+            found = best_unseen(lambda _: popularity, seen[is_cold_start], self._k, allowed)
+            items[is_cold_start], scores[is_cold_start] = found, popularity[found]
+        return items, scores, is_cold_start
 
 
 def _check(name: str, value: Any, is_right: bool, fix: str) -> None:

@@ -47,7 +47,7 @@ class RecommendationTable:
         contents = ["rank", "score", "source", *(["title"] if titles is not None else [])]
         contents += ["explanation"] if explains else []
         self.added = {content: free_name(content, {self.user, self.item}) for content in contents}
-        self._item_ids = dataset.item_ids
+        self._item_ids, self._item_array = dataset.item_ids, _id_array(dataset.item_ids)
         self._titles = titles
 
     def schema(self, user_ids: NDArray[np.generic]) -> pa.Schema:
@@ -80,7 +80,7 @@ class RecommendationTable:
         item = items[user, rank]
         rows = {
             self.user: _id_array(user_ids).take(user),
-            self.item: _id_array(self._item_ids).take(item),
+            self.item: self._item_array.take(item),
             self.added["rank"]: rank.astype(np.int32) + 1,
             self.added["score"]: scores[user, rank],
             self.added["source"]: pd.array(SOURCES, TEXT).take(is_cold_start[user].astype(np.intp)),

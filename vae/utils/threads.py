@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
 
 Element = TypeVar("Element")
 
 
-def prefetch(elements: Iterator[Element], depth: int = 2) -> Iterator[Element]:
+def prefetch(elements: Iterator[Element], depth: int = 2) -> Generator[Element, None, None]:
     """Yield the same elements, computed by a background thread up to ``depth`` ahead of their use.
 
     An exception in the thread is raised where the element would have been used. The thread ends

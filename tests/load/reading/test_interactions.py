@@ -210,17 +210,6 @@ def test_ids_with_invisible_ends_are_counted_in_a_note(tmp_path):
     )
 
 
-def test_a_string_id_is_never_blamed_for_a_bad_rating_after_it(tmp_path):
-    # Which of the two the threads meet first is chance.
-    ids = [f"{number}" for number in range(60)]
-    users, ratings = ["bob" if n == 5 else i for n, i in enumerate(ids)], ["5"] * 60
-    ratings[29] = "bad"
-    path = write_csv(tmp_path / "r", **rows(users, ids, ratings))
-    for _ in range(30):
-        sentence = "column 'rating', row 31: 'bad' is not a number."
-        assert problem(path, block_rows=8) == sentence
-
-
 HISTORIES = [
     {"h.json": '{"user": 1, "item": 2}\n{"user": 1, "item": 3, "rating": 1}\n'},
     {"a.csv": "user,item\n1,2\n", "b.csv": "user,item,rating\n1,3,1\n"},

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +171,15 @@ def test_rows_are_counted_across_blocks_and_blank_lines(tmp_path, row, blank):
         assert problem(path, block_rows=block_rows) == ROWS[row]
 
 
+@pytest.mark.parametrize("row", ["7,8", '7,"8,5', "\ufeff7,8,5"])
+def test_no_thread_outlives_a_file_that_is_refused(tmp_path, row):
+    path = write(tmp_path / "r", f"{RATED}{row}\n" + "7,8,5\n" * 1000)
+    threads = threading.active_count()
+    with pytest.raises(UserError) as caught:
+        read(path, block_rows=8)
+    assert threading.active_count() == threads, caught.value
+
+
 @pytest.mark.parametrize(
     ("block_rows", "sentence"), [(1 << 12, "has more than"), (1 << 18, "a quote opens a value and")]
 )
@@ -313,7 +323,7 @@ def test_any_file_is_read_like_by_the_strict_reader_of_the_csv_module_or_refused
     assume(not any(len(row) == 1 and not row[0].strip() for row in rows))
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_text(text, newline="")
-    sound = rows and all(len(row) == 3 and row[0] and row[1] for row in rows)
+    sound = rows and all(len(row) == 3 and row[0] and row[1].strip() for row in rows)
     if sound:
         assert read(path, LIKES) == [(user, item) for user, item, _ in rows[1:]]
     else:

@@ -1,6 +1,7 @@
 """Rankings against brute force: nothing seen, nothing padded, short lists where little is left."""
 
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from models.reference import brute_force
 from scipy.sparse import csr_matrix
 
 from vae.config import Architecture
+from vae.models.graph import inference_graph
 from vae.models.graph.inference_graph import Blend, build_inference_graph, top_k
 from vae.models.graph.sparse_input import feed
 from vae.models.graph.vae import VAE
@@ -70,9 +72,10 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_filtered_or_padded(
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT, "tanh", encoder, decoder), 0)
         blend = Blend(ITEMS) if blended else None
+        filters = excludes or listed != "histories"
         graph = build_inference_graph(
-            vae, k, 7, blend, excluded if excludes else None, listed != "histories",
-            listed == "only", parallel_chunks=at_once, chunk_users=chunk_users,
+            vae, None if filters else k, 7, blend, filters, listed == "only",
+            parallel_chunks=at_once, chunk_users=chunk_users,
         )  # fmt: skip
         session.run(tf.global_variables_initializer())
         if blend:
@@ -80,8 +83,11 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_filtered_or_padded(
             blend.model_weight.load(np.float32(0.3), session)
         weights = session.run({v.op.name: v for v in vae.variables})
         fed = feed(graph.histories, csr_matrix(histories))
-        if listed != "histories":
-            fed |= feed(graph.listed, csr_matrix(allowed if listed == "only" else denied))
+        if filters:
+            rows = {"histories": histories, "masked": denied, "only": allowed}[listed]
+            mask = np.zeros(graph.item_mask.shape, np.float32)
+            mask[:ITEMS][excluded & excludes] = -np.inf
+            fed |= feed(graph.listed, csr_matrix(rows)) | {graph.k: k, graph.item_mask: mask}
         items, scores = session.run([graph.items, graph.scores], fed)
     assert items.shape == scores.shape == (7, k)
     left = {"histories": ~histories, "masked": ~denied, "only": allowed}[listed]
@@ -103,10 +109,15 @@ def test_grouped_top_k_finds_the_same_scores_as_a_sort(users, groups, data):
     scores = np.random.default_rng(seed).integers(-5, 50, (users, items)).astype(np.float32)
     scores[scores < 0] = -np.inf
     with tf.Graph().as_default(), tf.Session() as session:
-        values, indices = session.run(top_k(tf.constant(scores), k))
-    np.testing.assert_array_equal(values, -np.sort(-scores, axis=1)[:, :k])
-    np.testing.assert_array_equal(np.take_along_axis(scores, indices, 1), values)
-    assert all(len(set(row)) == k for row in indices.tolist())
+        fed_k = tf.placeholder(tf.int32, [])
+        # As on few items, where nothing is to be saved for a usual K, and as on many.
+        with mock.patch.object(inference_graph, "_USUAL_K", data.draw(st.sampled_from([0, 100]))):
+            fixed, fed = (top_k(tf.constant(scores), one) for one in (k, fed_k))
+        found = session.run([fixed, fed], {fed_k: k})
+    for values, indices in found:
+        np.testing.assert_array_equal(values, -np.sort(-scores, axis=1)[:, :k])
+        np.testing.assert_array_equal(np.take_along_axis(scores, indices, 1), values)
+        assert all(len(set(row)) == k for row in indices.tolist())
 
 
 def test_half_the_weights_in_bfloat16_rank_nearly_the_same():
@@ -126,10 +137,11 @@ def test_half_the_weights_in_bfloat16_rank_nearly_the_same():
 
 
 def test_excluded_items_cost_one_addition_to_the_bias():
-    counts = []
-    for excluded in (None, np.zeros(ITEMS, bool)):
+    additions = []
+    for filters in (False, True):
         with tf.Graph().as_default() as graph:
             vae = VAE(Architecture(ITEMS, HIDDEN, LATENT), 0)
-            build_inference_graph(vae, 5, 4, excluded=excluded)
-            counts.append(Counter(operation.type for operation in graph.get_operations()))
-    assert sum((counts[1] - counts[0]).values()) == 2  # the mask and its addition
+            build_inference_graph(vae, 5, 4, filters=filters)
+            counts = Counter(operation.type for operation in graph.get_operations())
+            additions.append(counts["AddV2"])
+    assert additions[1] == additions[0] + 1

@@ -117,7 +117,8 @@ def read_interactions(
     users, items = CodedIdsBuilder(columns.user), CodedIdsBuilder(columns.item)
     times, liked = bytearray(), bytearray()  # grow in place, where NumPy's arrays would be copied
     rows = missing = 0
-    for block in prefetch(tables.blocks()):
+    blocks = tables.blocks()
+    for block in prefetch(blocks) if any(one.table is None for one in sources) else blocks:
         rows += len(block)
         with reading(block.path):
             is_present = _is_present(block, columns, columns.user if may_lack_users else None)

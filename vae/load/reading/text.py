@@ -17,6 +17,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from vae.load.config import MINIMAL, WHITESPACE, Columns
 from vae.load.reading.files import FileError
+from vae.utils.threads import prefetch
 
 _MAX_ROW = 1 << 21
 """Bytes of a row, and characters of a quoted value."""
@@ -71,6 +73,13 @@ class CodedColumn(NamedTuple):
     values: NDArray[Any]
 
 
+class _LineError(Exception):
+    """How many rows of its block come before a wrong one, and what is wrong with it.
+
+    Lines are cut ahead of their use, when the number of rows in earlier blocks is not known yet.
+    """
+
+
 class TextFile:
     """A text file whose first rows can be looked at.
 
@@ -109,7 +118,17 @@ class TextFile:
             skip: 1 to skip the header row, else 0.
         """
         self._widths = [len(row) for row in self.split(separator)]
-        blocks = map(self._normalised, self._whole_lines())
+        try:
+            # Closed before the file is, also where an error keeps what reads the lines.
+            with closing(prefetch(map(self._normalised, self._whole_lines()))) as blocks:
+                yield from self._coded_blocks(blocks, positions, skip)
+        except _LineError as error:
+            before, problem = error.args
+            raise FileError(f"row {self._row + before}: {problem}") from None
+
+    def _coded_blocks(
+        self, blocks: Iterator[bytes], positions: Sequence[int], skip: int
+    ) -> Iterator[tuple[int, list[CodedColumn]]]:
         for block in blocks:
             if skip:
                 block = _BLANK_LINES.sub(b"", block)
@@ -211,16 +230,18 @@ class TextFile:
             lines, rest = text[:end], text[end:]
             if codecs.BOM_UTF8 in lines and (mark := _MARK_BEFORE_ROW.search(lines)):
                 before = sum(1 for line in lines[: mark.start()].splitlines() if line.strip())
-                raise FileError(
-                    f"row {self._row + before}: begins with a byte-order mark, as where files were "
-                    "joined; pass the files one by one, or remove the mark and the second header"
+                raise _LineError(
+                    before,
+                    "begins with a byte-order mark, as where files were joined; pass the files one "
+                    "by one, or remove the mark and the second header",
                 )
             if lines:
                 yield lines
             if len(rest) > _MAX_ROW:
-                raise FileError(
-                    f"row {self._row}: has more than {_MAX_ROW:,} bytes; look for another end of "
-                    "line than '\\n' or '\\r'"
+                raise _LineError(
+                    0,
+                    f"has more than {_MAX_ROW:,} bytes; look for another end of line than '\\n' or "
+                    "'\\r'",
                 )
 
     def _malformed(self, error: str) -> FileError:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from numpy.typing import NDArray
 
 from vae.config import ITEM_MULTIPLE
 from vae.models.graph.chunking import ChunkResult, map_chunks, users_per_chunk
@@ -17,6 +16,9 @@ from vae.models.graph.vae import VAE
 ITEM_WEIGHTS, MODEL_WEIGHT = "blend/item_weights", "blend/model_weight"
 """Names of the variables of ``Blend``."""
 
+_USUAL_K = 100
+"""How many items are usually asked for."""
+
 
 class InferenceGraph(NamedTuple):
     """Inputs and outputs of the inference graph.
@@ -24,12 +26,15 @@ class InferenceGraph(NamedTuple):
     Attributes:
         histories: placeholders for the users' items.
         listed: placeholders for the items to mask out, or for the only ones to rank; ``histories``
-            itself unless they are separate.
+            itself unless there are filters.
         items: (B, K) int32 item indices, best first, -1 where nothing is left to recommend.
         scores: (B, K) float32 logits, or mixed scores of a blend; -inf where the item is -1.
-        given_items: placeholder for (B, K) int32 item indices; None without
+        k: placeholder for K, scalar int32; None if K is fixed.
+        item_mask: placeholder for the (padded I,) float32 mask of items, 0 or, for an item that
+            nobody gets, -inf; None unless there are filters.
+        given_items: placeholder for (B, any number) int32 item indices; None without
             ``log_probabilities``.
-        log_probabilities: (B, K) float32 of ``given_items`` among all items in nats, as the
+        log_probabilities: their float32 of ``given_items`` among all items in nats, as the
             likelihood of training has them; None unless they are asked for.
     """
 
@@ -37,6 +42,8 @@ class InferenceGraph(NamedTuple):
     listed: SparseBatch
     items: tf.Tensor
     scores: tf.Tensor
+    k: tf.Tensor | None = None
+    item_mask: tf.Tensor | None = None
     given_items: tf.Tensor | None = None
     log_probabilities: tf.Tensor | None = None
 
@@ -88,22 +95,17 @@ class ItemScores:
     Args:
         vae: the model.
         blend: what its logits are mixed with; None for the logits themselves.
-        excluded: bool for each item before padding, whether nobody gets it; None if there are none.
+        item_mask: as in ``InferenceGraph``; None to leave no item out.
     """
 
     def __init__(
-        self, vae: VAE, blend: Blend | None = None, excluded: NDArray[np.bool_] | None = None
+        self, vae: VAE, blend: Blend | None = None, item_mask: tf.Tensor | None = None
     ) -> None:
-        self._vae, self._blend, self._mask = vae, blend, None
+        self._vae, self._blend, self._mask = vae, blend, item_mask
         self._kernel, self._bias = vae.item_layer
-        if excluded is None:
-            return
-        mask = np.zeros(vae.architecture.padded_items, np.float32)
-        mask[: len(excluded)][excluded] = -np.inf
-        if blend is None:
-            self._bias += mask  # costs nothing
-        else:
-            self._mask = mask  # the logits that are standardised are those of all items
+        # The logits that a blend standardises are those of all items.
+        if item_mask is not None and blend is None:
+            self._bias += item_mask  # costs nothing
 
     def inputs(self, histories: SparseBatch) -> list[tf.Tensor]:
         """Return what the scores are computed from, tensors of B rows."""
@@ -123,11 +125,10 @@ class ItemScores:
 
 def build_inference_graph(
     vae: VAE,
-    k: int,
+    k: int | None,
     max_users: int,
     blend: Blend | None = None,
-    excluded: NDArray[np.bool_] | None = None,
-    separate_listed: bool = False,
+    filters: bool = False,
     only_listed: bool = False,
     log_probabilities: bool = False,
     parallel_chunks: int = 1,
@@ -137,33 +138,36 @@ def build_inference_graph(
 
     Args:
         vae: the model.
-        k: K, at most the number of items.
+        k: K, at most the number of items; None to feed it.
         max_users: maximum B.
         blend: as for ``ItemScores``.
-        excluded: the same.
-        separate_listed: whether the items to mask out are fed separately from the histories.
+        filters: whether the items to mask out are fed separately from the histories, and a mask of
+            items with them.
         only_listed: whether these are the only items to rank, instead of those to mask out.
         log_probabilities: whether to compute log-probabilities of given items too.
         parallel_chunks: chunks of users that the session may process at the same time.
         chunk_users: users of all these chunks; None for what suits a processor.
     """
     histories = placeholders()
-    listed = placeholders() if separate_listed else histories
+    listed = placeholders() if filters else histories
+    fed_k = tf.placeholder(tf.int32, [], "k") if k is None else None
+    wide = [vae.architecture.padded_items]
+    item_mask = tf.placeholder(tf.float32, wide, "item_mask") if filters else None
     chunk_users = (chunk_users or users_per_chunk(vae.architecture.padded_items)) // parallel_chunks
     chunks = (max_users, chunk_users, parallel_chunks)
 
-    rankable = ItemScores(vae, blend, excluded)
+    rankable = ItemScores(vae, blend, item_mask)
 
     def rank(part: SparseBatch, inputs: Sequence[tf.Tensor]) -> ChunkResult:
-        return ChunkResult([], best_items(rankable(inputs), part, k, only_listed))
+        return ChunkResult([], best_items(rankable(inputs), part, k or fed_k, only_listed))
 
     _, (items, scores) = map_chunks(rank, listed, rankable.inputs(histories), *chunks)
-    graph = InferenceGraph(histories, listed, items, scores)
+    graph = InferenceGraph(histories, listed, items, scores, fed_k, item_mask)
     if not log_probabilities:
         return graph
 
     all_items = ItemScores(vae)
-    given_items = tf.placeholder(tf.int32, [None, k], "given_items")
+    given_items = tf.placeholder(tf.int32, [None, None], "given_items")
 
     def log_softmax(_: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
         *inputs, given = per_user
@@ -177,7 +181,7 @@ def build_inference_graph(
 
 
 def best_items(
-    scores: tf.Tensor, listed: SparseBatch, k: int, only_listed: bool = False
+    scores: tf.Tensor, listed: SparseBatch, k: int | tf.Tensor, only_listed: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return ``items`` and ``scores`` as in ``InferenceGraph``.
 
@@ -200,7 +204,7 @@ def without_masked(scores: tf.Tensor, items: tf.Tensor) -> tuple[tf.Tensor, tf.T
     return tf.where(none_left, -tf.ones_like(items), items), scores
 
 
-def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+def top_k(scores: tf.Tensor, k: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the k largest values of each row and their indices; faster than ``tf.math.top_k``.
 
     The items are divided into groups of eight. The k largest values lie in the k groups with the
@@ -208,21 +212,23 @@ def top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     Args:
         scores: (B, I) float32, I a multiple of eight.
-        k: K, at most I.
+        k: K, at most I; an integer, or a scalar int32.
 
     Returns:
         (B, K) float32 values, largest first, and (B, K) int32 item indices.
     """
     groups = scores.shape[1] // ITEM_MULTIPLE
-    if k > groups // 2:  # nothing to save
+    is_fixed = isinstance(k, int)
+    if (k if is_fixed else _USUAL_K) > groups // 2:  # nothing to save
         everything = tf.math.top_k(scores, k)
         return everything.values, everything.indices
     # Item i is in group i % groups, so that the maxima are taken over contiguous rows.
     grouped = tf.reshape(scores, [-1, ITEM_MULTIPLE, groups])
-    _, best_groups = tf.math.top_k(tf.reduce_max(grouped, axis=1), k, sorted=False)
-    # The items of group g are g, g + groups, g + 2 groups, ...: 8 k candidates.
+    chosen = k if is_fixed else tf.minimum(k, groups)
+    _, best_groups = tf.math.top_k(tf.reduce_max(grouped, axis=1), chosen, sorted=False)
+    # The items of group g are g, g + groups, g + 2 groups, ...: 8 candidates for each.
     offsets = groups * tf.range(ITEM_MULTIPLE)[tf.newaxis, :, tf.newaxis]
-    candidates = tf.reshape(best_groups[:, tf.newaxis, :] + offsets, [-1, ITEM_MULTIPLE * k])
+    candidates = tf.reshape(best_groups[:, tf.newaxis, :] + offsets, [-1, ITEM_MULTIPLE * chosen])
     values, positions = tf.math.top_k(tf.gather(scores, candidates, batch_dims=1), k)
     # From positions among the candidates back to item indices.
     return values, tf.gather(candidates, positions, batch_dims=1)

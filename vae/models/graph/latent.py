@@ -7,7 +7,7 @@ import math
 import tensorflow.compat.v1 as tf
 
 Normal = tuple[tf.Tensor, tf.Tensor]
-"""Mean and log variance, each (B, Z) float32, or scalars that hold for all users."""
+"""Mean and log variance, each (B, Z) float32."""
 
 _STANDARD_WEIGHT, _OLD_POSTERIOR_WEIGHT, _WIDE_WEIGHT = 0.15, 0.75, 0.10
 _WIDE_LOG_VARIANCE = 10.0
@@ -29,7 +29,7 @@ def kl_divergence(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
 
 
 def composite_kl_divergence(
-    latent: tf.Tensor, posterior: Normal, old_posterior: Normal
+    latent: tf.Tensor, noise: tf.Tensor, log_variance: tf.Tensor, old_posterior: Normal
 ) -> tf.Tensor:
     """Return each user's KL divergence from the composite prior in nats, by one sample.
 
@@ -38,26 +38,23 @@ def composite_kl_divergence(
     2020, arXiv:1912.11160, section "Composite prior"). The divergence has no closed form.
 
     Args:
-        latent: (B, Z) float32, the sample of ``posterior`` that is decoded.
-        posterior: distribution of the users' latent representations.
-        old_posterior: the same by the encoder of the epoch before.
+        latent: (B, Z) float32, the sample of the posterior that is decoded.
+        noise: (B, Z) float32, the noise that it was computed from.
+        log_variance: (B, Z) float32 of the posterior.
+        old_posterior: the user's distribution by the encoder of the epoch before.
 
     Returns:
         (B,) float32 estimates, which may be negative.
     """
-    components = [
-        (_STANDARD_WEIGHT, (0.0, 0.0)),
-        (_OLD_POSTERIOR_WEIGHT, old_posterior),
-        (_WIDE_WEIGHT, (0.0, _WIDE_LOG_VARIANCE)),
-    ]
-    log_prior = tf.reduce_logsumexp(
-        [math.log(weight) + _log_density(latent, normal) for weight, normal in components], axis=0
-    )
-    return tf.reduce_sum(_log_density(latent, posterior) - log_prior, axis=1)
-
-
-def _log_density(latent: tf.Tensor, normal: Normal) -> tf.Tensor:
-    """Return the (B, Z) logarithms of the densities of a normal distribution."""
-    mean, log_variance = normal
-    squares = tf.square(latent - mean) * tf.exp(-log_variance)
-    return -0.5 * (math.log(2 * math.pi) + log_variance + squares)
+    # Logarithms of densities, but for the constant -log(2 pi) / 2 of each. Each operation is a pass
+    # over (B, Z), so the two components that depend on the sample alone are added first.
+    squares = tf.square(latent)
+    wide = math.log(_WIDE_WEIGHT / _STANDARD_WEIGHT) - 0.5 * _WIDE_LOG_VARIANCE
+    narrower = 0.5 * (1 - math.exp(-_WIDE_LOG_VARIANCE))
+    fixed = tf.nn.softplus(narrower * squares + wide) - 0.5 * squares + math.log(_STANDARD_WEIGHT)
+    old_mean, old_log_variance = old_posterior
+    old_squares = tf.square(latent - old_mean) * tf.exp(-old_log_variance)
+    old = math.log(_OLD_POSTERIOR_WEIGHT) - 0.5 * (old_log_variance + old_squares)
+    log_prior = old + tf.nn.softplus(fixed - old)
+    # (latent - mean)^2 / variance is the square of the noise.
+    return tf.reduce_sum(-0.5 * (log_variance + tf.square(noise)) - log_prior, axis=1)

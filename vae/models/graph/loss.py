@@ -54,16 +54,23 @@ def multinomial_nll(
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:
         kernel, bias = (tf.cast(tensor, dtype) for tensor in (kernel, bias))
+        units = int(kernel.shape[0])
+        # The bias is one more row of the matmuls: oneDNN's bfloat16 product that adds a bias takes
+        # four times as long as one that does not, and the bias's gradient is then cheaper than a
+        # sum over users. Zeros pad it to a multiple of eight: with 601 rows bfloat16 takes a third
+        # longer than with 608.
+        rows = 8 * math.ceil((units + 1) / 8)
+        padding = [[0, rows - units - 1], [0, 0]]
+        affine = tf.concat([kernel, tf.pad(bias[tf.newaxis], padding)], axis=0)
 
         def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
-            return _nll_and_gradients(per_user[0], kernel, bias, part, weight, loss_scale)
+            return _nll_and_gradients(per_user[0], kernel, affine, part, weight, loss_scale)
 
         (value, by_affine), (by_hidden,) = map_chunks(
             body, histories, [hidden], max_users, chunk_users
         )
 
         def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
-            units = int(kernel.shape[0])
             by_kernel, by_bias = by_affine[:units], by_affine[units]
             factor = upstream if loss_scale is None else upstream / loss_scale
             return [factor * by_hidden, factor * by_kernel, factor * by_bias]
@@ -76,7 +83,7 @@ def multinomial_nll(
 def _nll_and_gradients(
     hidden: tf.Tensor,
     kernel: tf.Tensor,
-    bias: tf.Tensor,
+    affine: tf.Tensor,
     histories: SparseBatch,
     weight: tf.Tensor,
     loss_scale: tf.Tensor | None,
@@ -85,16 +92,18 @@ def _nll_and_gradients(
 
     With p the softmax of the logits and a user's n items, the logits' gradient is n p - 1 at the
     items and n p elsewhere: n times (p - x), with x = 1 / n at the items. The factor n is applied
-    to the (B, H) side of the matmuls, which saves a pass over (B, I).
+    to the (B, H) side of the matmuls, which saves a pass over (B, I). The (A, I) ``affine`` has
+    the rows of the kernel, the bias, and zeros.
 
     Returns:
-        Sums: the scalar value, and a tensor whose first H rows are the (H, I) gradient by the
-        kernel and whose next row is the gradient by the bias. Rows: the (B, H) gradient by
-        ``hidden``.
+        Sums: the scalar value, and the (A, I) gradient by ``affine``. Rows: the (B, H) gradient
+        by ``hidden``.
     """
     counts = tf.cast(histories.counts, tf.float32)
-    logits = tf.nn.bias_add(tf.matmul(tf.cast(hidden, kernel.dtype), kernel), bias)
-    probabilities = tf.nn.softmax(logits)
+    rows, units = int(affine.shape[0]), int(kernel.shape[0])
+    ones = tf.pad(tf.ones_like(counts)[:, tf.newaxis], [[0, 0], [0, rows - units - 1]])
+    hidden = tf.concat([hidden, ones], axis=1)
+    probabilities = tf.nn.softmax(tf.matmul(tf.cast(hidden, affine.dtype), affine))
     likelihoods = tf.cast(histories.pick(probabilities), tf.float32)
     value = -tf.reduce_sum(tf.log(tf.maximum(likelihoods, np.finfo(np.float32).tiny)))
     # Only then does no other operation read the probabilities: the sum is computed in place.
@@ -105,12 +114,7 @@ def _nll_and_gradients(
         difference *= loss_scale
     factor = (weight * counts)[:, tf.newaxis]
     by_hidden = factor * tf.cast(tf.matmul(difference, kernel, transpose_b=True), tf.float32)
-    # With a column of ones beside the hidden layer the bias's gradient is one more row of the
-    # matmul, cheaper than a sum over users. Zeros pad it to a multiple of eight: with 601 rows
-    # bfloat16 takes a third longer than with 608.
-    rows = 8 * math.ceil((hidden.shape[1] + 1) / 8)
-    ones = tf.pad(factor, [[0, 0], [0, rows - hidden.shape[1] - 1]])
-    left = tf.cast(tf.concat([factor * hidden, ones], axis=1), kernel.dtype)
+    left = tf.cast(factor * hidden, affine.dtype)
     by_affine = tf.cast(tf.matmul(left, difference, transpose_a=True), tf.float32)
-    by_affine.set_shape([rows, kernel.shape[1]])
+    by_affine.set_shape(affine.shape)
     return ChunkResult([weight * value, by_affine], [by_hidden])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import timeline
 
 from vae.errors import UserError
@@ -20,36 +21,55 @@ from vae.utils.outputs import report_write_errors
 
 @contextmanager
 def open_session(
+    workers: Workers, precision: Precision = FLOAT32, tf32: bool = True
+) -> Iterator[tf.Session]:
+    """Yield a session of the current graph as by :func:`new_session`, and close it.
+
+    Raises:
+        UserError: as :func:`new_session` and :func:`report_session_errors`.
+    """
+    with new_session(workers, precision, tf32) as session, report_session_errors():
+        yield session
+
+
+def new_session(
     workers: Workers,
     precision: Precision = FLOAT32,
     tf32: bool = True,
     parallel_ops: int = 1,
-) -> Iterator[tf.Session]:
-    """Yield a session of the current graph on the worker's GPU, or on the CPU without one.
+    fuses: bool = True,
+) -> tf.Session:
+    """Return a session of the current graph on the worker's GPU, or on the CPU without one.
 
     Args:
         workers: their ``local_rank`` selects the GPU.
         precision: of the session's graphs.
         tf32: whether GPUs may round the factors of float32 matmuls to TF32.
         parallel_ops: operations that a CPU may run at the same time.
+        fuses: whether TensorFlow may fuse operations for a CPU. For few users, what it fuses takes
+            longer than its parts do (docs/performance.md).
 
     Raises:
-        UserError: the host has GPUs, but fewer than workers; or the block ran out of memory, or
-            another worker exited.
+        UserError: the host has GPUs, but fewer than workers.
     """
-    with tf.Session(config=_settings(workers, precision, tf32, parallel_ops)) as session:
-        try:
-            yield session
-        except tf.errors.ResourceExhaustedError as error:
-            raise UserError(
-                f"out of memory: {error.message.splitlines()[0]}; lower --batch_size_train or "
-                "--batch_size_validation, or start more workers.",
-                exit_code=1,
-            ) from None
-        except tf.errors.OpError as error:
-            if "Horovod has been shut down" not in error.message:
-                raise
-            raise UserError("Another worker exited; see its error message.", exit_code=1) from None
+    return tf.Session(config=_settings(workers, precision, tf32, parallel_ops, fuses))
+
+
+@contextmanager
+def report_session_errors() -> Iterator[None]:
+    """Raise a ``UserError`` if the block runs out of memory, or another worker exited."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"out of memory: {error.message.splitlines()[0]}; lower --batch_size_train or "
+            "--batch_size_validation, or start more workers.",
+            exit_code=1,
+        ) from None
+    except tf.errors.OpError as error:
+        if "Horovod has been shut down" not in error.message:
+            raise
+        raise UserError("Another worker exited; see its error message.", exit_code=1) from None
 
 
 def compiled(enabled: bool) -> AbstractContextManager[None]:
@@ -89,7 +109,7 @@ def run_traced(session: tf.Session, fetches: Any, feed: dict[tf.Tensor, Any], pa
 
 
 def _settings(
-    workers: Workers, precision: Precision, tf32: bool, parallel_ops: int
+    workers: Workers, precision: Precision, tf32: bool, parallel_ops: int, fuses: bool
 ) -> tf.ConfigProto:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus and workers.local_rank >= gpus:
@@ -105,6 +125,8 @@ def _settings(
         if parallel_ops > 1:
             # A separate pool: the shared one has the size that the process's first session set.
             settings.session_inter_op_thread_pool.add(num_threads=parallel_ops)
+        if not fuses:
+            settings.graph_options.rewrite_options.remapping = RewriterConfig.OFF
     precision.configure(settings)
     tf.config.experimental.enable_tensor_float_32_execution(tf32)  # of the whole process
     settings.gpu_options.allow_growth = True

@@ -119,23 +119,27 @@ class TrainingStep:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the scalar negative log-likelihood per global user, and (B,) KL divergences."""
         users = SparseBatch.of(self._inputs.items, self._inputs.counts)
-        posterior = vae.encode(users.keep(self._inputs.keep_mask), 1 - dropout)
-        latent = sample(*posterior, self._noise(seed, vae.architecture.latent_dim))
+        dtype = self.precision.dtype
+        posterior = vae.encode(users.keep(self._inputs.keep_mask), 1 - dropout, dtype)
+        noise = self._noise(seed, vae.architecture.latent_dim)
+        latent = sample(*posterior, noise)
         likelihood_loss = multinomial_nll(
-            vae.decode_hidden(latent),
+            vae.decode_hidden(latent, dtype),
             *vae.item_layer,
             users,
             1 / global_users,
             max_users,
-            self.precision.dtype,
+            dtype,
             self.scalars.get("loss_scale"),
             chunk_users,
         )
         if vae.architecture.prior == "normal":
             return likelihood_loss, kl_divergence(*posterior)
         old_encoder, self.end_of_epoch = vae.copy_encoder()
-        old_posterior = old_encoder.encode(users)
-        return likelihood_loss, composite_kl_divergence(latent, posterior, old_posterior)
+        old_posterior = old_encoder.encode(users, dtype=dtype)
+        _, log_variance = posterior
+        divergences = composite_kl_divergence(latent, noise, log_variance, old_posterior)
+        return likelihood_loss, divergences
 
     def _noise(self, seed: int, latent_dim: int) -> tf.Tensor:
         """Return (B, Z) float32 standard normal noise.

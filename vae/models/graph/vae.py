@@ -31,9 +31,15 @@ class Layer(NamedTuple):
     kernel: tf.Variable
     bias: tf.Variable
 
-    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the (B, outputs) float32 affine map of (B, inputs) float32 rows."""
-        return tf.matmul(inputs, self.kernel) + self.bias
+    def __call__(self, inputs: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+        """Return the (B, outputs) float32 affine map of (B, inputs) float32 rows.
+
+        Args:
+            inputs: the rows.
+            dtype: of the product.
+        """
+        product = tf.matmul(tf.cast(inputs, dtype), tf.cast(self.kernel, dtype))
+        return tf.cast(product, tf.float32) + self.bias
 
 
 class Norm(NamedTuple):
@@ -42,12 +48,9 @@ class Norm(NamedTuple):
     gain: tf.Variable
     bias: tf.Variable
 
-    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return (B, H) float32 rows with mean and variance of ``inputs`` normalised per row."""
-        mean, variance = tf.nn.moments(inputs, axes=[1], keepdims=True)
-        return tf.nn.batch_normalization(
-            inputs, mean, variance, self.bias, self.gain, _NORM_EPSILON
-        )
+    def swish(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the rows' swish, normalised by their means and variances, (B, H) float32."""
+        return _normalised_swish(inputs) * self.gain + self.bias
 
 
 class Encoder:
@@ -74,7 +77,10 @@ class Encoder:
         return [variable for part in (*self.layers, *self.norms) for variable in part]
 
     def encode(
-        self, histories: SparseBatch, keep_probability: float = 1.0
+        self,
+        histories: SparseBatch,
+        keep_probability: float = 1.0,
+        dtype: tf.DType = tf.float32,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the latent distribution of each user.
 
@@ -84,6 +90,7 @@ class Encoder:
             histories: items of B users; in training those that survived dropout, while ``counts``
                 are those before dropout.
             keep_probability: fraction of the input that survives dropout; the rest is scaled up.
+            dtype: of the products of dense layers.
 
         Returns:
             Mean and log variance, each (B, Z) float32.
@@ -92,22 +99,23 @@ class Encoder:
         scale = (tf.math.rsqrt(lengths) / keep_probability)[:, tf.newaxis]
         kernel, bias = self.layers[0]
         affine = scale * histories.sum(kernel) + bias
-        hidden = self._dense_hidden(affine) if self.norms else self._activation(affine)
-        mean, log_variance = tf.split(self.layers[-1](hidden), 2, axis=1)
+        hidden = self._dense_hidden(affine, dtype) if self.norms else self._activation(affine)
+        mean, log_variance = tf.split(self.layers[-1](hidden, dtype), 2, axis=1)
         return mean, log_variance
 
-    def _dense_hidden(self, affine: tf.Tensor) -> tf.Tensor:
+    def _dense_hidden(self, affine: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Return the last hidden layer of RecVAE (section "Model architecture").
 
         With the earlier hidden layers h_j, h_k = norm(swish(W_k h_{k-1} + b_k + sum of h_j)).
 
         Args:
             affine: (B, H) float32, the first layer before its activation.
+            dtype: of the products.
         """
-        hidden = self.norms[0](_swish(affine))
+        hidden = self.norms[0].swish(affine)
         earlier = hidden
         for layer, norm in zip(self.layers[1:-1], self.norms[1:], strict=True):
-            hidden = norm(_swish(layer(hidden) + earlier))
+            hidden = norm.swish(layer(hidden, dtype) + earlier)
             earlier += hidden
         return hidden
 
@@ -152,11 +160,11 @@ class VAE:
         pairs = zip(copy.variables, self._encoder.variables, strict=True)
         return copy, tf.group([old.assign(new) for old, new in pairs])
 
-    def decode_hidden(self, latent: tf.Tensor) -> tf.Tensor:
+    def decode_hidden(self, latent: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
         """Return the (B, D) float32 inputs of the item layer for (B, Z) float32 samples."""
         hidden = latent
         for layer in self._decoder[:-1]:  # none in a linear decoder
-            hidden = self._activation(layer(hidden))
+            hidden = self._activation(layer(hidden, dtype))
         return hidden
 
     @property
@@ -212,6 +220,25 @@ def _norm(name: str, units: int, trainable: bool) -> Norm:
         )
 
 
-def _swish(inputs: tf.Tensor) -> tf.Tensor:
-    """Return x * sigmoid(x) (Ramachandran et al. 2017, arXiv:1710.05941)."""
-    return inputs * tf.sigmoid(inputs)
+@tf.custom_gradient  # type: ignore[misc]
+def _normalised_swish(inputs: tf.Tensor) -> tuple[tf.Tensor, object]:
+    """Return swish(inputs) with mean 0 and variance 1 in each row, (B, H) float32.
+
+    swish(x) = x sigmoid(x) (Ramachandran et al. 2017, arXiv:1710.05941). With n the result and d
+    the gradient by it, that by the swish is (d - mean(d) - n mean(d n)) / standard deviation. Each
+    operation is a pass over (B, H); TensorFlow's own gradient makes twice as many.
+    """
+    sigmoid = tf.sigmoid(inputs)
+    swish = inputs * sigmoid
+    centred = swish - tf.reduce_mean(swish, axis=1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=1, keepdims=True)
+    scale = tf.math.rsqrt(variance + _NORM_EPSILON)
+    normalised = centred * scale
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        mean = tf.reduce_mean(upstream, axis=1, keepdims=True)
+        projection = tf.reduce_mean(upstream * normalised, axis=1, keepdims=True)
+        by_swish = (upstream - mean - normalised * projection) * scale
+        return by_swish * (sigmoid + swish * (1 - sigmoid))
+
+    return normalised, gradient

@@ -42,7 +42,7 @@ def benchmark(
     Args:
         model: trained or not, which does not change the speed.
         execution: how the model is run, and the seed of the histories.
-        workers: as for ``open_session``; only rank 0 should call this.
+        workers: as for ``new_session``; only rank 0 should call this.
         log: log of the run.
         top_results: items per user that a query returns.
         batch_sizes: users per query.
@@ -55,23 +55,25 @@ def benchmark(
     precision = choose_precision(execution.amp)
     log.say(f"Precision of inference: {precision.description}.")
     k = min(top_results, model.architecture.items)
-    inference = open_inference_session(model, execution, workers, k, max(batch_sizes), precision)
-    with inference as (session, graph):
-        rng = np.random.default_rng(execution.seed)
-        statistics: dict[str, float] = {}
-        for size in batch_sizes:
-            with log.progress(f"Timing batches of {size}", 1, "sizes"):
-                seconds = _time_queries(session, graph, rng, model.architecture.items, size)
-            throughput = size * len(seconds) / float(seconds.sum())
-            latencies = {"mean": float(seconds.mean())} | {
-                f"p{percent}": float(np.percentile(seconds, percent)) for percent in (90, 95, 99)
-            }
-            texts = (f"{1000 * latency:.3g} ms {name}" for name, latency in latencies.items())
-            log.say(f"batch {size}: {throughput:,.0f} users/s   latency {'   '.join(texts)}")
-            statistics[f"batch_{size}_mean_throughput"] = throughput
-            statistics |= {f"batch_{size}_{name}_latency": s for name, s in latencies.items()}
-        if trace is not None:
-            user = _random_users(rng, model.architecture.items, 1)
+    items = model.architecture.items
+    rng = np.random.default_rng(execution.seed)
+    statistics: dict[str, float] = {}
+    for size in batch_sizes:
+        inference = open_inference_session(model, execution, workers, k, size, precision)
+        with inference as (session, graph), log.progress(f"Timing batches of {size}", 1, "sizes"):
+            seconds = _time_queries(session, graph, rng, items, size)
+        throughput = size * len(seconds) / float(seconds.sum())
+        latencies = {"mean": float(seconds.mean())} | {
+            f"p{percent}": float(np.percentile(seconds, percent)) for percent in (90, 95, 99)
+        }
+        texts = (f"{1000 * latency:.3g} ms {name}" for name, latency in latencies.items())
+        log.say(f"batch {size}: {throughput:,.0f} users/s   latency {'   '.join(texts)}")
+        statistics[f"batch_{size}_mean_throughput"] = throughput
+        statistics |= {f"batch_{size}_{name}_latency": s for name, s in latencies.items()}
+    if trace is not None:
+        inference = open_inference_session(model, execution, workers, k, 1, precision)
+        with inference as (session, graph):
+            user = _random_users(rng, items, 1)
             run_traced(session, graph.items, feed(graph.histories, user), trace)
     return statistics
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ from vae.models.graph.inference_graph import (
     build_inference_graph,
 )
 from vae.models.graph.precision import FLOAT32, Precision
-from vae.models.graph.session import compiled, open_session
+from vae.models.graph.session import compiled, new_session, report_session_errors
 from vae.models.graph.vae import VAE
 from vae.utils.distributed import Workers, on_rank_0
 from vae.utils.run_log import RunLog
 
 Weights = Mapping[str, NDArray[np.float32]]
+
+FEW_USERS = 512
+"""Users up to which a session is one for few: it keeps no loop and no fused operations."""
 
 _PARALLEL_CHUNKS = 2
 """While one chunk of users selects its best items, the other one's matmul uses the cores."""
@@ -127,6 +131,63 @@ def load_model(
     return on_rank_0(workers, read)
 
 
+class InferenceSession:
+    """A session that holds a model, and the inference graphs that it was asked for.
+
+    Threads may share it. A graph is built when it is first asked for; all of them share the
+    weights.
+
+    Args:
+        model: the model.
+        execution: how the session computes, and the seed of random weights.
+        workers: as for ``new_session``.
+        max_users: maximum number of users per batch. Up to ``FEW_USERS`` are computed at once, and
+            without what pays for many alone.
+        precision: of the graphs.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        execution: Execution,
+        workers: Workers,
+        max_users: int,
+        precision: Precision = FLOAT32,
+    ) -> None:
+        self.max_users, self._execution = max_users, execution
+        self._is_for_few = max_users <= FEW_USERS
+        self._chunks = 1 if self._is_for_few else _PARALLEL_CHUNKS
+        self._graphs: dict[frozenset[tuple[str, Any]], InferenceGraph] = {}
+        self._lock = Lock()
+        with tf.Graph().as_default():
+            self.session = new_session(
+                workers, precision, not execution.no_tf32, self._chunks, not self._is_for_few
+            )
+            with compiled(execution.xla):
+                self._vae = VAE(model.architecture, execution.seed, precision.dtype)
+                self._blend = model.new_blend()
+            model.load_into(self.session)
+
+    def graph(self, **options: Any) -> InferenceGraph:
+        """Return an inference graph with these ``options`` of ``build_inference_graph``."""
+        key = frozenset(options.items())
+        with self._lock:
+            if key not in self._graphs:
+                with self.session.graph.as_default(), compiled(self._execution.xla):
+                    self._graphs[key] = build_inference_graph(
+                        self._vae,
+                        max_users=self.max_users,
+                        blend=self._blend,
+                        parallel_chunks=self._chunks,
+                        **options,
+                    )
+            return self._graphs[key]
+
+    def close(self) -> None:
+        """Free the memory of the session."""
+        self.session.close()
+
+
 @contextmanager
 def open_inference_session(
     model: TrainedModel,
@@ -135,28 +196,11 @@ def open_inference_session(
     k: int,
     max_users: int,
     precision: Precision = FLOAT32,
-    **options: Any,
 ) -> Iterator[tuple[tf.Session, InferenceGraph]]:
-    """Yield a session that holds a model, and its inference graph.
+    """Yield a session that holds a model, and an inference graph, and close it.
 
-    Args:
-        model: the model.
-        execution: how the session computes, and the seed of random weights.
-        workers: as for ``open_session``.
-        k: number of recommendations per user, at most the number of items.
-        max_users: maximum number of users per batch.
-        precision: of the graph.
-        **options: for ``build_inference_graph``.
+    Args as for ``InferenceSession`` and ``build_inference_graph``.
     """
-    with (
-        tf.Graph().as_default(),
-        open_session(workers, precision, not execution.no_tf32, _PARALLEL_CHUNKS) as session,
-    ):
-        with compiled(execution.xla):
-            vae = VAE(model.architecture, execution.seed, precision.dtype)
-            blend = model.new_blend()
-            graph = build_inference_graph(
-                vae, k, max_users, blend, parallel_chunks=_PARALLEL_CHUNKS, **options
-            )
-        model.load_into(session)
-        yield session, graph
+    inference = InferenceSession(model, execution, workers, max_users, precision)
+    with inference.session as session, report_session_errors():
+        yield session, inference.graph(k=k)
