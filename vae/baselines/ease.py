@@ -45,6 +45,15 @@ BLOCK = 512
 _MAX_ERROR = 1e-2
 """Root mean square error of the scores of a history of all items, with random signs."""
 
+MIN_WEIGHTS = 100
+"""Weights per item of a blend that are worth their while."""
+
+_USABLE = 3 / 4
+"""Fraction of the memory for EASE; the rest is for the model, the program and a batch's scores."""
+
+_ALIGNMENT = 64
+"""Bytes. TensorFlow does not copy an array at a multiple of it when a variable is set."""
+
 Matrix = NDArray[np.float32]
 
 
@@ -148,25 +157,99 @@ class Ease:
         """
         if self._weights is None:
             items = self._z.shape[1]
-            weights = np.empty((items, items), np.float32) if self._by_users else self._inverse
-            for rows in _blocks(items, self._block):
-                weights[rows] = self.scores(identity(items, np.float32, "csr")[rows])
-                advance(rows.stop - rows.start)
-            np.fill_diagonal(weights, 0)
+            weights = _empty(items, items) if self._by_users else self._inverse
+            for rows, block in self._weights_by_rows(advance):
+                weights[rows] = block
             self._weights = weights
             del self._inverse
         return self._weights
+
+    def largest_weights(
+        self, kept: int, advance: Callable[[int], object] = lambda items: None
+    ) -> tuple[Matrix, NDArray[np.int32]]:
+        """Return the (I, kept) weights of each row with the largest magnitudes, and their columns.
+
+        Args:
+            kept: weights per item, at most I.
+            advance: takes the number of items of each block that is done.
+        """
+        items = self._z.shape[1]
+        values, indices = _empty(items, kept), _empty(items, kept).view(np.int32)
+        for rows, block in self._weights_by_rows(advance):
+            indices[rows] = np.argpartition(-np.abs(block), kept - 1, axis=1)[:, :kept]
+            values[rows] = np.take_along_axis(block, indices[rows], axis=1)
+        return values, indices
+
+    def _weights_by_rows(self, advance: Callable[[int], object]) -> Iterator[tuple[slice, Matrix]]:
+        """Yield blocks of rows of the (I, I) weights."""
+        items = self._z.shape[1]
+        for rows in _blocks(items, self._block):
+            weights = self.scores(identity(items, np.float32, "csr")[rows])
+            np.fill_diagonal(weights[:, rows], 0)
+            yield rows, weights
+            advance(rows.stop - rows.start)
+
+
+def check_memory(flag: str, users: int, items: int, memory: int) -> None:
+    """Check that EASE of U users and I items fits into so many bytes, without a blend.
+
+    Raises:
+        UserError: it does not.
+    """
+    needed = 4 * min(users, items) ** 2
+    if needed > _USABLE * memory:
+        raise _out_of_memory(flag, users, items, f"{needed / 1e9:.1f} GB of memory", memory)
+
+
+def weights_per_item(users: int, items: int, memory: int) -> int:
+    """Return how many weights of each item a blend has room for in so many bytes: I, or fewer.
+
+    All weights take 4 bytes each, and the inverse of a matrix of items makes room for them; a part
+    of them takes 8 bytes each, beside the inverse.
+
+    Raises:
+        UserError: there is no room for ``MIN_WEIGHTS``.
+    """
+    inverse = 4 * min(users, items) ** 2
+    every = 4 * items**2 + (inverse if users < items else 0)
+    if every <= _USABLE * memory:
+        return items
+    kept = int(_USABLE * memory - inverse) // (8 * items)
+    if kept < MIN_WEIGHTS:
+        fewest = inverse + 8 * items * MIN_WEIGHTS
+        needed = (
+            f"{every / 1e9:.1f} GB of memory, {fewest / 1e9:.1f} GB with no more than the "
+            f"{MIN_WEIGHTS} largest weights of each item"
+        )
+        raise _out_of_memory("--blend ease", users, items, needed, memory)
+    return kept
+
+
+def _out_of_memory(flag: str, users: int, items: int, needed: str, memory: int) -> UserError:
+    return UserError(
+        f"{flag}: with {users:,} training users and {items:,} items EASE takes {needed}, and "
+        f"{_USABLE * memory / 1e9:.1f} GB are available for it; leave it out, or raise "
+        "--min_users_per_item in prepare_dataset.py."
+    )
 
 
 def _one_plus_gram(factor: csr_matrix, block: int, advance: Callable[[int], object]) -> Matrix:
     """Return 1 + A'A, (N, N), of an (M, N) matrix A."""
     size = factor.shape[1]
-    matrix = np.empty((size, size), np.float32)
+    matrix = _empty(size, size)
     for rows, products in common_users(factor, block):
         matrix[rows] = products
         advance(len(products))
     np.einsum("ii->i", matrix)[:] += 1
     return matrix
+
+
+def _empty(rows: int, columns: int) -> Matrix:
+    """Return an array at an address of which TensorFlow needs no copy."""
+    size = 4 * rows * columns
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    return memory[first : first + size].view(np.float32).reshape(rows, columns)
 
 
 def invert(matrix: Matrix, block: int, advance: Callable[[int], object]) -> None:
@@ -239,7 +322,7 @@ def fit_ease(dataset: Dataset, lambda_: float | None, dropout: float | None, log
         except UserError as error:
             log.say(str(error))
             return -math.inf
-        value = _validate(last[0], dataset.validation, log)
+        value = validate(last[0], last[0].scores, dataset.validation, log)
         log.say(f"EASE with {last[0].description}: validation {SELECTION_METRIC} {value:.5f}.")
         return value
 
@@ -256,9 +339,10 @@ def _fit(train: csr_matrix, lambda_: float, dropout: float, log: RunLog) -> Ease
         return Ease(train, lambda_, dropout, bar.update)
 
 
-def _validate(ease: Ease, users: HeldOut, log: RunLog) -> float:
+def validate(ease: Ease, scores: Callable[[csr_matrix], Any], users: HeldOut, log: RunLog) -> float:
+    """Return NDCG@100 of the scores of EASE or of what is kept of it, 0 without any target."""
     with log.progress(f"Validating EASE with {ease.description}", len(users.user_ids)) as bar:
-        ranking = best_unseen(ease.scores, users.fold_in, advance=bar.update)
+        ranking = best_unseen(scores, users.fold_in, advance=bar.update)
     value = UserResults.of(ranking, users.targets).metrics[SELECTION_METRIC].mean
     return float(np.nan_to_num(value))
 

@@ -88,6 +88,22 @@ class SparseBatch(NamedTuple):
                 )
             return _sparse_product(self._matrix(int(vectors.shape[0])), vectors)
 
+    def sum_sparse(self, values: tf.Tensor, indices: tf.Tensor, size: int) -> tf.Tensor:
+        """Return the (B, size) float32 sums of the sparse vectors of each user's items.
+
+        Args:
+            values: (I, K) float32, K values of each item's vector.
+            indices: (I, K) int32, their places in it, all different.
+            size: length of the vectors.
+        """
+        with uncompiled():
+            places = tf.cast(tf.gather(indices, self.items), tf.int64)
+            places += size * self.rows[:, tf.newaxis]
+            sums = tf.math.unsorted_segment_sum(
+                tf.gather(values, self.items), places, size * self.users
+            )
+            return tf.reshape(sums, [-1, size])
+
     def _matrix(self, items: int) -> tf.Tensor:
         """Return ones at the users' items: TensorFlow's (B, I) float32 CSR matrix."""
         shape = tf.stack([tf.size(self.counts, out_type=tf.int64), items])

@@ -7,18 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
-from vae.baselines.ease import Ease, fit_ease
+from vae.baselines.ease import Ease, fit_ease, validate, weights_per_item
 from vae.config import Evaluation, Execution
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
 from vae.models.checkpoints import checkpoint
-from vae.models.graph.inference_graph import ITEM_WEIGHTS, MODEL_WEIGHT
+from vae.models.graph.inference_graph import ITEM_INDICES, ITEM_WEIGHTS, MODEL_WEIGHT
 from vae.models.inference.evaluate import evaluate
-from vae.models.inference.trained_model import TrainedModel, open_inference_session
+from vae.models.inference.trained_model import TrainedModel, Weights, open_inference_session
 from vae.utils.console import Progress
 from vae.utils.distributed import Workers, on_rank_0
+from vae.utils.host import available_bytes
 from vae.utils.run_log import RunLog
 
 MODEL_WEIGHTS = tuple(tenths / 10 for tenths in range(11))
@@ -50,7 +51,7 @@ def blend(
         writes: whether this run may write into the checkpoint, as one that trains may.
 
     Raises:
-        UserError: the checkpoint is damaged, or lambda too small.
+        UserError: the checkpoint is damaged, lambda too small, or out of memory.
         OSError: the choice cannot be written.
     """
     if evaluation.blend != "ease":
@@ -62,12 +63,14 @@ def blend(
         chosen = None
     origin = ", as chosen when the model was trained" if chosen else ""
     lambda_, dropout = ((chosen or given)[name] for name in given)
+    users, items = dataset.train.shape
+    memory = available_bytes(workers.local_size) // workers.local_size
+    kept = on_rank_0(workers, lambda: weights_per_item(users, items, memory))
     ease = _fit(dataset, lambda_, dropout, workers, log)
-    with log.progress("Computing the weights of EASE", dataset.train.shape[1], "items") as bar:
-        item_weights = ease.item_weights(bar.update)
+    linear = _linear_weights(ease, kept, dataset, log)
 
     def choose() -> Mapping[str, float]:
-        candidate = _blended(model, item_weights, {**ease.settings, "model_weight": 1.0})
+        candidate = _blended(model, linear, {**ease.settings, "model_weight": 1.0})
         batch_size, progress = evaluation.batch_size_validation, log.progress
         weight = _choose_weight(candidate, dataset.validation, batch_size, execution, progress)
         best = {**ease.settings, "model_weight": weight}
@@ -79,7 +82,7 @@ def blend(
     chosen = chosen or on_rank_0(workers, choose)
     weight = chosen["model_weight"]
     log.say(f"Blend: {weight:g} x model + {1 - weight:g} x EASE ({ease.description}){origin}.")
-    return _blended(model, item_weights, chosen), ease
+    return _blended(model, linear, chosen), ease
 
 
 def _fit(
@@ -95,6 +98,26 @@ def _fit(
     if lambda_ is None or dropout is None:
         lambda_, dropout = on_rank_0(workers, choose).values()
     return fitted[0] if fitted else fit_ease(dataset, lambda_, dropout, log)
+
+
+def _linear_weights(ease: Ease, kept: int, dataset: Dataset, log: RunLog) -> Weights:
+    """Return the variables of EASE in a blend, with so many weights per item."""
+    items = dataset.train.shape[1]
+    with log.progress("Computing the weights of EASE", items, "items") as bar:
+        if kept == items:
+            return {ITEM_WEIGHTS: ease.item_weights(bar.update)}
+        weights, indices = ease.largest_weights(kept, bar.update)
+    starts = np.arange(0, weights.size + 1, kept)
+    matrix = csr_matrix((weights.ravel(), indices.ravel(), starts), (items, items))
+    before, after = (
+        validate(ease, scores, dataset.validation, log)
+        for scores in (ease.scores, lambda histories: histories @ matrix)
+    )
+    log.say(
+        f"EASE: out of memory for the {items:,} weights of each item; with the {kept:,} largest "
+        f"validation {SELECTION_METRIC} is {after:.5f} instead of {before:.5f}."
+    )
+    return {ITEM_WEIGHTS: weights, ITEM_INDICES: indices}
 
 
 def _choose_weight(
@@ -118,10 +141,8 @@ def _choose_weight(
     return max(MODEL_WEIGHTS, key=lambda weight: (np.nan_to_num(ndcg[weight]), weight))
 
 
-def _blended(
-    model: TrainedModel, item_weights: NDArray[np.float32], chosen: Mapping[str, float]
-) -> TrainedModel:
+def _blended(model: TrainedModel, linear: Weights, chosen: Mapping[str, float]) -> TrainedModel:
     assert model.weights is not None
     model_weight = np.array(chosen["model_weight"], np.float32)
-    weights = {**model.weights, ITEM_WEIGHTS: item_weights, MODEL_WEIGHT: model_weight}
+    weights = {**model.weights, **linear, MODEL_WEIGHT: model_weight}
     return replace(model, weights=weights, blend=chosen)

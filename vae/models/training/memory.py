@@ -18,6 +18,7 @@ import os
 
 import tensorflow.compat.v1 as tf
 
+from vae.baselines import ease
 from vae.config import Architecture, Evaluation
 from vae.errors import UserError
 from vae.utils.distributed import Workers
@@ -41,25 +42,12 @@ def check_host(architecture: Architecture, train: bool, loaded: bool, workers: W
 
 
 def check_ease_memory(users: int, items: int, evaluation: Evaluation, workers: Workers) -> None:
-    """Check that EASE fits into memory: with a blend on each worker, else on rank 0 alone.
-
-    That is the inverse, and for a blend the weights, which take the place of one by items.
-    """
-    flag, available = f"--baselines {evaluation.baselines}", available_bytes(workers.local_size)
+    """Check that EASE fits into memory: with a blend on each worker, else on rank 0 alone."""
+    available = available_bytes(workers.local_size)
     if evaluation.blend == "ease":
-        flag, available = "--blend ease", available // workers.local_size
-    elif workers.rank != 0:
-        return
-    elements = min(users, items) ** 2
-    if evaluation.blend == "ease":
-        elements = items**2 + (elements if users < items else 0)
-    needed = _FLOAT32_BYTES * elements
-    if needed > available:
-        raise UserError(
-            f"{flag}: with {users:,} training users and {items:,} items EASE takes at least "
-            f"{needed / _GB:.1f} GB of memory, and {available / _GB:.1f} GB are available; leave "
-            "it out, or raise --min_users_per_item in prepare_dataset.py."
-        )
+        ease.weights_per_item(users, items, available // workers.local_size)
+    elif workers.rank == 0:
+        ease.check_memory(f"--baselines {evaluation.baselines}", users, items, available)
 
 
 def check_memory(
