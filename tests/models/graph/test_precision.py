@@ -13,7 +13,9 @@ from models.reference import (
     LATENT,
     USERS,
     ChangedGradients,
+    ReferenceStep,
     flags,
+    noise_of,
     small_step,
     training_matrix,
 )
@@ -21,9 +23,11 @@ from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
 from vae.config import Architecture, Execution
 from vae.load.batches import TrainingBatches
-from vae.models.graph.precision import FLOAT16_REWRITE, FLOAT32, choose_precision
+from vae.models.graph.precision import BFLOAT16, FLOAT16_REWRITE, FLOAT32, choose_precision
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import Workers
+
+RECVAE = ("dense", "linear", "composite")
 
 
 @pytest.mark.parametrize("chunk_users", [100, 4])
@@ -34,6 +38,39 @@ def test_bfloat16_stays_near_float64(chunk_users):
         assert result.dtype == np.float32
         # bfloat16 has eight bits; errors are relative to the largest element, not to each.
         np.testing.assert_allclose(result, expected, atol=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("layers", [(), RECVAE], ids=["multvae", "recvae"])
+def test_all_dense_products_are_bfloat16_and_gradients_stay_near_float64(layers):
+    config, gradients = flags(dropout=0.4, kl_per_item=0.05), {}
+
+    def record(pairs):
+        gradients.update({weight.op.name: gradient for gradient, weight in pairs})
+        return pairs
+
+    batch = next(TrainingBatches(training_matrix(), USERS, 0, 0.4).epoch(0))
+    workers = ChangedGradients(record)
+    with small_step(config, *layers, workers=workers, max_users=USERS, precision=BFLOAT16) as (
+        session,
+        vae,
+        step,
+    ):
+        reference = ReferenceStep(
+            session.run({weight.op.name: weight for weight in vae.variables}),
+            config,
+            vae.architecture.prior,
+        )
+        found = session.run(gradients, step.feed(batch))
+        noise = noise_of(session, config, batch)
+        operations = tf.get_default_graph().get_operations()
+    assert {o.get_attr("T") for o in operations if o.type == "MatMul"} == {tf.bfloat16}
+    for kind in ("Exp", "Mean", "Rsqrt", "Softplus", "ResourceApplyAdam"):
+        assert {o.get_attr("T") for o in operations if o.type == kind} <= {tf.float32}, kind
+    reference.renew_prior()
+    for name, expected in reference.gradients(batch, noise).items():
+        assert found[name].dtype == np.float32
+        limit = 0.03 * np.abs(expected).max()
+        np.testing.assert_allclose(found[name], expected, atol=limit, err_msg=name)
 
 
 def test_the_loss_scale_cancels_exactly():
@@ -117,7 +154,7 @@ def rewritten_types(settings, fetched, monkeypatch):
     return types
 
 
-@pytest.mark.parametrize("layers", [(), ("dense", "linear", "composite")])
+@pytest.mark.parametrize("layers", [(), RECVAE])
 def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(layers, monkeypatch):
     with small_step(flags(), *layers, precision=FLOAT16_REWRITE) as (_, _, step):
         settings = tf.ConfigProto()
@@ -127,7 +164,7 @@ def test_the_rewrite_moves_the_matmuls_to_float16_and_leaves_softmax_and_adam(la
     assert tf.half in types["MatMul"]
     assert types["Softmax"] == types["ResourceApplyAdam"] == {tf.float32}
     # Densities and variances need the range of float32.
-    for kind in {"Exp", "Log", "Sum", "Mean", "Rsqrt", "SquaredDifference"} & set(types):
+    for kind in {"Exp", "Log", "Sum", "Mean", "Rsqrt", "Softplus"} & set(types):
         assert types[kind] == {tf.float32}, kind
 
 

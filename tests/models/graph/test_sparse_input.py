@@ -24,10 +24,13 @@ def spoil_memory(shapes):
     return tf.group(*(tf.fill(shape, np.float32(np.nan)) * one for shape in shapes))
 
 
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
 @pytest.mark.parametrize(
-    ("items", "counts"), [([], []), ([], [0]), ([], [0, 0, 0]), ([2, 5, 0], [2, 0, 1])]
+    ("items", "counts"), [([], []), ([], [0]), ([], [0, 0, 0]), ([2, 5, 0, 5], [2, 0, 2, 0])]
 )
-def test_a_sum_over_no_items_is_zero_and_so_is_its_gradient(items, counts):
+def test_a_sum_over_no_items_is_zero_and_so_is_its_gradient(items, counts, device, monkeypatch):
+    # The operations of a GPU run on a CPU too.
+    monkeypatch.setattr(tf.config, "list_physical_devices", {device: [device]}.get)
     history = np.zeros((len(counts), ITEMS), np.float32)
     history[np.repeat(np.arange(len(counts)), counts), items] = 1
     values = np.random.default_rng(0).integers(1, 9, (ITEMS, 64)).astype(np.float32)

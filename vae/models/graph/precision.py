@@ -2,9 +2,9 @@
 
 On a GPU it is TensorFlow's automatic mixed precision: Grappler rewrites the graph to float16 where
 that is safe, and the loss is scaled dynamically (Micikevicius et al. 2018, arXiv:1710.03740). On a
-CPU with bfloat16 instructions the last layer, which is nearly all of the work, computes in
-bfloat16, which has the range of float32 and needs no scaling. In both cases the weights, Adam's
-slots, the loss and all sums over users are float32.
+CPU with bfloat16 instructions the products of dense layers, which are nearly all of the work, are
+computed in bfloat16, which has the range of float32 and needs no scaling. In both cases the
+weights, Adam's slots, the first layer, normalisations and divergences are float32.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Precision:
     """Precision of a graph.
 
     Attributes:
-        dtype: dtype of the last layer's matmuls in the graph as it is built.
+        dtype: dtype of the products of dense layers in the graph as it is built.
         description: human-readable.
         rewritten: whether TensorFlow rewrites the graph to float16, which needs loss scaling.
         growth_interval: consecutive finite steps after which the loss scale is doubled; this is
@@ -69,7 +69,7 @@ class Precision:
 
 
 FLOAT32 = Precision(tf.float32, "float32")
-BFLOAT16 = Precision(tf.bfloat16, "bfloat16 in the last layer, float32 elsewhere")
+BFLOAT16 = Precision(tf.bfloat16, "bfloat16 in the products of dense layers, float32 elsewhere")
 FLOAT16_REWRITE = Precision(
     tf.float32, "float16 where TensorFlow's rewrite finds it safe, float32 elsewhere", True
 )

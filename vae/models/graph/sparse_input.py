@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 from scipy.sparse import csr_matrix
-from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops as csr
 
 from vae.models.graph.session import uncompiled
 
@@ -86,7 +85,15 @@ class SparseBatch(NamedTuple):
                 return tf.sparse.segment_sum(
                     vectors, self.items, self.rows, num_segments=self.users
                 )
-            return _sparse_product(self._matrix(int(vectors.shape[0])), vectors)
+            # A product of a matrix without rows ends the process (seen in 2.21).
+            missing = tf.maximum(1 - self.users, 0)
+            shape = tf.stack([self.users + missing, int(vectors.shape[0])])
+            matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+                indices=self.coordinates(),
+                values=tf.ones_like(self.items, tf.float32),
+                dense_shape=tf.cast(shape, tf.int64),
+            )
+            return _sparse_product(matrix, vectors, missing)
 
     def sum_sparse(self, values: tf.Tensor, indices: tf.Tensor, size: int) -> tf.Tensor:
         """Return the (B, size) float32 sums of the sparse vectors of each user's items.
@@ -103,12 +110,6 @@ class SparseBatch(NamedTuple):
                 tf.gather(values, self.items), places, size * self.users
             )
             return tf.reshape(sums, [-1, size])
-
-    def _matrix(self, items: int) -> tf.Tensor:
-        """Return ones at the users' items: TensorFlow's (B, I) float32 CSR matrix."""
-        shape = tf.stack([tf.size(self.counts, out_type=tf.int64), items])
-        ones = tf.ones_like(self.items, tf.float32)
-        return csr.sparse_tensor_to_csr_sparse_matrix(self.coordinates(), ones, shape)
 
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Return a (B, I) matrix with (N,) ``values`` added at the users' items.
@@ -130,19 +131,28 @@ class SparseBatch(NamedTuple):
 
 
 @tf.custom_gradient  # type: ignore[misc]
-def _sparse_product(matrix: tf.Tensor, vectors: tf.Tensor) -> tuple[tf.Tensor, object]:
-    """Return the (B, H) product of a (B, I) CSR matrix of ones and (I, H) vectors.
+def _sparse_product(
+    matrix: tf.Tensor, vectors: tf.Tensor, missing: tf.Tensor
+) -> tuple[tf.Tensor, object]:
+    """Return the (B, H) product of a CSR matrix of ones and (I, H) vectors.
 
     TensorFlow's own gradient multiplies with the transposed matrix in its order in memory, which
     takes three times as long as with a matrix that is transposed first.
+
+    Args:
+        matrix: (B + missing, I) float32, TensorFlow's CSR matrix.
+        vectors: (I, H) float32.
+        missing: scalar int32, the last rows, which are not asked for.
     """
 
     def gradient(upstream: tf.Tensor) -> list[tf.Tensor | None]:
         with uncompiled():
-            by_item = csr.sparse_matrix_transpose(matrix, tf.float32)
-            return [None, csr.sparse_matrix_mat_mul(by_item, upstream)]
+            rows = tf.pad(upstream, [[0, missing], [0, 0]])  # no copy if none are missing
+            by_item = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
+            return [None, tf.raw_ops.SparseMatrixMatMul(a=by_item, b=rows), None]
 
-    return csr.sparse_matrix_mat_mul(matrix, vectors), gradient
+    product = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=vectors)
+    return product[: tf.shape(product)[0] - missing], gradient
 
 
 _SEGMENT_SUM, _SUM_BY_ITEM = "SparseSegmentSumWithNumSegments", "SumByItem"

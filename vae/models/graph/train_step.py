@@ -31,7 +31,7 @@ class TrainingStep:
         seed: of the noise.
         workers: they share the batch; the sums and gradients are reduced over them.
         max_users: maximum number of users in a shard.
-        precision: of the last layer, or of the whole graph.
+        precision: of the products of dense layers, or of the whole graph.
         chunk_users: as for ``multinomial_nll``.
 
     Attributes:
