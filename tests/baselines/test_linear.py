@@ -4,12 +4,21 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
-from vae.baselines.ease import MAX_FITS, Ease, climb, fit_ease, invert
+from vae.baselines.ease import (
+    MAX_FITS,
+    MIN_WEIGHTS,
+    Ease,
+    climb,
+    fit_ease,
+    invert,
+    weights_per_item,
+)
 from vae.baselines.itemknn import item_similarities
 from vae.errors import UserError
 from vae.load.dataset import HeldOut
@@ -49,10 +58,39 @@ def test_ease_is_the_ridge_regression_of_each_item_on_the_others(
     ease = Ease(csr_matrix(train), lambda_, dropout, block=block)
     scores = ease.scores(csr_matrix(histories, dtype=np.float32))
     np.testing.assert_allclose(scores, histories @ expected, rtol=1e-4, atol=1e-5)
+    for kept in (items, (items + 1) // 2):
+        values, indices = ease.largest_weights(kept)
+        pruned = np.zeros((items, items))
+        np.put_along_axis(pruned, indices.astype(int), values, axis=1)
+        smallest = -np.sort(-np.abs(expected), axis=1)[:, [kept - 1]]
+        largest = np.where(np.abs(expected) > smallest - 1e-5, expected, 0)
+        ties = np.abs(np.abs(expected) - smallest) < 1e-5
+        np.testing.assert_allclose(pruned[~ties], largest[~ties], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(ease.item_weights(), expected, rtol=1e-4, atol=1e-6)
     assert not np.diagonal(ease.item_weights()).any()
     again = ease.scores(csr_matrix(histories, dtype=np.float32))
     np.testing.assert_allclose(again, scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("lambda_", "dropout"), [(10, 0), (50, 0.5)])
+def test_on_real_data_both_systems_are_those_of_float64(ratings_of_movielens, lambda_, dropout):
+    ratings = pd.read_csv(ratings_of_movielens)
+    coordinates = ratings.userId.factorize()[0], ratings.movieId.factorize()[0]
+    matrix = csr_matrix((np.ones(len(ratings)), coordinates))
+    train = matrix[:, np.bincount(matrix.indices) >= 20]
+    users, items = train.shape
+    assert users < items
+    users_per_item = np.ravel(train.sum(axis=0))
+    penalty = lambda_ + users_per_item * dropout / (1 - dropout)
+    inverse = np.linalg.inv((train.T @ train).toarray() + np.diag(penalty))
+    expected = -inverse / np.diagonal(inverse)
+    np.fill_diagonal(expected, 0)
+    # Users without an item change nothing but which system is the smaller one.
+    for data in (train, vstack([train, csr_matrix((items, items))], "csr")):
+        ease = Ease(data, lambda_, dropout)
+        scores = ease.scores(train.astype(np.float32))
+        np.testing.assert_allclose(scores, train @ expected, atol=1e-4)
+        np.testing.assert_allclose(ease.item_weights(), expected, atol=1e-5)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
@@ -63,6 +101,25 @@ def test_a_matrix_is_inverted_in_place_block_by_block(size, block, seed):
     invert(matrix, block, done.append)
     np.testing.assert_allclose(matrix, expected, atol=1e-4)
     assert sum(done) == 3 * size
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 10**13))
+def test_a_blend_keeps_as_many_weights_as_fit_and_all_only_beside_what_they_need(
+    users, items, memory
+):
+    def needed(kept):
+        inverse, weights = 4 * min(users, items) ** 2, (4 if kept == items else 8) * items * kept
+        return weights if kept == items and users >= items else inverse + weights
+
+    usable = 0.75 * memory
+    if min(needed(items), needed(MIN_WEIGHTS)) > usable:
+        sizes = f"{needed(items) / 1e9:.1f} GB of memory, {needed(MIN_WEIGHTS) / 1e9:.1f} GB"
+        with pytest.raises(UserError, match=re.escape(sizes)):
+            weights_per_item(users, items, memory)
+        return
+    kept = weights_per_item(users, items, memory)
+    assert needed(kept) <= usable
+    assert kept == items or usable < min(needed(kept + 1), needed(items))
 
 
 def test_a_penalty_too_small_for_float32_is_refused():

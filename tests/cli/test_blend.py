@@ -143,12 +143,16 @@ def test_a_test_without_flags_is_of_what_the_checkpoint_holds(mode, blended, cop
     assert "as chosen when the model was trained.\n" in stdout
 
 
-@pytest.fixture(scope="session")
-def lists(blended, demo_data, build_once):
+@pytest.fixture(params=[None, 30], ids=["all weights", "the largest weights"])
+def lists(blended, demo_data, build_once, monkeypatch, request):
     """The folder of recommendations to all users: with the blend of the state, given, and without.
 
-    Beside them lies an export of the first.
+    Beside them lies an export of the first. There is memory for all weights of EASE, or for 30 per
+    item.
     """
+    kept = request.param
+    if kept:
+        monkeypatch.setattr("vae.models.inference.blend.weights_per_item", lambda *_: kept)
 
     def recommend(folder):
         for name, more in {
@@ -158,9 +162,13 @@ def lists(blended, demo_data, build_once):
         }.items():
             more = ("--output", folder / f"{name}.csv", "--log_path", folder / "log", *more)
             more = ("--top_results", 20, *more)
-            output_of(run_main("--recommend", *flags(demo_data, blended[0], *more)))
+            stdout = output_of(run_main("--recommend", *flags(demo_data, blended[0], *more)))
+            pattern = r"with the 30 largest validation ndcg@100 is (0\.\d+) instead of (0\.\d+)\.\n"
+            loss = re.findall(pattern, stdout)
+            assert len(loss) == (kept is not None and name != "alone")
+            assert all(0 < abs(float(before) - float(after)) < 0.05 for after, before in loss)
 
-    return build_once("blended-lists", recommend)[0]
+    return build_once(f"blended-lists-{kept}", recommend)[0]
 
 
 def test_recommendations_and_the_exported_model_are_those_of_the_blend(lists, demo_data):
@@ -169,7 +177,9 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(lists, de
     )
     assert mixed.movieId.equals(given.movieId)  # what the state holds needs not be repeated
     assert not mixed.movieId.equals(alone.movieId)
-    assert "x EASE" in (lists / "export/model_card.md").read_text()
+    assert re.search(
+        r"x EASE .* \d+ weights per item", (lists / "export/model_card.md").read_text()
+    )
     model = tf.saved_model.load(str(lists / "export")).signatures["serving_default"]
     users = np.load(demo_data / "synthetic/preprocessed/test_user_ids.npy")[:5]
     ratings = pd.read_csv(next((demo_data / "synthetic/extracted").rglob("ratings.csv")))
