@@ -89,8 +89,8 @@ def test_on_real_data_both_systems_are_those_of_float64(ratings_of_movielens, la
     for data in (train, vstack([train, csr_matrix((items, items))], "csr")):
         ease = Ease(data, lambda_, dropout)
         scores = ease.scores(train.astype(np.float32))
-        np.testing.assert_allclose(scores, train @ expected, atol=1e-4)
-        np.testing.assert_allclose(ease.item_weights(), expected, atol=1e-5)
+        np.testing.assert_allclose(scores, train @ expected, atol=1e-3)
+        np.testing.assert_allclose(ease.item_weights(), expected, atol=1e-4)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
