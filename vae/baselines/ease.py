@@ -46,7 +46,7 @@ _MAX_ERROR = 1e-2
 """Root mean square error of the scores of a history of all items, with random signs."""
 
 MIN_WEIGHTS = 100
-"""Weights per item of a blend that are worth their while."""
+"""Minimum number of weights of each item in a blend."""
 
 _USABLE = 3 / 4
 """Fraction of the memory for EASE; the rest is for the model, the program and a batch's scores."""
@@ -165,18 +165,18 @@ class Ease:
         return self._weights
 
     def largest_weights(
-        self, kept: int, advance: Callable[[int], object] = lambda items: None
+        self, count: int, advance: Callable[[int], object] = lambda items: None
     ) -> tuple[Matrix, NDArray[np.int32]]:
-        """Return the (I, kept) weights of each row with the largest magnitudes, and their columns.
+        """Return the (I, count) weights of each row with the largest magnitudes, and their columns.
 
         Args:
-            kept: weights per item, at most I.
+            count: number of weights of each item, at most I.
             advance: takes the number of items of each block that is done.
         """
         items = self._z.shape[1]
-        values, indices = _empty(items, kept), _empty(items, kept).view(np.int32)
+        values, indices = _empty(items, count), _empty(items, count).view(np.int32)
         for rows, block in self._weights_by_rows(advance):
-            indices[rows] = np.argpartition(-np.abs(block), kept - 1, axis=1)[:, :kept]
+            indices[rows] = np.argpartition(-np.abs(block), count - 1, axis=1)[:, :count]
             values[rows] = np.take_along_axis(block, indices[rows], axis=1)
         return values, indices
 
@@ -214,15 +214,15 @@ def weights_per_item(users: int, items: int, memory: int) -> int:
     every = 4 * items**2 + (inverse if users < items else 0)
     if every <= _USABLE * memory:
         return items
-    kept = int(_USABLE * memory - inverse) // (8 * items)
-    if kept < MIN_WEIGHTS:
+    count = int(_USABLE * memory - inverse) // (8 * items)
+    if count < MIN_WEIGHTS:
         fewest = inverse + 8 * items * MIN_WEIGHTS
         needed = (
             f"{every / 1e9:.1f} GB of memory, {fewest / 1e9:.1f} GB with no more than the "
             f"{MIN_WEIGHTS} largest weights of each item"
         )
         raise _out_of_memory("--blend ease", users, items, needed, memory)
-    return kept
+    return count
 
 
 def _out_of_memory(flag: str, users: int, items: int, needed: str, memory: int) -> UserError:
@@ -340,7 +340,7 @@ def _fit(train: csr_matrix, lambda_: float, dropout: float, log: RunLog) -> Ease
 
 
 def validate(ease: Ease, scores: Callable[[csr_matrix], Any], users: HeldOut, log: RunLog) -> float:
-    """Return NDCG@100 of the scores of EASE or of what is kept of it, 0 without any target."""
+    """Return NDCG@100 of the scores of EASE or of a part of its weights, 0 without any target."""
     with log.progress(f"Validating EASE with {ease.description}", len(users.user_ids)) as bar:
         ranking = best_unseen(scores, users.fold_in, advance=bar.update)
     value = UserResults.of(ranking, users.targets).metrics[SELECTION_METRIC].mean

@@ -65,9 +65,9 @@ def blend(
     lambda_, dropout = ((chosen or given)[name] for name in given)
     users, items = dataset.train.shape
     memory = available_bytes(workers.local_size) // workers.local_size
-    kept = on_rank_0(workers, lambda: weights_per_item(users, items, memory))
+    count = on_rank_0(workers, lambda: weights_per_item(users, items, memory))
     ease = _fit(dataset, lambda_, dropout, workers, log)
-    linear = _linear_weights(ease, kept, dataset, log)
+    linear = _linear_weights(ease, count, dataset, log)
 
     def choose() -> Mapping[str, float]:
         candidate = _blended(model, linear, {**ease.settings, "model_weight": 1.0})
@@ -100,21 +100,21 @@ def _fit(
     return fitted[0] if fitted else fit_ease(dataset, lambda_, dropout, log)
 
 
-def _linear_weights(ease: Ease, kept: int, dataset: Dataset, log: RunLog) -> Weights:
+def _linear_weights(ease: Ease, count: int, dataset: Dataset, log: RunLog) -> Weights:
     """Return the variables of EASE in a blend, with so many weights per item."""
     items = dataset.train.shape[1]
     with log.progress("Computing the weights of EASE", items, "items") as bar:
-        if kept == items:
+        if count == items:
             return {ITEM_WEIGHTS: ease.item_weights(bar.update)}
-        weights, indices = ease.largest_weights(kept, bar.update)
-    starts = np.arange(0, weights.size + 1, kept)
+        weights, indices = ease.largest_weights(count, bar.update)
+    starts = np.arange(0, weights.size + 1, count)
     matrix = csr_matrix((weights.ravel(), indices.ravel(), starts), (items, items))
     before, after = (
         validate(ease, scores, dataset.validation, log)
         for scores in (ease.scores, lambda histories: histories @ matrix)
     )
     log.say(
-        f"EASE: out of memory for the {items:,} weights of each item; with the {kept:,} largest "
+        f"EASE: out of memory for the {items:,} weights of each item; with the {count:,} largest "
         f"validation {SELECTION_METRIC} is {after:.5f} instead of {before:.5f}."
     )
     return {ITEM_WEIGHTS: weights, ITEM_INDICES: indices}
