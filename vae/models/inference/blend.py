@@ -65,7 +65,7 @@ def blend(
     lambda_, dropout = ((chosen or given)[name] for name in given)
     users, items = dataset.train.shape
     memory = available_bytes(workers.local_size) // workers.local_size
-    count = on_rank_0(workers, lambda: weights_per_item(users, items, memory))
+    count = min(workers.allgather_object(weights_per_item(users, items, memory)))
     ease = _fit(dataset, lambda_, dropout, workers, log)
     linear = _linear_weights(ease, count, dataset, log)
 
