@@ -82,8 +82,8 @@ def test_a_kernel_that_tensorflow_cannot_train_is_refused_however_much_memory_th
         (
             {"blend": "ease"},
             1,
-            r"--blend ease: with 500,000 training users and 1,000,000 items .* 5000\.0 GB of memory, "
-            r"1000\.8 GB with no more than the 100 largest weights",
+            r"--blend ease: with 500,000 training users and 1,000,000 items .* 5000\.0 GB "
+            r"of memory, 1000\.8 GB with no more than the 100 largest weights",
         ),
     ],
 )
