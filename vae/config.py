@@ -61,7 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Selected by validation NDCG@100 on MovieLens-1M, see docs/settings.md.
     "recvae": {
         "model": "recvae", "epochs": 200, "batch_size_train": 500, "lr": 0.0005, "beta2": 0.999,
-        "validation_step": 5, "early_stop": 5,
+        "validation_step": 5,
     },
     # The same on data sets of 483 and 4,953 training users.
     "small": {
