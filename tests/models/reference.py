@@ -22,6 +22,9 @@ from vae.utils.distributed import Workers
 ITEMS, HIDDEN, LATENT, USERS, BATCH = 21, 8, 3, 14, 6
 """A small model, its training users, and the users of a batch."""
 
+RECVAE = ("dense", "linear", "composite")
+"""The layers and the prior of RecVAE."""
+
 
 def log_softmax(logits):
     shifted = logits - logits.max()
@@ -230,3 +233,15 @@ class ChangedGradients(Workers):
         compute = optimizer.compute_gradients
         optimizer.compute_gradients = lambda *args, **more: self.change(compute(*args, **more))
         return optimizer
+
+
+class KeptGradients(ChangedGradients):
+    """A worker whose gradients, unchanged, are also in ``by_name``, by the names of the weights."""
+
+    def __init__(self):
+        super().__init__(self._keep)
+        self.by_name = {}
+
+    def _keep(self, pairs):
+        self.by_name.update({weight.op.name: gradient for gradient, weight in pairs})
+        return pairs

@@ -11,8 +11,10 @@ from models.reference import (
     HIDDEN,
     ITEMS,
     LATENT,
+    RECVAE,
     USERS,
     ChangedGradients,
+    KeptGradients,
     ReferenceStep,
     flags,
     noise_of,
@@ -27,8 +29,6 @@ from vae.models.graph.precision import BFLOAT16, FLOAT16_REWRITE, FLOAT32, choos
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
 from vae.utils.distributed import Workers
 
-RECVAE = ("dense", "linear", "composite")
-
 
 @pytest.mark.parametrize("chunk_users", [100, 4])
 def test_bfloat16_stays_near_float64(chunk_users):
@@ -42,14 +42,8 @@ def test_bfloat16_stays_near_float64(chunk_users):
 
 @pytest.mark.parametrize("layers", [(), RECVAE], ids=["multvae", "recvae"])
 def test_all_dense_products_are_bfloat16_and_gradients_stay_near_float64(layers):
-    config, gradients = flags(dropout=0.4, kl_per_item=0.05), {}
-
-    def record(pairs):
-        gradients.update({weight.op.name: gradient for gradient, weight in pairs})
-        return pairs
-
+    config, workers = flags(dropout=0.4, kl_per_item=0.05), KeptGradients()
     batch = next(TrainingBatches(training_matrix(), USERS, 0, 0.4).epoch(0))
-    workers = ChangedGradients(record)
     with small_step(config, *layers, workers=workers, max_users=USERS, precision=BFLOAT16) as (
         session,
         vae,
@@ -60,7 +54,7 @@ def test_all_dense_products_are_bfloat16_and_gradients_stay_near_float64(layers)
             config,
             vae.architecture.prior,
         )
-        found = session.run(gradients, step.feed(batch))
+        found = session.run(workers.by_name, step.feed(batch))
         noise = noise_of(session, config, batch)
         operations = tf.get_default_graph().get_operations()
     assert {o.get_attr("T") for o in operations if o.type == "MatMul"} == {tf.bfloat16}

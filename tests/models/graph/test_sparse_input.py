@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 from models.reference import (
     BATCH,
     ITEMS,
-    ChangedGradients,
+    KeptGradients,
     ReferenceStep,
     flags,
     noise_of,
@@ -54,14 +54,7 @@ def lost_batch(counts):
 
 def gradients_of(batch, max_users, precision):
     """The step's gradients, computed in memory that held NaN, weights before it, and noise."""
-    gradients = {}
-
-    def record(pairs):
-        gradients.update({weight.op.name: gradient for gradient, weight in pairs})
-        return pairs
-
-    config = flags(dropout=0.5)
-    workers = ChangedGradients(record)
+    config, workers = flags(dropout=0.5), KeptGradients()
     with small_step(config, workers=workers, max_users=max_users, precision=precision) as (
         session,
         vae,
@@ -72,7 +65,7 @@ def gradients_of(batch, max_users, precision):
         spoil = spoil_memory([value.shape for value in weights.values()])
         for _ in range(3):
             session.run(spoil)
-        return session.run(gradients, step.feed(batch)), weights, noise
+        return session.run(workers.by_name, step.feed(batch)), weights, noise
 
 
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])

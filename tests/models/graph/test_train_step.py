@@ -5,6 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from models.reference import (
     BATCH,
+    RECVAE,
     USERS,
     ReferenceStep,
     flags,
@@ -14,8 +15,6 @@ from models.reference import (
 )
 
 from vae.load.batches import TrainingBatches
-
-RECVAE = ("dense", "linear", "composite")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,11 @@ class SparseBatch(NamedTuple):
         """B, scalar int32."""
         return tf.size(self.counts)
 
+    @property
+    def _for_any_device(self) -> bool:
+        """Whether to leave out the operations that CPUs alone have."""
+        return self.portable or bool(tf.config.list_physical_devices("GPU"))
+
     def slice(self, first: tf.Tensor, last: tf.Tensor) -> SparseBatch:
         """Return the users of the rows ``first`` to ``last`` - 1 (scalar int32)."""
         with uncompiled():
@@ -78,13 +83,14 @@ class SparseBatch(NamedTuple):
 
         On a CPU this is the product of a sparse matrix with a dense one, which uses all cores.
         """
-        # No other program knows the name of our gradient.
-        gradient = {} if self.portable else {_SEGMENT_SUM: _SUM_BY_ITEM}
-        with uncompiled(), tf.get_default_graph().gradient_override_map(gradient):
-            if self.portable or tf.config.list_physical_devices("GPU"):
-                return tf.sparse.segment_sum(
-                    vectors, self.items, self.rows, num_segments=self.users
-                )
+        with uncompiled():
+            if self._for_any_device:
+                # No other program knows the name of our gradient.
+                gradient = {} if self.portable else {_SEGMENT_SUM: _SUM_BY_ITEM}
+                with tf.get_default_graph().gradient_override_map(gradient):
+                    return tf.sparse.segment_sum(
+                        vectors, self.items, self.rows, num_segments=self.users
+                    )
             # A product of a matrix without rows ends the process (seen in 2.21).
             missing = tf.maximum(1 - self.users, 0)
             shape = tf.stack([self.users + missing, int(vectors.shape[0])])
@@ -118,7 +124,7 @@ class SparseBatch(NamedTuple):
         for it.
         """
         with uncompiled():
-            if self.portable or tf.config.list_physical_devices("GPU"):
+            if self._for_any_device:
                 return tf.tensor_scatter_nd_add(matrix, self.coordinates(), values)
             shape = tf.shape(matrix, out_type=tf.int64)
             return tf.sparse.add(matrix, tf.SparseTensor(self.coordinates(), values, shape))
