@@ -14,7 +14,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from vae.baselines.best_unseen import best_unseen
-from vae.baselines.ease import Ease, fit_ease
+from vae.baselines.ease import Ease
+from vae.baselines.ease_choice import fit_ease
 from vae.baselines.fit import fit_baselines
 from vae.baselines.popularity import users_per_item
 from vae.cli import as_json, flags_text, values_of

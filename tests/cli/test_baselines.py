@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from helpers import METRICS, SMALL, error_of, flags, output_of, run_main
 
-from vae.baselines.ease import DROPOUTS, LAMBDAS
+from vae.baselines.ease_choice import DROPOUTS, LAMBDAS
 
 NAMES = ("popularity", "ease", "itemknn")
 ALL = ("--baselines", ",".join(NAMES))

@@ -13,7 +13,8 @@ from helpers import SMALL, checkpoints, copy, error_of, flags, log_lines, output
 
 from vae import Recommender
 from vae.baselines.best_unseen import best_unseen
-from vae.baselines.ease import MAX_FITS, Ease
+from vae.baselines.ease import Ease
+from vae.baselines.ease_choice import MAX_FITS
 from vae.errors import UserError
 from vae.load.store import open_dataset
 from vae.metrics.user_results import UserResults

@@ -13,8 +13,7 @@ inverse of the smaller one of 1 + Z'Z and 1 + ZZ' is computed; their eigenvalues
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -22,22 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
-from vae.baselines.best_unseen import best_unseen
 from vae.baselines.fit import Baseline
-from vae.baselines.itemknn import common_users
+from vae.baselines.inverse import Matrix, blocks_of, empty, invert, one_plus_gram
 from vae.errors import UserError
-from vae.load.dataset import Dataset, HeldOut
-from vae.metrics.ranking import SELECTION_METRIC
-from vae.metrics.user_results import UserResults
+from vae.load.dataset import Dataset
 from vae.utils.console import Progress
-from vae.utils.run_log import RunLog
-
-LAMBDAS = (10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 3000, 5000)
-DROPOUTS = (0, 0.3, 0.5, 0.6)
-"""Values to choose from."""
-
-MAX_FITS = 10
-"""Fits of a choice: those of the search and, unless its last one was the best, the best again."""
 
 BLOCK = 512
 """Rows of dense matrices that are computed at a time."""
@@ -50,11 +38,6 @@ MIN_WEIGHTS = 100
 
 _USABLE = 3 / 4
 """Fraction of the memory for EASE; the rest is for the model, the program and a batch's scores."""
-
-_ALIGNMENT = 64
-"""Bytes. TensorFlow does not copy an array at a multiple of it when a variable is set."""
-
-Matrix = NDArray[np.float32]
 
 
 class Ease:
@@ -92,7 +75,7 @@ class Ease:
         self._z = _with_values(train, 1 / self._root[train.indices])
         self._by_users = train.shape[0] < train.shape[1]
         factor = self._z.T.tocsr() if self._by_users else self._z
-        self._inverse = _one_plus_gram(factor, block, advance)
+        self._inverse = one_plus_gram(factor, block, advance)
         with suppress(np.linalg.LinAlgError):
             invert(self._inverse, block, advance)
         self._diagonal = self._diagonal_of_q()
@@ -124,7 +107,7 @@ class Ease:
             return np.diagonal(self._inverse).copy()
         transposed = self._z.T.tocsr()
         diagonal = np.ones(transposed.shape[0], np.float32)
-        for rows in _blocks(len(diagonal), self._block):
+        for rows in blocks_of(len(diagonal), self._block):
             part = transposed[rows]
             diagonal[rows] -= np.ravel(part.multiply(part @ self._inverse).sum(axis=1))
         return diagonal
@@ -157,7 +140,7 @@ class Ease:
         """
         if self._weights is None:
             items = self._z.shape[1]
-            weights = _empty(items, items) if self._by_users else self._inverse
+            weights = empty(items, items) if self._by_users else self._inverse
             for rows, block in self._weights_by_rows(advance):
                 weights[rows] = block
             self._weights = weights
@@ -174,7 +157,7 @@ class Ease:
             advance: takes the number of items of each block that is done.
         """
         items = self._z.shape[1]
-        values, indices = _empty(items, count), _empty(items, count).view(np.int32)
+        values, indices = empty(items, count), empty(items, count).view(np.int32)
         for rows, block in self._weights_by_rows(advance):
             indices[rows] = np.argpartition(-np.abs(block), count - 1, axis=1)[:, :count]
             values[rows] = np.take_along_axis(block, indices[rows], axis=1)
@@ -183,7 +166,7 @@ class Ease:
     def _weights_by_rows(self, advance: Callable[[int], object]) -> Iterator[tuple[slice, Matrix]]:
         """Yield blocks of rows of the (I, I) weights."""
         items = self._z.shape[1]
-        for rows in _blocks(items, self._block):
+        for rows in blocks_of(items, self._block):
             weights = self.scores(identity(items, np.float32, "csr")[rows])
             np.fill_diagonal(weights[:, rows], 0)
             yield rows, weights
@@ -233,67 +216,6 @@ def _out_of_memory(flag: str, users: int, items: int, needed: str, memory: int) 
     )
 
 
-def _one_plus_gram(factor: csr_matrix, block: int, advance: Callable[[int], object]) -> Matrix:
-    """Return 1 + A'A, (N, N), of an (M, N) matrix A."""
-    size = factor.shape[1]
-    matrix = _empty(size, size)
-    for rows, products in common_users(factor, block):
-        matrix[rows] = products
-        advance(len(products))
-    np.einsum("ii->i", matrix)[:] += 1
-    return matrix
-
-
-def _empty(rows: int, columns: int) -> Matrix:
-    """Return an array at an address of which TensorFlow needs no copy."""
-    size = 4 * rows * columns
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % _ALIGNMENT
-    return memory[first : first + size].view(np.float32).reshape(rows, columns)
-
-
-def invert(matrix: Matrix, block: int, advance: Callable[[int], object]) -> None:
-    """Invert a symmetric positive definite (N, N) matrix in place, by Cholesky's factorisation.
-
-    As LAPACK's potrf and potri, whose operations and precision it has, but in blocks that are done
-    before a signal has to wait. Gauss-Jordan elimination, which is shorter, loses three digits more
-    where there are fewer users than items.
-
-    Raises:
-        LinAlgError: the matrix is not positive definite.
-    """
-    blocks = [*_blocks(len(matrix), block)]
-    # The factor L, with the inverses of its blocks on the diagonal.
-    for number, pivot in enumerate(blocks):
-        left = matrix[pivot, : pivot.start].T
-        for rows in blocks[number:]:
-            matrix[rows, pivot] -= matrix[rows, : pivot.start] @ left
-        factor = np.linalg.cholesky(matrix[pivot, pivot].astype(np.float64))
-        matrix[pivot, pivot] = np.tril(np.linalg.inv(factor))
-        for rows in blocks[number + 1 :]:
-            matrix[rows, pivot] = matrix[rows, pivot] @ matrix[pivot, pivot].T
-        advance(pivot.stop - pivot.start)
-    # L^-1, row by row.
-    for number, rows in enumerate(blocks):
-        left = -matrix[rows, rows] @ matrix[rows, : rows.start]
-        for columns in blocks[:number]:
-            above = matrix[columns.start : rows.start, columns]
-            matrix[rows, columns] = left[:, columns.start :] @ above
-        advance(rows.stop - rows.start)
-    # L^-T L^-1, which needs nothing of the rows above, and the same on the other side.
-    for number, rows in enumerate(blocks):
-        for columns in blocks[: number + 1]:
-            product = matrix[rows.start :, rows].T @ matrix[rows.start :, columns]
-            matrix[rows, columns], matrix[columns, rows] = product, product.T
-        advance(rows.stop - rows.start)
-
-
-def _blocks(size: int, block: int) -> Iterator[slice]:
-    """Yield the slices of blocks of rows."""
-    for first in range(0, size, block):
-        yield slice(first, min(first + block, size))
-
-
 def _with_values(matrix: csr_matrix, values: NDArray[Any]) -> csr_matrix:
     return csr_matrix((values, matrix.indices, matrix.indptr), matrix.shape)
 
@@ -302,72 +224,3 @@ def fit(_: Dataset, __: Progress, find_ease: Callable[[], Ease]) -> Baseline:
     """Return the baseline that EASE is."""
     ease = find_ease()
     return Baseline(ease.scores, ease.settings)
-
-
-def fit_ease(dataset: Dataset, lambda_: float | None, dropout: float | None, log: RunLog) -> Ease:
-    """Return EASE of a data set, with what is None chosen on the validation users.
-
-    Raises:
-        UserError: float32 is not precise enough for so small a lambda.
-    """
-    grid = (LAMBDAS if lambda_ is None else (lambda_,), DROPOUTS if dropout is None else (dropout,))
-    if lambda_ is not None and dropout is not None:
-        return _fit(dataset.train, lambda_, dropout, log)
-    last: list[Ease] = []
-
-    def ndcg(lambda_: float, dropout: float) -> float:
-        last.clear()  # two of them may not fit into memory
-        try:
-            last.append(_fit(dataset.train, lambda_, dropout, log))
-        except UserError as error:
-            log.say(str(error))
-            return -math.inf
-        value = validate(last[0], last[0].scores, dataset.validation, log)
-        log.say(f"EASE with {last[0].description}: validation {SELECTION_METRIC} {value:.5f}.")
-        return value
-
-    lambda_, dropout = climb(ndcg, grid)
-    if last and last[0].settings == {"ease_lambda": lambda_, "ease_dropout": dropout}:
-        return last[0]
-    last.clear()
-    return _fit(dataset.train, lambda_, dropout, log)
-
-
-def _fit(train: csr_matrix, lambda_: float, dropout: float, log: RunLog) -> Ease:
-    title = f"Fitting EASE with lambda {lambda_:g}, dropout {dropout:g}"
-    with log.progress(title, 4 * min(train.shape), "rows") as bar:
-        return Ease(train, lambda_, dropout, bar.update)
-
-
-def validate(ease: Ease, scores: Callable[[csr_matrix], Any], users: HeldOut, log: RunLog) -> float:
-    """Return NDCG@100 of the scores of EASE or of a part of its weights, 0 without any target."""
-    with log.progress(f"Validating EASE with {ease.description}", len(users.user_ids)) as bar:
-        ranking = best_unseen(scores, users.fold_in, advance=bar.update)
-    value = UserResults.of(ranking, users.targets).metrics[SELECTION_METRIC].mean
-    return float(np.nan_to_num(value))
-
-
-def climb(value: Callable[[float, float], float], grid: Sequence[Sequence[float]]) -> list[float]:
-    """Return the point of a grid where hill climbing from its middle ends.
-
-    Along the first axis by two values at a time, then along the second one, then along both again,
-    by one value: as far as the function rises. It is computed at ``MAX_FITS`` - 1 points at most.
-
-    Args:
-        value: the function to maximise.
-        grid: values along each axis.
-    """
-    values: dict[tuple[int, ...], float] = {}
-
-    def at(point: tuple[int, ...]) -> float:
-        inside = all(0 <= i < len(axis) for i, axis in zip(point, grid, strict=True))
-        if point not in values and inside and len(values) < MAX_FITS - 1:
-            values[point] = value(*(axis[i] for i, axis in zip(point, grid, strict=True)))
-        return values.get(point, -math.inf)
-
-    best = (len(grid[0]) // 2, len(grid[1]) // 2)
-    for move in ((2, 0), (0, 1), (1, 0), (0, 1)):
-        for sign in (1, -1):
-            while at(further := (best[0] + sign * move[0], best[1] + sign * move[1])) > at(best):
-                best = further
-    return [axis[i] for i, axis in zip(best, grid, strict=True)]

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from scipy.sparse import csr_matrix
 
-from vae.baselines.ease import Ease, fit_ease, validate, weights_per_item
+from vae.baselines.ease import Ease, weights_per_item
+from vae.baselines.ease_choice import fit_ease, validate
 from vae.config import Evaluation, Execution
 from vae.load.dataset import Dataset, HeldOut
 from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
