@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vae.utils.signals import SIGNALS
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SMALL = ("--hidden_dim", 64, "--latent_dim", 16, "--batch_size_train", 200, "--lr", 0.005)
@@ -77,12 +79,12 @@ def error_of(done, code=2):
 
 
 def _call(main, arguments):
-    """The end of ``main(arguments)``; the signal handlers that it sets are taken back."""
+    """The end of ``main(arguments)``; signals are met as before, as after the end of a process."""
     out, err = (
         io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", newline="", write_through=True)
         for _ in range(2)
     )
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         with redirect_stdout(out), redirect_stderr(err):
             code = main([*map(str, arguments)])
@@ -91,6 +93,7 @@ def _call(main, arguments):
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
     done = Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
     assert "Traceback" not in done.stderr
     return done

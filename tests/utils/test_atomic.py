@@ -1,6 +1,7 @@
 """Temporary files and folders: whole or not at all, never in the way, removed when left behind."""
 
 import os
+import shutil
 import signal
 import stat
 
@@ -47,11 +48,8 @@ def test_a_failed_write_leaves_nothing(tmp_path, temporary):
 
 @pytest.fixture(params=[number for number in SIGNALS if number != signal.SIGINT])
 def number(request):
-    """A signal that ends the process; a training that one ended in this process would heed it."""
-    wakeup, handler = signal.set_wakeup_fd(-1), signal.signal(request.param, signal.SIG_DFL)
-    yield request.param
-    signal.signal(request.param, handler)
-    signal.set_wakeup_fd(wakeup)
+    """A signal that ends the process."""
+    return request.param
 
 
 def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, number):
@@ -64,6 +62,18 @@ def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, numb
 
 def test_a_signal_just_after_the_creation_leaves_nothing(tmp_path, temporary, number, monkeypatch):
     monkeypatch.setattr("fcntl.flock", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit), temporary(tmp_path / "x"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_while_it_is_removed_waits(tmp_path, temporary, number, monkeypatch):
+    def remove(*args, **kwargs):
+        os.kill(os.getpid(), number)
+        rmtree(*args, **kwargs)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr("shutil.rmtree", remove)
     with pytest.raises(SystemExit), temporary(tmp_path / "x"):
         pass
     assert not list(tmp_path.iterdir())

@@ -101,7 +101,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
 )
 def test_an_error_of_a_library_does_not_take_the_place_of_a_signal(number, expected):
     def build():
-        with unwinding():
+        with unwinding(lambda: None):
             try:
                 signal.raise_signal(number)
             finally:

@@ -34,7 +34,8 @@ def temporary_file(path: Path) -> Iterator[Path]:
     """
     remove_leftovers(path.parent)
     folder = path.with_name(f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}")
-    with unwinding(), ExitStack() as cleanup:
+    cleanup = ExitStack()
+    with unwinding(cleanup.close):
         # Registered before the folder is created: a signal may come just after that.
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         cleanup.callback(os.close, _create_locked(folder))

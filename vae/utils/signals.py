@@ -6,9 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 SIGNALS = (
     signal.SIGTERM,
@@ -80,30 +79,38 @@ class StopSignals:
 
 
 @contextmanager
-def unwinding() -> Iterator[None]:
-    """Let a signal that would end the process at once raise SystemExit: the block can clean up.
+def unwinding(clean_up: Callable[[], object]) -> Iterator[None]:
+    """Clean up after a block, also if a signal comes that would end the process at once.
 
-    A second signal ends the process at once. Signals that have a handler, or are ignored, keep it;
-    SIGINT raises KeyboardInterrupt.
+    It raises SystemExit, SIGINT KeyboardInterrupt: in the block, or as soon as ``clean_up`` is
+    done. A second one ends the process at once. Signals that have a handler, or are ignored, keep
+    it.
     """
     is_main = threading.current_thread() is threading.main_thread()
     unhandled = (signal.SIG_DFL, signal.default_int_handler)
     before = {n: signal.getsignal(n) for n in SIGNALS if is_main}
     before = {number: handler for number, handler in before.items() if handler in unhandled}
     raised: list[BaseException] = []
+    is_leaving = False
 
-    def stop(number: int, frame: object) -> NoReturn:
+    def stop(number: int, frame: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
         raised.append(
             KeyboardInterrupt() if number == signal.SIGINT else SystemExit(exit_code(number))
         )
-        raise raised[-1]
+        if not is_leaving:
+            raise raised[-1]
 
-    for number in before:
-        signal.signal(number, stop)
     try:
-        yield
+        for number in before:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            is_leaving = True
     finally:
+        is_leaving = True  # also if a signal came just before that
+        clean_up()
         for number, handler in before.items():
             signal.signal(number, handler)
         if raised:  # TensorFlow's scopes, entered by half, raise an AttributeError in its place
