@@ -30,7 +30,7 @@ import runs
 
 from vae.config import BASELINES as TITLES
 from vae.config import parse_flags
-from vae.metrics.ranking import METRICS
+from vae.metrics.ranking import METRICS, SELECTION_METRIC
 from vae.version import __version__
 
 Results = dict[int, dict[str, list[runs.Results]]]
@@ -100,7 +100,7 @@ def compare(flags: argparse.Namespace, recipe: list[str]) -> None:
         name: [train_and_blend(flags.work_dir, name, recipe, seed) for seed in seeds]
         for name in PRESETS
     }
-    print(comparison_table(compared))
+    print(comparison_table(compared), "", difference_table(compared), sep="\n")
     if flags.json:
         runs.write_json(flags.json, {"machine": runs.machine(), "runs": compared})
 
@@ -117,7 +117,9 @@ def train_and_blend(
     baselines = ["--baselines", ",".join(BASELINES)]
     results = {
         "alone": runs.run(folder / "alone", ["--train", *model, *baselines], "float32"),
-        "blended": runs.run(folder / "blended", [*model, "--blend", "ease"], "float32"),
+        "blended": runs.run(
+            folder / "blended", [*model, "--blend", "ease", "--baselines", "ease"], "float32"
+        ),
     }
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return results
@@ -169,6 +171,24 @@ def comparison_table(compared: dict[str, list[dict[str, runs.Results]]]) -> str:
             seconds = f"{trained:,.0f}" if trained else ""
             rows.append([title, *cells, seconds, f"{query * 1e3:.2f}"])
     return runs.markdown(head, rows)
+
+
+def difference_table(compared: dict[str, list[dict[str, runs.Results]]]) -> str:
+    """Return the differences user by user, means over the seeds, in Markdown."""
+    rows = []
+    for name, seeds in compared.items():
+        for kind, title, other in (
+            ("alone", name, "EASE"),
+            ("blended", f"{name} + EASE", "EASE"),
+            ("blended", f"{name} + EASE", name),
+        ):
+            key = f"test_minus_{'ease' if other == 'EASE' else 'unblended'}_{SELECTION_METRIC}"
+            difference, error = (
+                statistics.mean(seed[kind][key + suffix] for seed in seeds)
+                for suffix in ("", "_se")
+            )
+            rows.append([title, other, f"{difference:+.4f}", f"{error:.4f}"])
+    return runs.markdown(["", "minus", SELECTION_METRIC, "Standard error"], rows)
 
 
 def accuracy_table(results: Results) -> str:

@@ -27,8 +27,8 @@ model preset
 hidden_dim latent_dim activation encoder decoder prior
 dropout kl_per_item total_anneal_steps anneal_cap lam
 epochs batch_size_train lr beta1 beta2 validation_step early_stop warm_up_epochs
-batch_size_validation inference_batch_sizes baselines ease_lambda blend top_results explain
-export_dtype
+batch_size_validation inference_batch_sizes baselines ease_lambda ease_dropout blend top_results
+explain export_dtype
 amp no_tf32 fp16_allreduce stall_timeout xla trace seed
 """
 """A flag stays: other people's commands go on working. A new one is added here knowingly."""
@@ -137,7 +137,7 @@ BAD_MAIN_FLAGS = """
 --train --checkpoint_dir c --checkpoint latest -> --checkpoint has no effect without --test,
  --recommend, --similar_items, --export_items, --export or --inference_benchmark
 --train --baselines ease -> --baselines has no effect without --test
---train --ease_lambda 5 -> --ease_lambda has no effect without --blend, or --test and ease in ...
+--train --ease_dropout 0 -> --ease_dropout has no effect without --blend, or --test and ease in ...
 --train --test --checkpoint latest -> --checkpoint has no effect without --checkpoint_dir
 --train --save_every 5e --keep_checkpoints 3 -> --save_every has no effect without --checkpoint_dir;
  --keep_checkpoints has no effect without --checkpoint_dir

@@ -365,7 +365,10 @@ class Evaluation:
         needs=("test",),
     )
     ease_lambda: float | None = flag(
-        None, "L2 penalty of EASE (none: the best of a few values on the validation users)", ge=1e-3
+        None, "L2 penalty of EASE (none: chosen on the validation users)", ge=1e-3
+    )
+    ease_dropout: float | None = flag(
+        None, "dropout of EASE's input (none: chosen on the validation users)", ge=0, lt=1
     )
     blend: str | None = flag(
         None,
@@ -543,7 +546,7 @@ class Config:
             yield from useless(names, "with --kl_per_item, which is not annealed")
         if not self.needs_ease:
             reason = "without --blend, or --test and ease in --baselines"
-            yield from useless(["ease_lambda"], reason)
+            yield from useless(["ease_lambda", "ease_dropout"], reason)
         if self.files.checkpoint_dir is None:
             yield from useless(_SAVING, "without --checkpoint_dir")
         if resume not in ("auto", "never"):

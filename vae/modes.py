@@ -14,6 +14,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from vae.baselines.best_unseen import best_unseen
+from vae.baselines.ease import Ease
+from vae.baselines.ease_choice import fit_ease
 from vae.baselines.fit import fit_baselines
 from vae.baselines.popularity import users_per_item
 from vae.cli import as_json, flags_text, values_of
@@ -55,6 +57,7 @@ class Run:
         start: where training starts, None without ``--train``.
         model: the model, with random weights until it is trained or loaded.
         summary: metrics and statistics so far, by their log keys.
+        ease: EASE, once a blend has fitted it.
     """
 
     config: Config
@@ -66,6 +69,7 @@ class Run:
     start: ResumePoint | None
     model: TrainedModel
     summary: dict[str, float] = field(default_factory=dict)
+    ease: Ease | None = None
 
     @property
     def is_first(self) -> bool:
@@ -138,7 +142,8 @@ def _check(
     """Check the host, and on rank 0 the outputs that the flags name; return the inputs."""
     check_host(architecture, config.modes.train, config.needs_checkpoint, workers)
     if config.needs_ease:
-        check_ease_memory(architecture.items, config.evaluation, workers)
+        users, items = dataset.train.shape
+        check_ease_memory(users, items, config.evaluation, workers)
     if workers.rank != 0:
         return Inputs()
     check_outputs(config.modes, config.files, config.trace_paths.values())
@@ -195,7 +200,7 @@ def blend(run: Run) -> None:
     """Mix the model with EASE."""
     evaluation, execution = run.config.evaluation, run.config.execution
     writes = run.start is not None and _writes(run.config, run.start)
-    run.model = blending.blend(
+    run.model, run.ease = blending.blend(
         run.model, run.dataset, evaluation, execution, run.workers, run.log, writes
     )
 
@@ -209,12 +214,10 @@ def test(run: Run) -> None:
     result = _evaluate(run, run.model)
     others: dict[str, UserResults] = {}
     settings: dict[str, float] = {}
-    ease_lambda = run.config.evaluation.ease_lambda
     if run.model.is_blended and run.model.blend:
         settings = {f"blend_{name}": value for name, value in run.model.blend.items()}
-        ease_lambda = run.model.blend["ease_lambda"]
         others["unblended"] = _evaluate(run, run.model.unblended()).user_results
-    baselines, chosen = on_rank_0(run.workers, lambda: _test_baselines(run, ease_lambda))
+    baselines, chosen = on_rank_0(run.workers, lambda: _test_baselines(run))
     comparison = Comparison(
         result.user_results,
         others | baselines,
@@ -234,12 +237,14 @@ def _evaluate(run: Run, model: TrainedModel) -> Result:
     return evaluate_model(model, users, batch_size, execution, run.workers, progress)
 
 
-def _test_baselines(
-    run: Run, ease_lambda: float | None
-) -> tuple[dict[str, UserResults], dict[str, float]]:
+def _test_baselines(run: Run) -> tuple[dict[str, UserResults], dict[str, float]]:
     """Return the results of each baseline, and the hyperparameters that were chosen."""
-    users, names = run.dataset.test, run.config.evaluation.baseline_names
-    fitted = fit_baselines(names, run.dataset, ease_lambda, run.log.progress)
+    users, flags = run.dataset.test, run.config.evaluation
+
+    def find_ease() -> Ease:
+        return run.ease or fit_ease(run.dataset, flags.ease_lambda, flags.ease_dropout, run.log)
+
+    fitted = fit_baselines(flags.baseline_names, run.dataset, find_ease, run.log.progress)
     results = {}
     for name, baseline in fitted.items():
         with run.log.progress(f"Testing {COMPARISONS[name]}", len(users.user_ids)) as bar:

@@ -89,6 +89,7 @@ def test_models_and_baselines_are_compared(demo_data, tmp_path):
     assert done.returncode == 0, done.stderr
     head, _, *rows = table_rows(done.stdout)
     assert head[1:4] == ["ndcg@100", "recall@20", "recall@50"]
+    rows, (*_, difference) = rows[:7], rows[7:]
     assert [row[0] for row in rows] == [
         *("most popular", "item-kNN", "EASE"),
         *("Mult-VAE", "Mult-VAE + EASE", "RecVAE", "RecVAE + EASE"),
@@ -96,6 +97,8 @@ def test_models_and_baselines_are_compared(demo_data, tmp_path):
     (seed,) = json.loads((tmp_path / "compared.json").read_text())["runs"]["RecVAE"]
     assert rows[-1][1] == f"{seed['blended']['test_ndcg@100']:.4f}"
     assert rows[2][1] == f"{seed['alone']['ease_ndcg@100']:.4f}"
+    value = f"{seed['blended']['test_minus_unblended_ndcg@100']:+.4f}"
+    assert difference[:3] == ["RecVAE + EASE", "RecVAE", value]
     assert not list(tmp_path.glob("*/checkpoints"))
 
 

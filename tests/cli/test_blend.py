@@ -14,6 +14,7 @@ from helpers import SMALL, checkpoints, copy, error_of, flags, log_lines, output
 from vae import Recommender
 from vae.baselines.best_unseen import best_unseen
 from vae.baselines.ease import Ease
+from vae.baselines.ease_choice import MAX_FITS
 from vae.errors import UserError
 from vae.load.store import open_dataset
 from vae.metrics.user_results import UserResults
@@ -55,11 +56,17 @@ def copied(blended, demo_data, tmp_path):
 def test_the_choice_is_said_logged_and_in_the_state_of_the_best_checkpoint(blended):
     folder, stdout = blended
     values = results(folder)
-    weight, lambda_ = values["blend_model_weight"], values["blend_ease_lambda"]
-    assert f"Blend: {weight:g} x model + {1 - weight:g} x EASE (lambda {lambda_:g})" in stdout
-    assert {"ease_lambda": lambda_, "model_weight": weight} in blend_of(folder)
+    chosen = {name: values[f"blend_{name}"] for name in ("ease_lambda", "ease_dropout")}
+    weight = values["blend_model_weight"]
+    ease = "lambda {:g}, dropout {:g}".format(*chosen.values())
+    assert f"Blend: {weight:g} x model + {1 - weight:g} x EASE ({ease})" in stdout
+    assert chosen | {"model_weight": weight} in blend_of(folder)
     assert f'"blend_model_weight": {weight}' in (folder / "run.log").read_text()
-    assert values["ease_lambda"] == lambda_
+    assert chosen.items() <= values.items()
+    tried = re.findall(r"EASE with lambda (.*): validation ndcg@100 (\S+)\.\n", stdout)
+    assert f"lambda {max(tried, key=lambda one: float(one[1]))[0]}" == ease
+    # At most once more than there are settings: what the search ended with, for blend and test.
+    assert len(tried) <= stdout.count("Fitting EASE with") <= len(tried) + 1 <= MAX_FITS
     difference = values["test_ndcg@100"] - values["unblended_ndcg@100"]
     assert values["test_minus_unblended_ndcg@100"] == pytest.approx(difference, abs=1e-9)
 
@@ -81,8 +88,9 @@ def test_a_test_chooses_the_best_weight_on_the_validation_users_and_writes_nothi
 
     monkeypatch.setattr("vae.models.inference.blend.evaluate", recorded)
     before = digests(run[0] / "ckpt")
-    more = ("--ease_lambda", 50, "--baselines", "ease", "--results_dir", tmp_path / "results")
-    stdout = output_of(on_model("--test", *BLEND, *more))
+    more = ("--ease_lambda", 50, "--ease_dropout", 0.5, "--results_dir", tmp_path / "results")
+    stdout = output_of(on_model("--test", *BLEND, *more, "--baselines", "ease"))
+    assert stdout.count("Fitting EASE with lambda 50, dropout 0.5 ...") == 1
     assert digests(run[0] / "ckpt") == before
     weight = MODEL_WEIGHTS[int(np.argmax(ndcg))]
     assert f"Blend: {weight:g} x model" in stdout
@@ -90,8 +98,7 @@ def test_a_test_chooses_the_best_weight_on_the_validation_users_and_writes_nothi
     assert "popularity_ndcg@100" not in results(tmp_path)
     # The ends are the model and EASE alone, on the users of the training's validations.
     data = open_dataset(demo_data, "synthetic")
-    weights = Ease(data.train).item_weights(50)
-    ranking = best_unseen(lambda histories: histories @ weights, data.validation.fold_in)
+    ranking = best_unseen(Ease(data.train, 50, 0.5).scores, data.validation.fold_in)
     ease = UserResults.of(ranking, data.validation.targets).metrics["ndcg@100"].mean
     model = read_state(checkpoints(run[0])[-1]).best_ndcg
     assert [ndcg[0], ndcg[-1]] == pytest.approx([ease, model], abs=1e-6)
@@ -105,10 +112,20 @@ def test_a_run_that_was_cut_off_before_the_choice_writes_it_later(blended, copie
     assert blend_of(tmp_path) == blend_of(blended[0])
 
 
+def test_a_blend_of_before_the_dropout_has_none(copied, tmp_path):
+    for path in checkpoints(tmp_path):
+        old = {"ease_lambda": 50.0, "model_weight": 0.25}
+        replace_state(path, dataclasses.replace(read_state(path), blend=old))
+    stdout = copied("--test")
+    chosen = "0.25 x model + 0.75 x EASE (lambda 50, dropout 0), as chosen when the model was"
+    assert chosen in stdout
+    assert "validation" not in stdout
+
+
 def test_training_on_chooses_the_blend_again(copied, tmp_path):
     stdout = copied("--train", *SMALL, "--epochs", 5)
     assert "--blend ease.\n" in stdout
-    assert re.search(r"\nBlend: .* \(lambda \d+\)\.\n", stdout)
+    assert re.search(r"\nBlend: .* \(lambda \d+, dropout \S+\)\.\n", stdout)
     chosen = blend_of(tmp_path)[-1]
     assert chosen is not None
     # The item vectors are those of the model alone: nothing is fitted for them.
@@ -127,12 +144,16 @@ def test_a_test_without_flags_is_of_what_the_checkpoint_holds(mode, blended, cop
     assert "as chosen when the model was trained.\n" in stdout
 
 
-@pytest.fixture(scope="session")
-def lists(blended, demo_data, build_once):
+@pytest.fixture(params=[None, 30], ids=["all weights", "the largest weights"])
+def lists(blended, demo_data, build_once, monkeypatch, request):
     """The folder of recommendations to all users: with the blend of the state, given, and without.
 
-    Beside them lies an export of the first.
+    Beside them lies an export of the first. There is memory for all weights of EASE, or for 30 per
+    item.
     """
+    kept = request.param
+    if kept:
+        monkeypatch.setattr("vae.models.inference.blend.weights_per_item", lambda *_: kept)
 
     def recommend(folder):
         for name, more in {
@@ -142,9 +163,13 @@ def lists(blended, demo_data, build_once):
         }.items():
             more = ("--output", folder / f"{name}.csv", "--log_path", folder / "log", *more)
             more = ("--top_results", 20, *more)
-            output_of(run_main("--recommend", *flags(demo_data, blended[0], *more)))
+            stdout = output_of(run_main("--recommend", *flags(demo_data, blended[0], *more)))
+            pattern = r"with the 30 largest validation ndcg@100 is (0\.\d+) instead of (0\.\d+)\.\n"
+            loss = re.findall(pattern, stdout)
+            assert len(loss) == (kept is not None and name != "alone")
+            assert all(0 < abs(float(before) - float(after)) < 0.05 for after, before in loss)
 
-    return build_once("blended-lists", recommend)[0]
+    return build_once(f"blended-lists-{kept}", recommend)[0]
 
 
 def test_recommendations_and_the_exported_model_are_those_of_the_blend(lists, demo_data):
@@ -153,7 +178,9 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(lists, de
     )
     assert mixed.movieId.equals(given.movieId)  # what the state holds needs not be repeated
     assert not mixed.movieId.equals(alone.movieId)
-    assert "x EASE" in (lists / "export/model_card.md").read_text()
+    assert re.search(
+        r"x EASE .* \d+ weights per item", (lists / "export/model_card.md").read_text()
+    )
     model = tf.saved_model.load(str(lists / "export")).signatures["serving_default"]
     users = np.load(demo_data / "synthetic/preprocessed/test_user_ids.npy")[:5]
     ratings = pd.read_csv(next((demo_data / "synthetic/extracted").rglob("ratings.csv")))

@@ -128,8 +128,8 @@ def test_what_a_blend_and_the_baselines_take_is_shown_in_100_columns(
     titles = demo_data / "synthetic/extracted/synthetic/movies.csv"
     written = run_on_terminal(watched[0], ROOT / "main.py", *arguments, "--item_names", titles)
     phases = (
-        "Counting users that items have in common", "Fitting EASE with lambda 500",
-        "Validating EASE with lambda 500", "Choosing the weight of the blend", "Testing the model",
+        "Fitting EASE with lambda 300, dropout 0.5", "Validating EASE with lambda 300, dropout 0.5",
+        "Computing the weights of EASE", "Choosing the weight of the blend", "Testing the model",
         "Fitting item-kNN", "Testing item-kNN", "Testing EASE", "Recommending",
     )  # fmt: skip
     assert [phase for phase in phases if f"{phase}:   0%|" not in written] == []

@@ -5,7 +5,9 @@ import re
 from helpers import ROOT
 
 from vae import cli
+from vae.baselines.ease import check_memory, weights_per_item
 from vae.config import Config
+from vae.errors import UserError
 from vae.load.config import PrepareConfig
 
 
@@ -58,3 +60,26 @@ def test_every_path_that_a_document_names_exists():
         ):
             places = (ROOT, ROOT / "vae", ROOT / "tests")
             assert any((place / path).is_file() for place in places), f"{document.name}: {path}"
+
+
+def weights_in(memory, users, items):
+    try:
+        return weights_per_item(users, items, memory)
+    except UserError:
+        return 0
+
+
+def test_the_table_of_the_memory_of_ease_is_what_is_checked():
+    text = (ROOT / "docs/recommending.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) GB \| (.*) \|$", text.replace(",", ""), re.MULTILINE)
+    assert len(rows) == 4
+    for size, cells in rows:
+        memory = int(size) * 10**9
+        cells = cells.replace("all", "100000").replace("refused", "0")
+        baseline, *items, some, few = map(int, cells.split(" | "))
+        check_memory("", 10**6, baseline, memory)
+        for users, most in zip((10**6, 20_000), items, strict=True):
+            assert weights_in(memory, users, most) == most
+            assert weights_in(memory, users, most + 1000) < most
+        assert weights_in(memory, 20_000, 100_000) == some
+        assert weights_in(memory, 50_000, 200_000) == few

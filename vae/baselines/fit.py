@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scipy.sparse import csr_matrix
 
 from vae.load.dataset import Dataset
 from vae.utils.console import Progress, silent
+
+if TYPE_CHECKING:
+    from vae.baselines.ease import Ease
 
 
 class Baseline(NamedTuple):
@@ -25,15 +28,18 @@ class Baseline(NamedTuple):
 
 
 def fit_baselines(
-    names: Sequence[str], dataset: Dataset, ease_lambda: float | None, progress: Progress = silent
+    names: Sequence[str],
+    dataset: Dataset,
+    find_ease: Callable[[], Ease] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Baseline]:
     """Fit baselines, each by the ``fit`` of the module here that has its name.
 
     Args:
         names: of ``config.BASELINES``.
         dataset: prepared data set.
-        ease_lambda: lambda of EASE; None to choose it on the validation users.
+        find_ease: returns EASE of the data set.
         progress: shows how far the fits are.
     """
     modules = {name: import_module(f"vae.baselines.{name}") for name in names}
-    return {name: one.fit(dataset, progress, ease_lambda) for name, one in modules.items()}
+    return {name: one.fit(dataset, progress, find_ease) for name, one in modules.items()}

@@ -134,7 +134,7 @@ class Recommender:
         model = load_model(
             folders["checkpoint_dir"], checkpoint, architecture, data, worker, silent
         )
-        model = blend_model(model, data, config.evaluation, config.execution, worker, silent)
+        model, _ = blend_model(model, data, config.evaluation, config.execution, worker, silent)
         batch_size = config.evaluation.batch_size_validation
         return cls(data, model, config.execution, batch_size, worker, titles)
 

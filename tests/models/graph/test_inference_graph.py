@@ -55,22 +55,29 @@ def brute_force_scores(weights, history, linear=None):
         ("tanh", "linear", False, False, "histories"),
         ("tanh", "deep", False, True, "histories"),
         ("tanh", "deep", False, True, "only"),
-        ("tanh", "deep", True, True, "histories"),
-        ("tanh", "deep", True, True, "masked"),
-        ("tanh", "deep", True, True, "only"),
+        ("tanh", "deep", "all", True, "histories"),
+        ("tanh", "deep", "all", True, "masked"),
+        ("tanh", "deep", "all", True, "only"),
+        ("tanh", "deep", "largest", False, "histories"),
+        ("tanh", "deep", "largest", True, "only"),
     ],
 )
 # In one chunk, in three of them one after another, and in three of which two at once.
 @pytest.mark.parametrize(("chunk_users", "at_once"), [(7, 1), (3, 1), (6, 2)])
 def test_rankings_equal_brute_force_and_hold_nothing_seen_filtered_or_padded(
-    encoder, decoder, blended, excludes, listed, chunk_users, at_once
+    encoder, decoder, blended, excludes, listed, chunk_users, at_once, monkeypatch
 ):
+    """Blended with all weights of a linear model, or with a few of each row."""
     histories, denied, allowed, excluded = histories_and_lists()
     linear = np.random.default_rng(1).normal(size=(ITEMS, ITEMS)).astype(np.float32)
-    k = 10
+    kept, k = ITEMS if blended == "all" else 3, 10
+    indices = np.argsort(linear, axis=1)[:, :kept].astype(np.int32)
+    if blended == "largest":
+        monkeypatch.setattr(inference_graph, "_CHUNK_WEIGHTS", chunk_users * kept)
+        np.put_along_axis(linear, np.argsort(linear, axis=1)[:, kept:], 0, axis=1)
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT, "tanh", encoder, decoder), 0)
-        blend = Blend(ITEMS) if blended else None
+        blend = Blend(ITEMS, kept, 7) if blended else None
         filters = excludes or listed != "histories"
         graph = build_inference_graph(
             vae, None if filters else k, 7, blend, filters, listed == "only",
@@ -78,7 +85,11 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_filtered_or_padded(
         )  # fmt: skip
         session.run(tf.global_variables_initializer())
         if blend:
-            blend.item_weights.load(linear, session)
+            few = blended == "largest"
+            values = np.take_along_axis(linear, indices, axis=1) if few else linear
+            blend.item_weights.load(values, session)
+            if few:
+                blend.item_indices.load(indices, session)
             blend.model_weight.load(np.float32(0.3), session)
         weights = session.run({v.op.name: v for v in vae.variables})
         fed = feed(graph.histories, csr_matrix(histories))

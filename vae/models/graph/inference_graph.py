@@ -13,8 +13,12 @@ from vae.models.graph.chunking import ChunkResult, map_chunks, users_per_chunk
 from vae.models.graph.sparse_input import SparseBatch, placeholders
 from vae.models.graph.vae import VAE
 
-ITEM_WEIGHTS, MODEL_WEIGHT = "blend/item_weights", "blend/model_weight"
+ITEM_WEIGHTS, ITEM_INDICES = "blend/item_weights", "blend/item_indices"
+MODEL_WEIGHT = "blend/model_weight"
 """Names of the variables of ``Blend``."""
+
+_CHUNK_WEIGHTS = 1 << 16
+"""Weights that a chunk of users with one item each would sum up; it keeps memory low."""
 
 _USUAL_K = 100
 """How many items are usually asked for."""
@@ -51,26 +55,44 @@ class InferenceGraph(NamedTuple):
 class Blend:
     """Variables of a linear model whose scores are mixed with the decoder's (``--blend``).
 
+    The linear scores are the product of the histories and (I, I) weights, of which the W largest of
+    each row are kept, if not all.
+
     Args:
         items: I before padding.
+        weights_per_item: W, at most I.
+        max_users: maximum B of batches; more than a chunk are summed up in a loop, if W < I.
 
     Attributes:
-        item_weights: (I, I) float32; the linear scores are ``histories @ item_weights``.
+        item_weights: (I, W) float32.
+        item_indices: (I, W) int32, their columns; None if W is I.
         model_weight: scalar float32, weight of the decoder's logits; that of the linear scores is 1
             minus it.
     """
 
-    def __init__(self, items: int) -> None:
+    def __init__(self, items: int, weights_per_item: int, max_users: int) -> None:
+        self._items, self._max_users = items, max_users
+        shape, zeros = [items, weights_per_item], tf.zeros_initializer()
         with tf.variable_scope("", use_resource=True):
-            zeros = tf.zeros_initializer()
-            self.item_weights = tf.get_variable(ITEM_WEIGHTS, [items, items], initializer=zeros)
+            self.item_weights = tf.get_variable(ITEM_WEIGHTS, shape, initializer=zeros)
+            self.item_indices = None
+            if weights_per_item < items:
+                self.item_indices = tf.get_variable(ITEM_INDICES, shape, tf.int32, zeros)
             self.model_weight = tf.get_variable(MODEL_WEIGHT, [], initializer=zeros)
 
     def linear_scores(self, histories: SparseBatch) -> tf.Tensor:
         """Return the (B, I) float32 scores of the linear model."""
+        weights, indices, items = self.item_weights, self.item_indices, self._items
+        if indices is not None:
+
+            def scores(users: SparseBatch, _: Sequence[tf.Tensor]) -> ChunkResult:
+                return ChunkResult([], [users.sum_sparse(weights, indices, items)])
+
+            chunk_users = max(1, _CHUNK_WEIGHTS // int(weights.shape[1]))
+            return map_chunks(scores, histories, [], self._max_users, chunk_users).rows[0]
         # Without the factor 1, TensorFlow's rewrite of the graph rounds the mixture differently.
         ones = tf.ones_like(histories.counts, tf.float32)[:, tf.newaxis]
-        return ones * histories.sum(self.item_weights)
+        return ones * histories.sum(weights)
 
     def mix(self, logits: tf.Tensor, linear_scores: tf.Tensor) -> tf.Tensor:
         """Return the weighted sum of both scores, each standardised over a user's I items.
@@ -82,7 +104,7 @@ class Blend:
         Returns:
             (B, padded I) float32 scores, -inf for the padded items.
         """
-        items, padded_items = int(linear_scores.shape[1]), int(logits.shape[1])
+        items, padded_items = self._items, int(logits.shape[1])
         mixed = self.model_weight * _standardise(logits[:, :items])
         mixed += (1 - self.model_weight) * _standardise(linear_scores)
         padding = [[0, 0], [0, padded_items - items]]

@@ -101,6 +101,22 @@ class SparseBatch(NamedTuple):
             )
             return _sparse_product(matrix, vectors, missing)
 
+    def sum_sparse(self, values: tf.Tensor, indices: tf.Tensor, size: int) -> tf.Tensor:
+        """Return the (B, size) float32 sums of the sparse vectors of each user's items.
+
+        Args:
+            values: (I, K) float32, K values of each item's vector.
+            indices: (I, K) int32, their places in it, all different.
+            size: length of the vectors.
+        """
+        with uncompiled():
+            places = tf.cast(tf.gather(indices, self.items), tf.int64)
+            places += size * self.rows[:, tf.newaxis]
+            sums = tf.math.unsorted_segment_sum(
+                tf.gather(values, self.items), places, size * self.users
+            )
+            return tf.reshape(sums, [-1, size])
+
     def add_to(self, matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Return a (B, I) matrix with (N,) ``values`` added at the users' items.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
@@ -31,7 +30,7 @@ from vae.models.graph.vae import VAE
 from vae.utils.distributed import Workers, on_rank_0
 from vae.utils.run_log import RunLog
 
-Weights = Mapping[str, NDArray[np.float32]]
+Weights = Mapping[str, NDArray[Any]]
 
 FEW_USERS = 512
 """Users up to which a session is one for few: it keeps no loop and no fused operations."""
@@ -50,7 +49,8 @@ class TrainedModel:
         metadata: origin of the weights, human-readable.
         flags: flags of the run that trained it.
         checkpoint: folder that it was loaded from.
-        blend: hyperparameters of a blend chosen for it: ``ease_lambda`` and ``model_weight``.
+        blend: hyperparameters of a blend chosen for it: ``ease_lambda``, ``ease_dropout``
+            and ``model_weight``.
     """
 
     architecture: Architecture
@@ -71,9 +71,16 @@ class TrainedModel:
         alone = {name: value for name, value in self.weights.items() if name[:6] != "blend/"}
         return replace(self, weights=alone, blend=None)
 
-    def new_blend(self) -> Blend | None:
-        """Add the variables of the blend, if there is one, to the current graph."""
-        return Blend(self.architecture.items) if self.is_blended else None
+    def new_blend(self, max_users: int = 0) -> Blend | None:
+        """Add the variables of the blend, if there is one, to the current graph.
+
+        Args:
+            max_users: as for ``Blend``; 0 for none of its loops.
+        """
+        weights = (self.weights or {}).get(ITEM_WEIGHTS)
+        if weights is None:
+            return None
+        return Blend(self.architecture.items, weights.shape[1], max_users)
 
     def load_into(self, session: tf.Session) -> None:
         """Set the variables of the current graph, in the variables' own types."""
@@ -81,8 +88,8 @@ class TrainedModel:
             session.run(tf.global_variables_initializer())
             return
         for variable in tf.global_variables():
-            value = self.weights[variable.op.name].astype(variable.dtype.as_numpy_dtype)
-            variable.load(value, session)
+            dtype = variable.dtype.as_numpy_dtype
+            variable.load(self.weights[variable.op.name].astype(dtype, copy=False), session)
 
 
 def load_model(
@@ -164,7 +171,7 @@ class InferenceSession:
             )
             with compiled(execution.xla):
                 self._vae = VAE(model.architecture, execution.seed, precision.dtype)
-                self._blend = model.new_blend()
+                self._blend = model.new_blend(max_users)
             model.load_into(self.session)
 
     def graph(self, **options: Any) -> InferenceGraph:

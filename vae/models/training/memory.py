@@ -18,7 +18,7 @@ import os
 
 import tensorflow.compat.v1 as tf
 
-from vae.baselines.ease import BYTES_PER_ELEMENT
+from vae.baselines import ease
 from vae.config import Architecture, Evaluation
 from vae.errors import UserError
 from vae.utils.distributed import Workers
@@ -41,20 +41,13 @@ def check_host(architecture: Architecture, train: bool, loaded: bool, workers: W
     check_memory(architecture, train, loaded, gpu, available, workers.local_size)
 
 
-def check_ease_memory(items: int, evaluation: Evaluation, workers: Workers) -> None:
+def check_ease_memory(users: int, items: int, evaluation: Evaluation, workers: Workers) -> None:
     """Check that EASE fits into memory: with a blend on each worker, else on rank 0 alone."""
-    flag, available = f"--baselines {evaluation.baselines}", available_bytes(workers.local_size)
+    available = available_bytes(workers.local_size)
     if evaluation.blend == "ease":
-        flag, available = "--blend ease", available // workers.local_size
-    elif workers.rank != 0:
-        return
-    needed = BYTES_PER_ELEMENT * items**2
-    if needed > available:
-        raise UserError(
-            f"{flag}: with {items:,} items EASE takes at least {needed / _GB:.1f} GB of memory, "
-            f"and {available / _GB:.1f} GB are available; leave it out, or raise "
-            "--min_users_per_item in prepare_dataset.py."
-        )
+        ease.weights_per_item(users, items, available // workers.local_size)
+    elif workers.rank == 0:
+        ease.check_memory(f"--baselines {evaluation.baselines}", users, items, available)
 
 
 def check_memory(
