@@ -112,3 +112,15 @@ def test_an_error_of_a_library_does_not_take_the_place_of_a_signal(number, expec
         build()
     assert caught.value.args == ((143,) if number == signal.SIGTERM else ())
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("sends", [False, True])
+def test_an_error_while_cleaning_up_leaves_no_handler(sends, handlers):
+    def fail():
+        if sends:
+            signal.raise_signal(signal.SIGHUP)
+        raise OSError
+
+    with pytest.raises(SystemExit if sends else OSError), unwinding(fail):
+        pass
+    assert {number: signal.getsignal(number) for number in SIGNALS} == handlers

@@ -110,11 +110,13 @@ def unwinding(clean_up: Callable[[], object]) -> Iterator[None]:
             is_leaving = True
     finally:
         is_leaving = True  # also if a signal came just before that
-        clean_up()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if raised:  # TensorFlow's scopes, entered by half, raise an AttributeError in its place
-            raise raised[-1]
+        try:
+            clean_up()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if raised:  # TensorFlow's scopes, entered by half, raise an AttributeError in its place
+                raise raised[-1]
 
 
 def exit_code(number: int) -> int:
