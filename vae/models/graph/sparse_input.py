@@ -32,7 +32,11 @@ class SparseBatch(NamedTuple):
     def of(cls, items: tf.Tensor, counts: tf.Tensor, portable: bool = False) -> SparseBatch:
         """Return a batch of (N,) int64 item indices and (B,) int32 items per user."""
         with uncompiled():
-            # tf.repeat in a third of the operations: each user but the first adds one at its start.
+            if portable:
+                users = tf.range(tf.size(counts, out_type=tf.int64))
+                return cls(items, counts, tf.repeat(users, counts), portable)
+            # The same in a third of the operations: each user but the first adds one at its start.
+            # In ONNX, users that start at the same place, since one has no items, would add one.
             ends = tf.cumsum(counts)[:, tf.newaxis]
             starts = tf.scatter_nd(ends, tf.ones_like(counts), tf.shape(items) + 1)
             rows = tf.cast(tf.cumsum(starts)[:-1], tf.int64)
