@@ -42,11 +42,14 @@ def test_prefetching_works_ahead_in_another_thread_and_never_further_than_its_de
 @pytest.mark.parametrize("end", ["used up", "closed", "failed"])
 def test_no_thread_is_left_when_prefetching_ends(end):
     def elements():
-        for number in range(1000):
-            made.append(number)
-            yield number
-            if end == "failed":
-                raise RuntimeError
+        try:
+            for number in range(1000):
+                made.append(number)
+                yield number
+                if end == "failed":
+                    raise RuntimeError
+        finally:
+            made.append("closed")
 
     made = []
     before = set(threading.enumerate())
@@ -55,8 +58,9 @@ def test_no_thread_is_left_when_prefetching_ends(end):
     (thread,) = set(threading.enumerate()) - before
     if end == "closed":
         ahead.close()
-        assert len(made) <= 4
+        assert len(made) <= 5
     else:
         with contextlib.suppress(RuntimeError):
             list(ahead)
     assert not thread.is_alive()
+    assert made[-1] == "closed"

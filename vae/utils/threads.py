@@ -14,7 +14,9 @@ def prefetch(elements: Iterator[Element], depth: int = 2) -> Generator[Element, 
     """Yield the same elements, computed by a background thread up to ``depth`` ahead of their use.
 
     An exception in the thread is raised where the element would have been used. The thread ends
-    with this generator, whether that is exhausted, closed or interrupted by an exception.
+    with this generator, whether that is exhausted, closed or interrupted by an exception, and so
+    does that of the elements. Close it where a loop may end early: the garbage collector would do
+    so in any thread, at a moment when none can be joined, and wait forever.
     """
     end = object()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
@@ -25,3 +27,5 @@ def prefetch(elements: Iterator[Element], depth: int = 2) -> Generator[Element, 
             yield cast(Element, element)
     finally:
         pool.shutdown(cancel_futures=True)
+        if isinstance(elements, Generator):
+            elements.close()

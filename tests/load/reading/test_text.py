@@ -171,7 +171,7 @@ def test_rows_are_counted_across_blocks_and_blank_lines(tmp_path, row, blank):
         assert problem(path, block_rows=block_rows) == ROWS[row]
 
 
-@pytest.mark.parametrize("row", ["7,8", '7,"8,5', "\ufeff7,8,5"])
+@pytest.mark.parametrize("row", ["7,8", '7,"8,5', "\ufeff7,8,5", "7,8,x"])
 def test_no_thread_outlives_a_file_that_is_refused(tmp_path, row):
     path = write(tmp_path / "r", f"{RATED}{row}\n" + "7,8,5\n" * 1000)
     before = set(threading.enumerate())  # one that an earlier test left may end

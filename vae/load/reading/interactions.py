@@ -14,6 +14,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,24 +119,27 @@ def read_interactions(
     times, liked = bytearray(), bytearray()  # grow in place, where NumPy's arrays would be copied
     rows = missing = 0
     blocks = tables.blocks()
-    for block in prefetch(blocks) if any(one.table is None for one in sources) else blocks:
-        rows += len(block)
-        with reading(block.path):
-            is_present = _is_present(block, columns, columns.user if may_lack_users else None)
-            is_liked = np.ones(len(block), bool)
-            if columns.rating is not None and columns.rating in block.columns:
-                ratings = _numbers(block, columns.rating, is_present, columns.decimal)
-                # In the precision of the column, in which 4.1 is at least 4.1.
-                is_liked = ratings >= ratings.dtype.type(threshold)
-            keep_mask = is_present if keep_all else is_present & is_liked
-            if time_column is not None:
-                values = _numbers(block, time_column, is_present)
-                times += values.astype(np.float64)[keep_mask].data
-            for ids in (users, items):
-                ids.add(block, is_present, keep_mask)
-        missing += int(np.count_nonzero(~is_present))
-        liked += is_liked[keep_mask].data if keep_all else b""
-        advance(len(block))
+    if any(one.table is None for one in sources):
+        blocks = prefetch(blocks)
+    with closing(blocks):
+        for block in blocks:
+            rows += len(block)
+            with reading(block.path):
+                is_present = _is_present(block, columns, columns.user if may_lack_users else None)
+                is_liked = np.ones(len(block), bool)
+                if columns.rating is not None and columns.rating in block.columns:
+                    ratings = _numbers(block, columns.rating, is_present, columns.decimal)
+                    # In the precision of the column, in which 4.1 is at least 4.1.
+                    is_liked = ratings >= ratings.dtype.type(threshold)
+                keep_mask = is_present if keep_all else is_present & is_liked
+                if time_column is not None:
+                    values = _numbers(block, time_column, is_present)
+                    times += values.astype(np.float64)[keep_mask].data
+                for ids in (users, items):
+                    ids.add(block, is_present, keep_mask)
+            missing += int(np.count_nonzero(~is_present))
+            liked += is_liked[keep_mask].data if keep_all else b""
+            advance(len(block))
     if not rows and not may_lack_users:
         raise UserError(f"{named([source.path for source in sources])}: no rows.")
     return Interactions(

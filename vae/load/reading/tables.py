@@ -11,7 +11,7 @@ import codecs
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -116,7 +116,7 @@ class Tables:
             )
         return notes
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block, None, None]:
         """Yield the blocks of all files, each with the same columns."""
         # Arrow's default allocator keeps freed memory and reserves addresses by the gigabyte.
         pa.set_memory_pool(pa.system_memory_pool())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -182,13 +183,15 @@ class Trainer:
     def _train_epoch(self, bar: tqdm[None]) -> StopOrSave:
         """Train on the remaining batches of an epoch and log the epoch."""
         before = time.perf_counter()
-        for batch in prefetch(self._batches.epoch(self._state.epoch, self._state.batch)):
-            totals, scalars, requests = self._run_step(batch)
-            self._state = self._state.after_step(totals, time.perf_counter() - before)
-            bar.update()
-            if self._state.batch < self._batches.steps_per_epoch:
-                self._save_and_stop(requests)
-            before = time.perf_counter()
+        batches = prefetch(self._batches.epoch(self._state.epoch, self._state.batch))
+        with closing(batches):
+            for batch in batches:
+                totals, scalars, requests = self._run_step(batch)
+                self._state = self._state.after_step(totals, time.perf_counter() - before)
+                bar.update()
+                if self._state.batch < self._batches.steps_per_epoch:
+                    self._save_and_stop(requests)
+                before = time.perf_counter()
         self._session.run(self._step.end_of_epoch)
         self._log_epoch(scalars)
         self._state = self._state.after_epoch()
