@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from vae.baselines.ease import MIN_WEIGHTS, Ease, weights_per_item
 from vae.baselines.ease_choice import MAX_FITS, climb, fit_ease
-from vae.baselines.inverse import invert
+from vae.baselines.gram import invert
 from vae.baselines.itemknn import item_similarities
 from vae.errors import UserError
 from vae.load.dataset import HeldOut

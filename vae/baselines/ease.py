@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
 from vae.baselines.fit import Baseline
-from vae.baselines.inverse import Matrix, blocks_of, empty, invert, one_plus_gram
+from vae.baselines.gram import Matrix, blocks_of, empty, invert, one_plus_gram
+from vae.baselines.popularity import users_per_item
 from vae.errors import UserError
 from vae.load.dataset import Dataset
 from vae.utils.console import Progress
@@ -70,8 +71,8 @@ class Ease:
         self.description = f"lambda {lambda_:g}, dropout {dropout:g}"
         self._block = block
         self._weights: Matrix | None = None
-        users_per_item = np.bincount(train.indices, minlength=train.shape[1])
-        self._root = np.sqrt(lambda_ + users_per_item * dropout / (1 - dropout)).astype(np.float32)
+        penalties = lambda_ + users_per_item(train) * dropout / (1 - dropout)
+        self._root = np.sqrt(penalties).astype(np.float32)
         self._z = _with_values(train, 1 / self._root[train.indices])
         self._by_users = train.shape[0] < train.shape[1]
         factor = self._z.T.tocsr() if self._by_users else self._z
@@ -120,6 +121,7 @@ class Ease:
         own = histories.data
         if self._by_users:
             common = scaled @ self._z.T
+            # All cores multiply a dense matrix, one a sparse one.
             is_dense = common.nnz > common.shape[0] * common.shape[1] / 50
             scores = (common.toarray() if is_dense else common) @ self._inverse @ self._z
             own = own * (1 - 1 / self._diagonal[histories.indices])

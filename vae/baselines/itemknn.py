@@ -5,14 +5,15 @@ Shapes: U training users, I items.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from vae.baselines.fit import Baseline
+from vae.baselines.gram import common_users
+from vae.baselines.popularity import users_per_item
 from vae.load.dataset import Dataset
 from vae.utils.console import Progress
 
@@ -52,7 +53,7 @@ def item_similarities(
     Returns:
         (I, I) float32, in column j those of item j: scores are ``histories @ similarities``.
     """
-    lengths = np.sqrt(np.bincount(train.indices, minlength=train.shape[1])).astype(np.float32)
+    lengths = np.sqrt(users_per_item(train)).astype(np.float32)
     blocks = []
     for rows, common in common_users(train, items_per_block):
         np.fill_diagonal(common[:, rows], 0)  # the item itself
@@ -65,19 +66,3 @@ def item_similarities(
         blocks.append(csr_matrix(similarities))
         advance(len(common))
     return vstack(blocks).T.tocsr()
-
-
-def common_users(
-    train: csr_matrix, items_per_block: int
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield the item indices of a block, and the (block, I) numbers of users who have both items.
-
-    These rows of the Gram matrix are exact below 2^24 users. All of them in a sparse matrix may
-    take more memory than in a dense one.
-    """
-    matrix = csr_matrix(train, dtype=np.float32)
-    transposed = matrix.T.tocsr()
-    items = matrix.shape[1]
-    for first in range(0, items, items_per_block):
-        rows = slice(first, min(first + items_per_block, items))
-        yield rows, (transposed[rows] @ matrix).toarray()

@@ -1,4 +1,4 @@
-"""Inverse of a Gram matrix, in float32 and in place: the work of ``Ease``."""
+"""Gram matrices, block by block, and their inverse in float32 and in place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.baselines.itemknn import common_users
-
 Matrix = NDArray[np.float32]
 
 _ALIGNMENT = 64
 """Bytes. TensorFlow does not copy an array at a multiple of it when a variable is set."""
+
+
+def common_users(
+    train: csr_matrix, items_per_block: int
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield the item indices of a block, and the (block, I) numbers of users who have both items.
+
+    These rows of the Gram matrix are exact below 2^24 users. All of them in a sparse matrix may
+    take more memory than in a dense one.
+    """
+    matrix = csr_matrix(train, dtype=np.float32)
+    transposed = matrix.T.tocsr()
+    for rows in blocks_of(matrix.shape[1], items_per_block):
+        yield rows, (transposed[rows] @ matrix).toarray()
 
 
 def one_plus_gram(factor: csr_matrix, block: int, advance: Callable[[int], object]) -> Matrix:
