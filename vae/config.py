@@ -68,6 +68,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 60, "batch_size_train": 100, "lr": 0.001, "beta2": 0.999,
         "total_anneal_steps": 1_000, "anneal_cap": 0.2, "validation_step": 5,
     },
+    # The same on these and on parts of them; auto_values() has what depends on the data.
+    "auto": {
+        "model": "recvae", "epochs": 200, "lr": 0.001, "beta2": 0.999, "validation_step": 5,
+    },
 }  # fmt: skip
 """Values of flags, by the name of the preset."""
 MODELS: dict[str, dict[str, Any]] = {
@@ -240,8 +244,9 @@ class Presets:
     )
     preset: str | None = flag(
         None,
-        "defaults for training: the paper's (liang), for few users (small) or for RecVAE "
-        "(recvae), see below",
+        "defaults for training: chosen for the data (auto), the paper's (liang), for few users "
+        "(small) or for RecVAE (recvae), see below; auto also chooses the batch, --early_stop "
+        "and --blend",
         choices=tuple(PRESETS),
     )
 
@@ -571,6 +576,19 @@ class Config:
         ]
         read = named("recommend", "allow", "deny", "item_names")
         yield [*read, *results, ("--data_dir", files.data_dir / files.dataset / "preprocessed")]
+
+
+def auto_values(users: int, ease_fits: bool) -> dict[str, Any]:
+    """Return what ``--preset auto`` chooses beside its values in ``PRESETS``.
+
+    Args:
+        users: U, the number of training users.
+        ease_fits: whether the weights of EASE fit into memory.
+    """
+    steps = 10
+    batch = min(500, max(50, math.ceil(users / steps)))
+    values = {"batch_size_train": batch, "early_stop": 5}
+    return values | ({"blend": "ease"} if ease_fits else {})
 
 
 def parse_flags(

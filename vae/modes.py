@@ -6,6 +6,7 @@ A mode takes the ``Run``, reads its flags there, and leaves its result there: th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from vae.baselines.ease_choice import fit_ease
 from vae.baselines.fit import fit_baselines
 from vae.baselines.popularity import users_per_item
 from vae.cli import as_json, flags_text, values_of
-from vae.config import COMPARISONS, Architecture, Config, parse_flags
+from vae.config import COMPARISONS, Architecture, Config, auto_values, parse_flags
 from vae.load.dataset import Dataset
 from vae.load.histories import prepared_histories
 from vae.load.store import open_dataset
@@ -30,7 +31,7 @@ from vae.models.inference import blend as blending
 from vae.models.inference import inference_benchmark
 from vae.models.inference.evaluate import Result, evaluate_model
 from vae.models.inference.trained_model import TrainedModel, load_model
-from vae.models.training.memory import check_ease_memory, check_host
+from vae.models.training.memory import check_ease_memory, check_host, ease_fits
 from vae.models.training.train import Trainer
 from vae.recommend.export import export as write_export
 from vae.recommend.inputs import Inputs, check_outputs, read_inputs
@@ -109,7 +110,8 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     check_agreement(workers, as_json(given) | {"the dataset fingerprint": dataset.fingerprint})
     folder, uses_blend = given.files.checkpoint_dir, given.uses_blend
     known = on_rank_0(workers, lambda: flags_of_checkpoint(folder, given.checkpoints, uses_blend))
-    config = raise_on_all(workers, lambda: parse_flags(argv, known))
+    chosen = on_rank_0(workers, lambda: _chosen(given, dataset, workers))
+    config = raise_on_all(workers, lambda: parse_flags(argv, chosen | known))
     model = TrainedModel(replace(config.model, items=len(dataset.item_ids)))
     inputs = raise_on_all(workers, lambda: _check(config, model.architecture, dataset, workers))
     new = TrainState(model.architecture, dataset.fingerprint, as_json(config))
@@ -126,6 +128,8 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
         log.log("PARAMETER", as_json(config))
         for sentence in inputs.descriptions:
             log.say(sentence)
+        if chosen:
+            log.say(_choice(config, users))
         if taken := _taken(known, given, config):
             log.say(f"Taken from the checkpoint: {taken}.")
         run = Run(config, workers, dataset, inputs, log, results, start, model)
@@ -156,6 +160,26 @@ def _writes(config: Config, start: ResumePoint) -> bool:
     A finished run whose end was cut off may still write the choice of its blend.
     """
     return start.finished is None or config.evaluation.blend == "ease"
+
+
+def _chosen(given: Config, dataset: Dataset, workers: Workers) -> dict[str, object]:
+    """Return the flags whose values depend on the data: with ``--preset auto`` in training."""
+    if given.presets.preset != "auto" or not given.modes.train:
+        return {}
+    users, items = dataset.train.shape
+    return auto_values(users, not given.evaluation.explain and ease_fits(users, items, workers))
+
+
+def _choice(config: Config, users: int) -> str:
+    """Return what ``--preset auto`` chose and why, or what was given in its place."""
+    training, is_blended = config.training, config.evaluation.blend == "ease"
+    size = training.batch_size_train
+    return (
+        f"Preset auto: {config.presets.model}; for {users:,} users batches of "
+        f"{size}, {math.ceil(users / size)} an epoch, at a rate of {training.lr:g}; at most "
+        f"{training.epochs} epochs, fewer after {training.early_stop} validations without gain; "
+        f"{'blended with EASE, which fits into memory' if is_blended else 'no blend'}."
+    )
 
 
 def _taken(known: Mapping[str, object], given: Config, config: Config) -> str:

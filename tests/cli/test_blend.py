@@ -211,3 +211,40 @@ def test_what_contradicts_the_blend_of_the_checkpoint_is_refused(blended, demo_d
     more = ("--recommend", "--output", "x.csv", "--explain", 2)
     sentence = error_of(run_main(*flags(demo_data, blended[0], *more)))
     assert "pass --blend none; the checkpoint has --model multvae" in sentence
+
+
+AUTO = ("--train", "--preset", "auto", "--epochs", 1, "--hidden_dim", 8, "--latent_dim", 4)
+
+
+def test_the_preset_auto_chooses_by_the_data_and_its_model_needs_no_flags_afterwards(
+    demo_data, tmp_path
+):
+    more = (*AUTO, "--lr", 0.004, "--results_dir", tmp_path / "results")
+    stdout = output_of(run_main(*flags(demo_data, tmp_path, *more)))
+    users = open_dataset(demo_data, "synthetic").train.shape[0]
+    chosen = {"model": "recvae", "batch_size_train": -(-users // 10), "early_stop": 5}
+    expected = chosen | {"validation_step": 5, "blend": "ease", "epochs": 1, "lr": 0.004}
+    args = json.loads((tmp_path / "results/args.json").read_text())
+    assert expected.items() <= args.items()
+    (line,) = re.findall("Preset auto: .*", stdout)
+    for part in (f"{users:,} users", f"batches of {chosen['batch_size_train']}", "0.004", "EASE"):
+        assert part in line
+    assert "Taken from the checkpoint" not in stdout
+    again = output_of(run_main("--test", *flags(demo_data, tmp_path)))
+    assert "--blend ease" in again
+    assert "model alone" in again
+
+
+def test_the_preset_auto_leaves_out_a_blend_that_does_not_fit_is_refused_or_not_explained(
+    demo_data, tmp_path, monkeypatch
+):
+    def line_of(name, *more):
+        line = flags(demo_data, tmp_path / name, *AUTO, *more)
+        return re.findall("Preset auto: .*", output_of(run_main(*line)))[0]
+
+    explained = ("--recommend", "--output", tmp_path / "o.csv", "--explain", 1)
+    assert line_of("given", "--blend", "none", "--batch_size_train", 999).endswith("no blend.")
+    assert line_of("explained", *explained).endswith("no blend.")
+    monkeypatch.setattr("vae.models.training.memory.available_bytes", lambda workers: 5_000_000)
+    monkeypatch.setattr("vae.models.training.memory.check_memory", lambda *_: None)
+    assert line_of("short").endswith("no blend.")

@@ -15,6 +15,7 @@ Raises:
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import tensorflow.compat.v1 as tf
 
@@ -48,6 +49,14 @@ def check_ease_memory(users: int, items: int, evaluation: Evaluation, workers: W
         ease.weights_per_item(users, items, available // workers.local_size)
     elif workers.rank == 0:
         ease.check_memory(f"--baselines {evaluation.baselines}", users, items, available)
+
+
+def ease_fits(users: int, items: int, workers: Workers) -> bool:
+    """Return whether a blend has room for all weights of EASE on each worker of this host."""
+    memory = available_bytes(workers.local_size) // workers.local_size
+    with suppress(UserError):
+        return ease.weights_per_item(users, items, memory) == items
+    return False
 
 
 def check_memory(
