@@ -35,12 +35,7 @@ def report_page(
 ) -> str:
     """Render ``report.html.j2``, which lies beside this module.
 
-    Args:
-        config: flags of the run.
-        summary: final metrics and statistics, by their log keys.
-        curves: PNG images by name.
-        epochs: epochs that the curves show, ascending.
-        metadata: tables on the data set and the environment, by their titles.
+    It shows the summary, PNG images of the curves of the epochs, the metadata and the flags.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

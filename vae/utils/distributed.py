@@ -36,14 +36,8 @@ come last. SLURM_NTASKS is not among them: a batch script of one process has it 
 class Workers:
     """A rank's view of the job, by itself that of a single process, and the collective operations.
 
-    All ranks of a job must call the collective operations, in the same order.
-
-    Attributes:
-        rank: 0 to ``size`` - 1.
-        size: ranks of the job.
-        local_rank: the rank among those of this host.
-        local_size: ranks of this host.
-        description: number of workers, for the log.
+    All ranks of a job must call the collective operations, in the same order. Of its ``size`` ranks
+    ``local_size`` are on this host.
     """
 
     rank = 0
