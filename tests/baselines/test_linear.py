@@ -21,9 +21,6 @@ from vae.utils.run_log import RunLog
 
 ITEMS = 11
 
-BLOCKS = [4, 1024]
-"""Items per block: several blocks, the last of them shorter, and a single one."""
-
 
 def interactions(users=40, seed=0):
     rng = np.random.default_rng(seed)
@@ -137,7 +134,7 @@ def test_hill_climbing_ends_on_the_only_peak_or_beside_it_with_few_values(lambda
     assert len(set(calls)) == len(calls) < MAX_FITS
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", [4, 1024])
 @pytest.mark.parametrize(("neighbours", "shrinkage"), [(3, 2.0), (ITEMS, 0.0)])
 def test_item_knn_keeps_the_largest_shrunk_cosines(neighbours, shrinkage, block):
     train = interactions().astype(float)
@@ -163,9 +160,8 @@ def test_what_is_not_given_is_chosen_on_the_validation_users(tmp_path, capsys):
     tried = re.findall(r"lambda (\d+), dropout (\S+): .* ([\d.]+)\.\n", capsys.readouterr().out)
     assert len({value for *_, value in tried}) > 1
     for lambda_, dropout, value in tried:
-        scores = (held_out - targets) @ Ease(
-            data.train, int(lambda_), float(dropout)
-        ).item_weights()
+        ease_tried = Ease(data.train, int(lambda_), float(dropout))
+        scores = (held_out - targets) @ ease_tried.item_weights()
         scores[(held_out - targets) == 1] = -np.inf
         ranking = np.argsort(-scores, axis=1, kind="stable")
         ranking[np.isneginf(np.take_along_axis(scores, ranking, axis=1))] = -1

@@ -61,23 +61,15 @@ def test_metrics_equal_the_slow_reference(case, k):
     np.testing.assert_allclose(recall(ranking, target_matrix, k), expected_recall, rtol=1e-12)
 
 
-def test_a_perfect_ranking_scores_one_even_when_it_is_short():
-    ranking = np.array([[3, 1, -1, -1]])
-    target_matrix = matrix([{1, 3}], 5)
-    assert ndcg(ranking, target_matrix, 4) == [1.0]
-    assert recall(ranking, target_matrix, 4) == [1.0]
-
-
-def test_minus_one_is_never_a_hit_not_even_of_the_last_item():
-    ranking = np.array([[-1, -1]])
-    assert recall(ranking, matrix([{4}], 5), 2) == [0.0]
-
-
-def test_a_user_without_targets_is_left_out_and_not_counted():
-    ranking = np.array([[0, 1], [0, 1]])
-    values = recall(ranking, matrix([{0}, set()], 2), 2)
-    assert math.isnan(values[1])
-    assert Mean.of(values).users == 1
+@pytest.mark.parametrize(
+    ("ranking", "targets", "expected"),
+    [([3, 1, -1, -1], {1, 3}, 1), ([-1, -1], {4}, 0), ([0, 1], set(), math.nan)],
+    ids=["a short perfect ranking", "-1 is not the last item", "no targets"],
+)
+@pytest.mark.parametrize("metric", [ndcg, recall])
+def test_known_values(metric, ranking, targets, expected):
+    found = metric(np.array([ranking]), matrix([targets], 5), len(ranking))
+    assert found == pytest.approx([expected], nan_ok=True)
 
 
 @pytest.mark.parametrize(
