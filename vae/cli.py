@@ -89,16 +89,11 @@ def parse(
     presets: Mapping[str, Presets] | None = None,
     fallbacks: Mapping[str, Any] | None = None,
 ) -> Options:
-    """Return the options of a command line.
+    """Return the options of a command line, by default that of this process.
 
-    Args:
-        options: dataclass of ``flag`` fields, or of such dataclasses.
-        prog: name of the program.
-        description: of the program, for ``--help``.
-        arguments: command line; None for that of this process.
-        presets: by the name of a flag and its value, the values of flags that are not given. A
-            preset of the first flag may set the next one.
-        fallbacks: values of flags that are neither given nor in such a preset.
+    ``options`` is a dataclass of ``flag`` fields, or of such dataclasses. ``presets`` holds, by the
+    name of a flag and its value, the values of flags that are not given; a preset of the first flag
+    may set the next one. ``fallbacks`` are for flags that are neither given nor in such a preset.
 
     Raises:
         FlagError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
@@ -360,11 +355,6 @@ def exit_code_of(
     program: str, run: Callable[[], None], out_of_memory: str = "out of memory."
 ) -> int:
     """Run a program and return its exit code; an expected error is printed without a stack trace.
-
-    Args:
-        program: name, for the message.
-        run: the program.
-        out_of_memory: message for a ``MemoryError``.
 
     Returns:
         0 for success, ``UserError.exit_code``, 2 for a missing package, 1 for a failed system call

@@ -596,9 +596,7 @@ def parse_flags(
 ) -> Config:
     """Return the configuration of a command line, by default that of this process.
 
-    Args:
-        arguments: command line; None for that of this process.
-        of_checkpoint: values of flags that are not given, see ``flags_of_checkpoint``.
+    ``of_checkpoint`` holds values of flags that are not given, see ``flags_of_checkpoint``.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type or is out of range, or flags

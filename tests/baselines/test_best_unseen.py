@@ -50,8 +50,9 @@ def test_items_without_a_finite_score_and_users_without_any_are_not_ranked():
 def test_the_most_popular_unseen_items_come_first():
     train = csr_matrix([[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0]])
     fold_in = csr_matrix([[0, 0, 0, 0], [0, 0, 1, 0], [1, 1, 1, 0]])
-    fitted = fit_baselines(["popularity"], SimpleNamespace(train=train), None)["popularity"]
-    assert best_unseen(fitted.scores, fold_in, 2).tolist() == [[2, 1], [1, 0], [3, -1]]
+    dataset = SimpleNamespace(train=train)
+    scores, _ = fit_baselines(["popularity"], dataset, None, None)["popularity"]
+    assert best_unseen(scores, fold_in, 2).tolist() == [[2, 1], [1, 0], [3, -1]]
 
 
 def test_popularity_scores_are_the_logarithms_of_the_fraction_of_users_who_have_the_item():

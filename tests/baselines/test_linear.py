@@ -10,19 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, vstack
 
+from vae.baselines import itemknn
 from vae.baselines.ease import MIN_WEIGHTS, Ease, weights_per_item
 from vae.baselines.ease_choice import MAX_FITS, climb, fit_ease
 from vae.baselines.gram import invert
-from vae.baselines.itemknn import item_similarities
 from vae.errors import UserError
 from vae.load.dataset import HeldOut
 from vae.metrics.ranking import ndcg
 from vae.utils.run_log import RunLog
 
 ITEMS = 11
-
-BLOCKS = [4, 1024]
-"""Items per block: several blocks, the last of them shorter, and a single one."""
 
 
 def interactions(users=40, seed=0):
@@ -137,12 +134,14 @@ def test_hill_climbing_ends_on_the_only_peak_or_beside_it_with_few_values(lambda
     assert len(set(calls)) == len(calls) < MAX_FITS
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", [4, 1024])
 @pytest.mark.parametrize(("neighbours", "shrinkage"), [(3, 2.0), (ITEMS, 0.0)])
-def test_item_knn_keeps_the_largest_shrunk_cosines(neighbours, shrinkage, block):
+def test_item_knn_keeps_the_largest_shrunk_cosines(neighbours, shrinkage, block, monkeypatch):
+    monkeypatch.setattr(itemknn, "NEIGHBOURS", neighbours)
+    monkeypatch.setattr(itemknn, "SHRINKAGE", shrinkage)
     train = interactions().astype(float)
     matrix = csr_matrix(train, dtype=np.uint8)
-    found = item_similarities(matrix, neighbours, shrinkage, items_per_block=block).toarray()
+    found = itemknn.item_similarities(matrix, lambda items: None, block).toarray()
     for item in range(ITEMS):
         cosines = {}
         for other in range(ITEMS):
@@ -163,9 +162,8 @@ def test_what_is_not_given_is_chosen_on_the_validation_users(tmp_path, capsys):
     tried = re.findall(r"lambda (\d+), dropout (\S+): .* ([\d.]+)\.\n", capsys.readouterr().out)
     assert len({value for *_, value in tried}) > 1
     for lambda_, dropout, value in tried:
-        scores = (held_out - targets) @ Ease(
-            data.train, int(lambda_), float(dropout)
-        ).item_weights()
+        ease_tried = Ease(data.train, int(lambda_), float(dropout))
+        scores = (held_out - targets) @ ease_tried.item_weights()
         scores[(held_out - targets) == 1] = -np.inf
         ranking = np.argsort(-scores, axis=1, kind="stable")
         ranking[np.isneginf(np.take_along_axis(scores, ranking, axis=1))] = -1

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from helpers import ROOT, run_script
+from helpers import ROOT, output_of, run_script
 
 from vae.version import __version__
 
@@ -23,9 +23,9 @@ def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_
         "--data_dir", demo_data, *SMALL, "--epochs", 1, "--batch_size_train", 1000,
         "--precision", "float32", "--work_dir", tmp_path, "--seeds", 2,
     )  # fmt: skip
-    done = run_script("benchmarks/accuracy.py", *flags, "--json", tmp_path / "accuracy.json")
-    assert done.returncode == 0, done.stderr
-    head, _, row = table_rows(done.stdout)[:3]
+    json_flag = ("--json", tmp_path / "accuracy.json")
+    stdout = output_of(run_script("benchmarks/accuracy.py", *flags, *json_flag))
+    head, _, row = table_rows(stdout)[:3]
     assert head == ["Workers", "Precision", "Seeds", "ndcg@100", "recall@20", "recall@50"]
     assert row[:3] == ["1", "float32", "2"]
 
@@ -38,7 +38,7 @@ def test_accuracy_over_seeds_is_printed_and_a_finished_run_is_not_repeated(demo_
 
     assert not list(tmp_path.glob("*/checkpoints"))  # they were for resuming
     again = run_script("benchmarks/accuracy.py", *flags)
-    assert again.stdout == done.stdout
+    assert again.stdout == stdout
     assert "main.py" not in again.stderr  # no command was started
 
 
@@ -85,9 +85,8 @@ def test_models_and_baselines_are_compared(demo_data, tmp_path):
         "--compare", "--seeds", 1, "--data_dir", demo_data, *SMALL, "--epochs", 1,
         "--work_dir", tmp_path, "--json", tmp_path / "compared.json",
     )  # fmt: skip
-    done = run_script("benchmarks/accuracy.py", *flags, timeout=600)
-    assert done.returncode == 0, done.stderr
-    head, _, *rows = table_rows(done.stdout)
+    stdout = output_of(run_script("benchmarks/accuracy.py", *flags, timeout=600))
+    head, _, *rows = table_rows(stdout)
     assert head[1:4] == ["ndcg@100", "recall@20", "recall@50"]
     rows, (*_, difference) = rows[:7], rows[7:]
     assert [row[0] for row in rows] == [
@@ -110,9 +109,8 @@ def test_inference_has_a_row_for_each_batch_size_and_runs_of_other_flags_are_ref
         "--data_dir", demo_data, *SMALL, "--precision", "float32", "--work_dir", tmp_path,
         "--batch_sizes", "1,8", "--json", tmp_path / "inference.json",
     )  # fmt: skip
-    done = run_script("benchmarks/inference.py", *flags)
-    assert done.returncode == 0, done.stderr
-    assert [row[0] for row in table_rows(done.stdout)] == ["Batch size", "---:", "1", "8"]
+    stdout = output_of(run_script("benchmarks/inference.py", *flags))
+    assert [row[0] for row in table_rows(stdout)] == ["Batch size", "---:", "1", "8"]
     document = json.loads((tmp_path / "inference.json").read_text())
     assert document["statistics"]["float32"]["batch_8_mean_latency"] > 0
     assert document["machine"]["cores"] > 0

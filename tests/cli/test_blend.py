@@ -34,6 +34,11 @@ def blend_of(folder):
     return [read_state(path).blend for path in checkpoints(folder)]
 
 
+def rewrite_blend(folder, blend):
+    for path in checkpoints(folder):
+        replace_state(path, dataclasses.replace(read_state(path), blend=blend))
+
+
 @pytest.fixture(scope="session")
 def blended(demo_data, build_once):
     """The folder of a run that trained, chose the blend and tested it, and its output."""
@@ -106,16 +111,13 @@ def test_a_test_chooses_the_best_weight_on_the_validation_users_and_writes_nothi
 
 
 def test_a_run_that_was_cut_off_before_the_choice_writes_it_later(blended, copied, tmp_path):
-    for path in checkpoints(tmp_path):
-        replace_state(path, dataclasses.replace(read_state(path), blend=None))
+    rewrite_blend(tmp_path, None)
     assert "Nothing to do" in copied("--train", *SMALL, "--epochs", 4, *BLEND)
     assert blend_of(tmp_path) == blend_of(blended[0])
 
 
 def test_a_blend_of_before_the_dropout_has_none(copied, tmp_path):
-    for path in checkpoints(tmp_path):
-        old = {"ease_lambda": 50.0, "model_weight": 0.25}
-        replace_state(path, dataclasses.replace(read_state(path), blend=old))
+    rewrite_blend(tmp_path, {"ease_lambda": 50.0, "model_weight": 0.25})
     stdout = copied("--test")
     chosen = "0.25 x model + 0.75 x EASE (lambda 50, dropout 0), as chosen when the model was"
     assert chosen in stdout
@@ -161,9 +163,9 @@ def lists(blended, demo_data, build_once, monkeypatch, request):
             "given": BLEND,
             "alone": ("--blend", "none"),
         }.items():
-            more = ("--output", folder / f"{name}.csv", "--log_path", folder / "log", *more)
-            more = ("--top_results", 20, *more)
-            stdout = output_of(run_main("--recommend", *flags(demo_data, blended[0], *more)))
+            outputs = ("--output", folder / f"{name}.csv", "--log_path", folder / "log")
+            more = flags(demo_data, blended[0], *outputs, "--top_results", 20, *more)
+            stdout = output_of(run_main("--recommend", *more))
             pattern = r"with the 30 largest validation ndcg@100 is (0\.\d+) instead of (0\.\d+)\.\n"
             loss = re.findall(pattern, stdout)
             assert len(loss) == (kept is not None and name != "alone")
@@ -173,14 +175,11 @@ def lists(blended, demo_data, build_once, monkeypatch, request):
 
 
 def test_recommendations_and_the_exported_model_are_those_of_the_blend(lists, demo_data):
-    mixed, given, alone = (
-        pd.read_csv(lists / f"{name}.csv") for name in ("mixed", "given", "alone")
-    )
+    mixed, given, alone = (pd.read_csv(lists / f"{n}.csv") for n in ("mixed", "given", "alone"))
     assert mixed.movieId.equals(given.movieId)  # what the state holds needs not be repeated
     assert not mixed.movieId.equals(alone.movieId)
-    assert re.search(
-        r"x EASE .* \d+ weights per item", (lists / "export/model_card.md").read_text()
-    )
+    card = (lists / "export/model_card.md").read_text()
+    assert re.search(r"x EASE .* \d+ weights per item", card)
     model = tf.saved_model.load(str(lists / "export")).signatures["serving_default"]
     users = np.load(demo_data / "synthetic/preprocessed/test_user_ids.npy")[:5]
     ratings = pd.read_csv(next((demo_data / "synthetic/extracted").rglob("ratings.csv")))

@@ -60,13 +60,7 @@ def test_a_mistake_of_the_program_itself_is_not_hidden(error):
     [
         ("main.py", ["--train"], 2, "numpy|pyarrow|tensorflow|tqdm", MAKE_ENV),
         ("prepare_dataset.py", ["--dataset", "synthetic"], 2, "numpy|pyarrow|tqdm", MAKE_ENV),
-        (
-            "scripts/sweep.py",
-            ["--trials", "1"],
-            1,
-            "optuna",
-            r"install requirements-test-all\.txt\.",
-        ),
+        ("scripts/sweep.py", ["--trials=1"], 1, "optuna", r"install requirements-test-all\.txt\."),
     ],
 )
 def test_without_the_environment_a_sentence_says_how_to_create_it(

@@ -12,20 +12,16 @@ from vae.load.config import PrepareConfig
 
 
 def test_every_test_that_the_table_of_faults_names_exists():
-    rows = [
-        line
-        for line in (ROOT / "docs/reliability.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("|")
-    ][2:]
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*", text, re.MULTILINE)[2:]
     assert len(rows) > 20
     for row in rows:
         proofs = row.strip("|").split("|")[-1]
         assert "`test_" in proofs, row
         # A file stands behind the names that it holds.
         for names, file in re.findall(r"((?:`test_\w+`[^`(;]*)+)(?:\((\S+\.py)\))?", proofs):
-            text = (ROOT / "tests" / (file or "cli/test_reliability.py")).read_text(
-                encoding="utf-8"
-            )
+            path = ROOT / "tests" / (file or "cli/test_reliability.py")
+            text = path.read_text(encoding="utf-8")
             for name in re.findall(r"`(test_\w+)`", names):
                 assert f"def {name}(" in text, f"{name} is not in {file}"
         for file in re.findall(r"[\w/]+\.py", proofs):
@@ -55,9 +51,8 @@ def test_every_path_that_a_document_names_exists():
     for document in documents:
         if document.name == "CHANGELOG.md":
             continue
-        for path in re.findall(
-            r"`([\w./-]+/[\w.-]+\.(?:py|sh|md|yml))`", document.read_text("utf-8")
-        ):
+        text = document.read_text(encoding="utf-8")
+        for path in re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|sh|md|yml))`", text):
             places = (ROOT, ROOT / "vae", ROOT / "tests")
             assert any((place / path).is_file() for place in places), f"{document.name}: {path}"
 

@@ -1,6 +1,7 @@
 """NDCG and recall against slow references, and in edge cases."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from vae.metrics.aggregate import Moments
+from vae.metrics.aggregate import Mean
 from vae.metrics.ranking import ndcg, recall
 from vae.metrics.user_results import UserResults
 
@@ -60,23 +61,15 @@ def test_metrics_equal_the_slow_reference(case, k):
     np.testing.assert_allclose(recall(ranking, target_matrix, k), expected_recall, rtol=1e-12)
 
 
-def test_a_perfect_ranking_scores_one_even_when_it_is_short():
-    ranking = np.array([[3, 1, -1, -1]])
-    target_matrix = matrix([{1, 3}], 5)
-    assert ndcg(ranking, target_matrix, 4) == [1.0]
-    assert recall(ranking, target_matrix, 4) == [1.0]
-
-
-def test_minus_one_is_never_a_hit_not_even_of_the_last_item():
-    ranking = np.array([[-1, -1]])
-    assert recall(ranking, matrix([{4}], 5), 2) == [0.0]
-
-
-def test_a_user_without_targets_is_left_out_and_not_counted():
-    ranking = np.array([[0, 1], [0, 1]])
-    values = recall(ranking, matrix([{0}, set()], 2), 2)
-    assert math.isnan(values[1])
-    assert Moments.of(values).users == 1
+@pytest.mark.parametrize(
+    ("ranking", "targets", "expected"),
+    [([3, 1, -1, -1], {1, 3}, 1), ([-1, -1], {4}, 0), ([0, 1], set(), math.nan)],
+    ids=["a short perfect ranking", "-1 is not the last item", "no targets"],
+)
+@pytest.mark.parametrize("metric", [ndcg, recall])
+def test_known_values(metric, ranking, targets, expected):
+    found = metric(np.array([ranking]), matrix([targets], 5), len(ranking))
+    assert found == pytest.approx([expected], nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +85,7 @@ def test_a_user_without_targets_is_left_out_and_not_counted():
 )
 def test_a_target_counts_up_to_the_cutoff_in_the_name_of_the_metric(rank, counted):
     results = UserResults.of(np.arange(120)[np.newaxis], matrix([{rank - 1}], 120))
-    assert {name for name, moments in results.metrics.items() if moments.mean > 0} == counted
+    assert {name for name, one in results.metrics.items() if one.mean > 0} == counted
 
 
 def test_a_catalogue_shorter_than_the_cutoffs_is_ranked_whole():
@@ -100,19 +93,11 @@ def test_a_catalogue_shorter_than_the_cutoffs_is_ranked_whole():
     assert UserResults.of(ranking, matrix([{2}], 3)).metrics["ndcg@100"].mean == 1.0
 
 
-@given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=30), st.integers(0, 30))
-def test_moments_of_two_shards_add_up_to_those_of_all(values, cut):
-    values = np.array(values, float)
-    together = Moments.of(values[:cut]) + Moments.of(values[cut:])
-    defined = values[~np.isnan(values)]
-    assert together.users == len(defined)
-    if len(defined) >= 2:
-        assert together.mean == pytest.approx(defined.mean())
-        expected = defined.std(ddof=1) / math.sqrt(len(defined))
-        assert together.standard_error == pytest.approx(expected, abs=1e-7)
-
-
-def test_moments_without_users_are_not_a_number():
-    nobody = Moments.of(np.array([]))
-    assert math.isnan(nobody.mean)
-    assert math.isnan(nobody.standard_error)
+@given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=30))
+def test_the_mean_and_its_error_are_those_of_the_users_with_a_value(values):
+    users, *found = Mean.of(np.array(values, float))
+    defined = [value for value in values if not math.isnan(value)]
+    mean = statistics.mean(defined) if defined else math.nan
+    error = statistics.stdev(defined) / math.sqrt(len(defined)) if len(defined) > 1 else math.nan
+    assert users == len(defined)
+    assert found == pytest.approx([mean, error], abs=1e-12, nan_ok=True)

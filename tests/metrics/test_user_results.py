@@ -69,9 +69,9 @@ def test_the_summary_has_means_differences_exposure_and_quartiles():
 
 def quartiles(lengths, values):
     results = UserResults({"ndcg@100": np.array(values)}, np.zeros(1, np.int64))
-    moments = results.quartiles(np.array(lengths))
-    assert tuple(moments) == QUARTILE_METRICS
-    return list(moments.values())
+    means = results.quartiles(np.array(lengths))
+    assert tuple(means) == QUARTILE_METRICS
+    return list(means.values())
 
 
 @settings(max_examples=200, deadline=None)
@@ -84,20 +84,20 @@ def test_each_user_with_targets_counts_in_the_quartile_of_their_length(users):
     lengths, values = (list(column) for column in zip(*users, strict=True))
     ordered = sorted(lengths)
     bounds = [ordered[math.ceil(len(ordered) * quarters / 4) - 1] for quarters in (1, 2, 3)]
-    for number, moments in enumerate(quartiles(lengths, values)):
+    for number, mean in enumerate(quartiles(lengths, values)):
         of_quartile = [
             value
             for length, value in users
             if sum(length > bound for bound in bounds) == number and not math.isnan(value)
         ]
-        assert moments.users == len(of_quartile)
+        assert mean.users == len(of_quartile)
         expected = np.mean(of_quartile) if of_quartile else math.nan
-        assert moments.mean == pytest.approx(expected, nan_ok=True)
+        assert mean.mean == pytest.approx(expected, nan_ok=True)
 
 
 def test_distinct_lengths_have_equally_many_users_and_equal_ones_share_a_quartile():
     lengths = np.random.default_rng(0).permutation(20)
-    moments = quartiles(lengths, lengths / 20)
-    assert [one.users for one in moments] == [5, 5, 5, 5]
-    assert [one.mean for one in moments] == pytest.approx([0.1, 0.35, 0.6, 0.85])
+    means = quartiles(lengths, lengths / 20)
+    assert [one.users for one in means] == [5, 5, 5, 5]
+    assert [one.mean for one in means] == pytest.approx([0.1, 0.35, 0.6, 0.85])
     assert [one.users for one in quartiles([3] * 4, np.ones(4))] == [4, 0, 0, 0]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
+from helpers import output_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.reference import brute_force, log_softmax
@@ -111,8 +112,7 @@ def test_the_command_line_adds_a_column_and_shows_examples(on_model, dataset, mo
     a, b = dataset.item_ids[[3, 4]]
     (tmp_path / "h.csv").write_text(f"userId,movieId\nann,{a}\nann,{b}\nbob,no\n")
     flags = ("--recommend", tmp_path / "h.csv", "--top_results", 7, "--explain", 1)
-    code, out, err = on_model(*flags, "--output", tmp_path / "r.csv")
-    assert code == 0, err
+    out = output_of(on_model(*flags, "--output", tmp_path / "r.csv"))
     rows = pd.read_csv(tmp_path / "r.csv", keep_default_na=False)
     assert list(rows) == ["userId", "movieId", "rank", "score", "source", "explanation"]
     assert (rows[rows.userId == "bob"].explanation == "").all()
@@ -120,8 +120,8 @@ def test_the_command_line_adds_a_column_and_shows_examples(on_model, dataset, mo
     assert set(named.dropna()) <= {str(a), str(b)}
     assert len(named.dropna())
     assert "with the history items that have the largest effect:\n  userId ann:\n" in out
-    code, out, err = on_model(*flags, "--output", tmp_path / "r.parquet", "--item_names", movies)
-    assert code == 0, err
+    titled = ("--output", tmp_path / "r.parquet", "--item_names", movies)
+    out = output_of(on_model(*flags, *titled))
     assert re.search(r"\n    \d+ Film \d+ of taste \d+  <-  Film \d+ of taste \d+ \(\+", out)
     assert len(re.findall("  <-  ", out)) == 3
 
@@ -135,7 +135,6 @@ def test_explanations_are_computed_in_float32_under_amp_too(
     histories[histories.userId < 20].to_csv(tmp_path / "h.csv", index=False)
     flags = ("--recommend", tmp_path / "h.csv", "--top_results", 5, "--explain", 3, "--output")
     for name, more in (("float32", ()), ("amp", ("--amp",))):
-        code, out, err = on_model(*flags, tmp_path / f"{name}.csv", *more)
-        assert code == 0, err
+        out = output_of(on_model(*flags, tmp_path / f"{name}.csv", *more))
         assert "Precision of inference: float32, as --explain needs" in out
     assert (tmp_path / "amp.csv").read_text() == (tmp_path / "float32.csv").read_text()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
-from helpers import run_main, run_prepare
+from helpers import output_of, run_main, run_prepare
 from recommend.expected import USERS, K, best_filtered, random_filter
 
 from vae.recommend.export import padding_value_of
@@ -73,11 +73,9 @@ def exported(on_model, histories, tmp_path_factory):
     """The folder of an exported model, and what --recommend answers for the same users."""
     folder = tmp_path_factory.mktemp("exported")
     histories.to_csv(folder / "h.csv", index=False)
-    done = on_model(
-        "--test", "--export", folder / "model", "--results_dir", folder / "results",
-        "--recommend", folder / "h.csv", "--output", folder / "r.csv",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    written = ("--export", folder / "model", "--results_dir", folder / "results")
+    lists = ("--recommend", folder / "h.csv", "--output", folder / "r.csv")
+    output_of(on_model("--test", *written, *lists))
     return folder / "model", pd.read_csv(folder / "r.csv")
 
 
@@ -165,17 +163,12 @@ def test_text_ids_and_bfloat16_are_exported_too(tmp_path):
     rows = [(f"u{user}", f"film {item}") for user in range(60) for item in rng.choice(30, 8, False)]
     pd.DataFrame(rows, columns=["who", "what"]).to_csv(tmp_path / "plays.csv", index=False)
     data = ("--data_dir", tmp_path, "--dataset", "plays")
-    done = run_prepare(
-        *data, "--ratings", tmp_path / "plays.csv", "--user_col", "who",
-        "--item_col", "what", "--rating_col", "none", "--heldout_users", 10,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    done = run_main(
-        "--train", *data, "--epochs", 2, "--hidden_dim", 8, "--latent_dim", 4,
-        "--export", tmp_path / "model", "--export_dtype", "bfloat16",
-        "--log_path", tmp_path / "log",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    columns = ("--user_col", "who", "--item_col", "what", "--rating_col", "none")
+    ratings = ("--ratings", tmp_path / "plays.csv", "--heldout_users", 10)
+    output_of(run_prepare(*data, *ratings, *columns))
+    tiny = ("--epochs", 2, "--hidden_dim", 8, "--latent_dim", 4, "--log_path", tmp_path / "log")
+    export = ("--export", tmp_path / "model", "--export_dtype", "bfloat16")
+    output_of(run_main("--train", *data, *tiny, *export))
     seen = ["film 1", "film 2", "", "who?"]
     everything = [f"film {item}" for item in range(30)]
     histories = [[*seen, *[""] * 26], everything]

@@ -14,35 +14,26 @@ TRAINING = {
 }  # fmt: skip
 VALIDATION = {"ndcg@100": 0.3, "recall@20": 0.3, "recall@50": 0.4}
 ERRORS = {f"{name}_se": 0.01 for name in VALIDATION}
+EVERY_RUN = ("loss", "kl", "validation", "throughput")
 
 
-@pytest.fixture
-def epoch_log(tmp_path):
-    return EpochLog(tmp_path / "epochs.csv")
-
-
-def test_there_is_an_image_for_training_and_one_for_validation(epoch_log):
-    for epoch in range(1, 4):
-        epoch_log.add(epoch, TRAINING)
-    epoch_log.add(3, VALIDATION | ERRORS)
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ({}, set()),
+        ({1: TRAINING, 2: TRAINING, 3: TRAINING | VALIDATION | ERRORS}, {*EVERY_RUN}),
+        ({1: TRAINING | VALIDATION}, {*EVERY_RUN}),  # of a single user, without a standard error
+        ({1: TRAINING | VALIDATION | {"loss_scale": 2.0**15}}, {*EVERY_RUN, "loss_scale"}),
+    ],
+    ids=["nothing", "epochs", "a user", "mixed precision"],
+)
+def test_there_is_an_image_for_whatever_was_logged(rows, names, tmp_path):
+    epoch_log = EpochLog(tmp_path / "epochs.csv")
+    for epoch, values in rows.items():
+        epoch_log.add(epoch, values)
     curves = draw_curves(epoch_log)
-    assert set(curves) == {"loss", "kl", "validation", "throughput"}
+    assert set(curves) == names
     for png in curves.values():
         pixels = imread(io.BytesIO(png), format="png")
         assert pixels.shape[1] > 800
         assert pixels.std() > 0.05  # something is drawn
-
-
-def test_a_loss_scale_has_an_image_where_there_is_one(epoch_log):
-    epoch_log.add(1, TRAINING | {"loss_scale": 2.0**15})
-    assert "loss_scale" in draw_curves(epoch_log)
-
-
-def test_a_single_user_has_no_standard_error_and_is_drawn_without(epoch_log):
-    epoch_log.add(1, TRAINING)
-    epoch_log.add(1, VALIDATION)
-    assert "validation" in draw_curves(epoch_log)
-
-
-def test_without_epochs_there_is_nothing_to_draw(epoch_log):
-    assert draw_curves(epoch_log) == {}

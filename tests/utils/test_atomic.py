@@ -1,9 +1,9 @@
 """Temporary files and folders: whole or not at all, never in the way, removed when left behind."""
 
 import os
-import shutil
 import signal
 import stat
+from pkgutil import resolve_name
 
 import pytest
 
@@ -52,31 +52,25 @@ def number(request):
     return request.param
 
 
-def test_a_signal_that_ends_the_process_leaves_nothing(tmp_path, temporary, number):
-    with pytest.raises(SystemExit) as caught, temporary(tmp_path / "x"):
+@pytest.mark.parametrize(
+    "function",
+    ["fcntl.flock", "os.getppid", "shutil.rmtree"],
+    ids=["just created", "in use", "being removed"],
+)
+def test_a_signal_that_ends_the_process_leaves_nothing(
+    tmp_path, temporary, number, function, monkeypatch
+):
+    def stopped(*args, **kwargs):
         os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    original = resolve_name(function)
+    monkeypatch.setattr(function, stopped)
+    with pytest.raises(SystemExit) as caught, temporary(tmp_path / "x"):
+        os.getppid()
     assert caught.value.code == 128 + number
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(number) == signal.SIG_DFL
-
-
-def test_a_signal_just_after_the_creation_leaves_nothing(tmp_path, temporary, number, monkeypatch):
-    monkeypatch.setattr("fcntl.flock", lambda *_: os.kill(os.getpid(), number))
-    with pytest.raises(SystemExit), temporary(tmp_path / "x"):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_signal_while_it_is_removed_waits(tmp_path, temporary, number, monkeypatch):
-    def remove(*args, **kwargs):
-        os.kill(os.getpid(), number)
-        rmtree(*args, **kwargs)
-
-    rmtree = shutil.rmtree
-    monkeypatch.setattr("shutil.rmtree", remove)
-    with pytest.raises(SystemExit), temporary(tmp_path / "x"):
-        pass
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_in_use(tmp_path, temporary):

@@ -135,10 +135,7 @@ class Ease:
     def item_weights(self, advance: Callable[[int], object] = lambda items: None) -> Matrix:
         """Return the (I, I) weights, zero on the diagonal; from now on scores come from them.
 
-        If N is I, they take the place of the inverse.
-
-        Args:
-            advance: takes the number of items of each block that is done.
+        If N is I, they take the place of the inverse. ``advance`` takes numbers of items.
         """
         if self._weights is None:
             items = self._z.shape[1]
@@ -154,9 +151,7 @@ class Ease:
     ) -> tuple[Matrix, NDArray[np.int32]]:
         """Return the (I, count) weights of each row with the largest magnitudes, and their columns.
 
-        Args:
-            count: number of weights of each item, at most I.
-            advance: takes the number of items of each block that is done.
+        ``advance`` takes numbers of items.
         """
         items = self._z.shape[1]
         values, indices = empty(items, count), empty(items, count).view(np.int32)

@@ -73,10 +73,6 @@ def climb(value: Callable[[float, float], float], grid: Sequence[Sequence[float]
 
     Along the first axis by two values at a time, then along the second one, then along both again,
     by one value: as far as the function rises. It is computed at ``MAX_FITS`` - 1 points at most.
-
-    Args:
-        value: the function to maximise.
-        grid: values along each axis.
     """
     values: dict[tuple[int, ...], float] = {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scipy.sparse import csr_matrix
 
 from vae.load.dataset import Dataset
-from vae.utils.console import Progress, silent
+from vae.utils.console import Progress
 
 if TYPE_CHECKING:
     from vae.baselines.ease import Ease
@@ -28,18 +28,11 @@ class Baseline(NamedTuple):
 
 
 def fit_baselines(
-    names: Sequence[str],
-    dataset: Dataset,
-    find_ease: Callable[[], Ease] | None = None,
-    progress: Progress = silent,
+    names: Sequence[str], dataset: Dataset, find_ease: Callable[[], Ease], progress: Progress
 ) -> dict[str, Baseline]:
-    """Fit baselines, each by the ``fit`` of the module here that has its name.
+    """Fit some of ``config.BASELINES``, each by the ``fit`` of the module here that has its name.
 
-    Args:
-        names: of ``config.BASELINES``.
-        dataset: prepared data set.
-        find_ease: returns EASE of the data set.
-        progress: shows how far the fits are.
+    ``find_ease`` returns EASE of the data set.
     """
     modules = {name: import_module(f"vae.baselines.{name}") for name in names}
     return {name: one.fit(dataset, progress, find_ease) for name, one in modules.items()}

@@ -26,18 +26,14 @@ among the best by validation NDCG@100 on MovieLens-1M, where both matter little.
 def fit(dataset: Dataset, progress: Progress, *_: Any) -> Baseline:
     """Return the baseline whose scores are sums of the similarities to the history's items."""
     with progress("Fitting item-kNN", dataset.train.shape[1], "items") as bar:
-        similarities = item_similarities(dataset.train, advance=bar.update)
+        similarities = item_similarities(dataset.train, bar.update)
     return Baseline(lambda histories: histories @ similarities)
 
 
 def item_similarities(
-    train: csr_matrix,
-    neighbours: int = NEIGHBOURS,
-    shrinkage: float = SHRINKAGE,
-    advance: Callable[[int], object] = lambda items: None,
-    items_per_block: int = 1024,
+    train: csr_matrix, advance: Callable[[int], object], items_per_block: int = 1024
 ) -> csr_matrix:
-    """Return the similarities of each item to its nearest neighbours.
+    """Return the similarities of each item to its nearest neighbours (ties: lower index first).
 
     The similarity of items i and j, with n_i and n_j users and n_ij common ones, is the cosine with
     shrinkage, n_ij / (sqrt(n_i n_j) + shrinkage), which favours items with many users (Ferrari
@@ -45,8 +41,6 @@ def item_similarities(
 
     Args:
         train: (U, I) training matrix, in which each item has a user.
-        neighbours: number of neighbours per item (ties: lower index first).
-        shrinkage: added to the denominator.
         advance: takes the number of items of each block that is done.
         items_per_block: items whose similarities to all others are in memory at a time.
 
@@ -57,9 +51,9 @@ def item_similarities(
     blocks = []
     for rows, common in common_users(train, items_per_block):
         np.fill_diagonal(common[:, rows], 0)  # the item itself
-        similarities = common / (np.outer(lengths[rows], lengths) + shrinkage)
+        similarities = common / (np.outer(lengths[rows], lengths) + SHRINKAGE)
         # All but the largest of each row become zero, which a sparse matrix leaves out.
-        best = np.argsort(-similarities, axis=1, kind="stable")[:, :neighbours]
+        best = np.argsort(-similarities, axis=1, kind="stable")[:, :NEIGHBOURS]
         values = np.take_along_axis(similarities, best, axis=1)
         similarities.fill(0)
         np.put_along_axis(similarities, best, values, axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from vae.metrics.aggregate import Moments, means_and_errors
+from vae.metrics.aggregate import Mean, means_and_errors
 from vae.metrics.exposure import coverage, gini, mean_popularity, recommendation_counts
 from vae.metrics.ranking import MAX_CUTOFF, METRICS, SELECTION_METRIC
 
@@ -52,19 +52,19 @@ class UserResults:
         return cls(values, sum((part.counts for part in parts), np.zeros(items, np.int64)))
 
     @property
-    def metrics(self) -> dict[str, Moments]:
-        """Moments of each metric over the users with targets."""
-        return {name: Moments.of(values) for name, values in self.values.items()}
+    def metrics(self) -> dict[str, Mean]:
+        """Mean of each metric over the users with targets."""
+        return {name: Mean.of(values) for name, values in self.values.items()}
 
-    def differences(self, other: UserResults) -> dict[str, Moments]:
-        """Return the moments of this model's metrics minus another one's, user by user.
+    def differences(self, other: UserResults) -> dict[str, Mean]:
+        """Return the means of this model's metrics minus another one's, user by user.
 
         Their standard error is usually much smaller than those of the two means.
         """
-        return {name: Moments.of(self.values[name] - other.values[name]) for name in METRICS}
+        return {name: Mean.of(self.values[name] - other.values[name]) for name in METRICS}
 
-    def quartiles(self, lengths: NDArray[Any]) -> dict[str, Moments]:
-        """Return the moments of NDCG@100 of each quartile of the (B,) lengths, by their log keys.
+    def quartiles(self, lengths: NDArray[Any]) -> dict[str, Mean]:
+        """Return the mean NDCG@100 of each quartile of the (B,) lengths, by their log keys.
 
         Users with equally long histories are in the same quartile, so one may have more users than
         another, or none.
@@ -72,7 +72,7 @@ class UserResults:
         values = self.values[SELECTION_METRIC]
         quartile = np.searchsorted(quartile_bounds(lengths), lengths, side="left")
         return {
-            name: Moments.of(values[quartile == number])
+            name: Mean.of(values[quartile == number])
             for number, name in enumerate(QUARTILE_METRICS)
         }
 

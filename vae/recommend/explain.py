@@ -41,16 +41,10 @@ def explain(
     max_items: int = 1 << 22,
     advance: Callable[[int], object] = lambda users: None,
 ) -> Explanations:
-    """Explain recommendations.
+    """Explain the (B, K) recommended items, -1 for none, to users with (B, I) histories.
 
-    Args:
-        log_probabilities: runs the model.
-        histories: (B, I) items that the model saw.
-        recommended: (B, K) item indices, -1 for none.
-        n: N.
-        max_users: maximum number of histories in a call of the model.
-        max_items: maximum number of items in the histories of a call, which take 8 bytes each.
-        advance: takes the number of users of each group that is done.
+    A call of the model has at most ``max_users`` histories with ``max_items`` items altogether,
+    which take 8 bytes each. ``advance`` takes the number of users of each group that is done.
     """
     shape = (*recommended.shape, n)
     found = Explanations(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
@@ -75,10 +69,7 @@ def explain(
 def leave_one_out(histories: csr_matrix, first: int, last: int) -> csr_matrix:
     """Return the (last - first, I) histories of some items, each without that item.
 
-    Args:
-        histories: (B, I); its stored items are numbered row by row.
-        first: number of the first item to leave out.
-        last: number after the last one.
+    The stored items of the (B, I) histories are numbered row by row; ``last`` is not among them.
     """
     left_out = np.arange(first, last)
     users = np.searchsorted(histories.indptr, left_out, side="right") - 1
@@ -109,10 +100,7 @@ def _without_each(
 def _groups(sizes: NDArray[np.int64], max_rows: int, max_size: int) -> Iterator[tuple[int, int]]:
     """Yield the first row and the one after the last of groups of consecutive rows.
 
-    Args:
-        sizes: (rows,) size of each row.
-        max_rows: maximum number of rows of a group.
-        max_size: maximum sum of the sizes of a group of several rows.
+    The (rows,) sizes of a group of several rows sum up to ``max_size`` at most.
     """
     ends = np.cumsum(sizes)
     first = 0

@@ -81,19 +81,14 @@ def export(
 ) -> None:
     """Write the folder of ``--export``, complete or not at all.
 
-    Args:
-        folder: the folder.
-        dataset: prepared data set that the model was trained on, with I items.
-        model: trained model.
-        metrics: metrics and statistics for the model card, by their log keys.
-        titles: (I,) strings, NA for an item without a title; None to write no titles.
-        k: number of items per user, K = min(k, I).
-        dtype: dtype of the last layer.
+    The metrics are for the model card. There are (I,) titles, NA for an item without one, or none.
+    Users get K = min(k, I) items; the dtype is that of the last layer.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    k = min(k, len(dataset.item_ids))
+    items = len(dataset.item_ids)
+    k = min(k, items)
     with report_write_errors(f"--export {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder) as temporary:
@@ -101,7 +96,12 @@ def export(
                 _save_model(temporary, dataset, model, k, dtype)
             except tf.errors.OpError as error:
                 raise OSError(0, error.message.splitlines()[0]) from None
-            _write_item_ids(temporary / "item_ids.csv", dataset.item_ids, titles)
+            item_ids = pd.DataFrame({"item_index": range(items), "item_id": dataset.item_ids})
+            if titles is not None:
+                item_ids["title"] = titles
+            # Arrow writes a missing title as an empty value, and to_csv as a quoted empty string.
+            table = pa.Table.from_pandas(item_ids, preserve_index=False)
+            pa_csv.write_csv(table, temporary / "item_ids.csv")
             card = _model_card(dataset, model, metrics, k, dtype)
             # A path in it may hold bytes that are not UTF-8.
             (temporary / "model_card.md").write_bytes(card.encode(errors="backslashreplace"))
@@ -174,11 +174,7 @@ def _raw_ids(item_ids: NDArray[np.generic]) -> _Ids:
 class _Ranking:
     """The best unseen items of each history; for cold-start users the most popular items.
 
-    Args:
-        model: trained model, whose variables are added to the graph.
-        dtype: dtype of the last layer.
-        popularity: (I,) float32 scores.
-        k: K, items per user.
+    The variables of the model are added to the graph. ``popularity`` is (I,) float32.
     """
 
     def __init__(
@@ -256,14 +252,6 @@ def _checked_rows(inputs: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
     check = tf.raw_ops.Assert(condition=is_right, data=[tf.constant(needed), rows, users])
     with tf.control_dependencies([check]):
         return tf.identity(inputs[name])
-
-
-def _write_item_ids(path: Path, item_ids: NDArray[np.generic], titles: pd.Series | None) -> None:
-    frame = pd.DataFrame({"item_index": np.arange(len(item_ids)), "item_id": item_ids})
-    if titles is not None:
-        frame["title"] = titles
-    # Arrow writes a missing title as an empty value, and to_csv as a quoted empty string.
-    pa_csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
 def _model_card(

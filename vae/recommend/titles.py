@@ -30,15 +30,9 @@ def read_titles(
     """Read the titles of the items of a data set.
 
     The file has any format of ratings, and is quoted as the ratings are. Columns that are both
-    named by numbers are those of a text file without a header row. If an id occurs several times,
-    its last title counts.
-
-    Args:
-        path: file, ``--item_names``.
-        title_column: its column of titles, ``--title_col``.
-        dataset: prepared data set with I items.
-        id_column: its column of ids, ``--item_names_col``; None for the item column of the ratings,
-            or the first column if titles are in a column with a number.
+    named by numbers are those of a text file without a header row. Without an ``id_column`` it is
+    the item column of the ratings, or the first one if titles are in a column with a number. If an
+    id occurs several times, its last title counts.
 
     Returns:
         (I,) strings in the order of the item indices; NA for an item that the file does not have.

@@ -52,24 +52,14 @@ _FORMATS = {
 
 
 class ConsoleLines:
-    """The lines of a run: its epochs, validations and summary.
-
-    Args:
-        epochs: number of epochs of the run.
-    """
+    """The lines of a run: its epochs, validations and summary."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._start: tuple[int, float] | None = None  # the first epoch of this run and its start
 
     def line(self, step: Step, values: Mapping[str, Any], note: str = "") -> str:
-        """Return what the console shows of logged values; empty for nothing.
-
-        Args:
-            step: as for ``RunLog.log``.
-            values: all values of the step, by their log keys.
-            note: what to show behind them.
-        """
+        """Return what the console shows of what ``RunLog.log`` takes; empty for nothing."""
         shown = [text.format(values[name]) for name, text in _FORMATS.items() if name in values]
         if not shown:
             return ""

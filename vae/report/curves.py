@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -97,15 +98,10 @@ def _line(axes: Axes, epoch_log: EpochLog, name: str, colour: str) -> None:
     marker = "." if len(epochs) <= _FEW_POINTS else ""
     axes.plot(epochs, values, color=colour, marker=marker, label=name.replace("_", " "))
     if errors := dict(zip(*epoch_log.series(f"{name}_se"), strict=True)):
-        lower, upper = (
-            [
-                value + sign * errors.get(epoch, 0)
-                for epoch, value in zip(epochs, values, strict=True)
-            ]
-            for sign in (-1, 1)
-        )
+        band = [errors.get(epoch, 0) for epoch in epochs]
+        lower, upper = np.subtract(values, band), np.add(values, band)
         axes.fill_between(epochs, lower, upper, color=colour, alpha=0.15, linewidth=0)
     if name == SELECTION_METRIC:
-        best, epoch = max(zip(values, (-epoch for epoch in epochs), strict=True))
-        label = f"best {name}: {best:.4f} at epoch {-epoch}"
-        axes.plot(-epoch, best, "o", color=colour, fillstyle="none", ms=11, label=label)
+        best, value = epochs[np.argmax(values)], max(values)
+        label = f"best {name}: {value:.4f} at epoch {best}"
+        axes.plot(best, value, "o", color=colour, fillstyle="none", ms=11, label=label)

@@ -35,12 +35,7 @@ def report_page(
 ) -> str:
     """Render ``report.html.j2``, which lies beside this module.
 
-    Args:
-        config: flags of the run.
-        summary: final metrics and statistics, by their log keys.
-        curves: PNG images by name.
-        epochs: epochs that the curves show, ascending.
-        metadata: tables on the data set and the environment, by their titles.
+    It shows the summary, PNG images of the curves of the epochs, the metadata and the flags.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -73,29 +68,23 @@ def _scores(summary: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
     Beside a baseline's metric stands the difference to the model's, user by user.
     """
     baselines = [name for name in COMPARISONS if f"{name}_{SELECTION_METRIC}" in summary]
-    titles = ["model"]
+    titles = {"test": "model"}
     for name in baselines:
-        titles += [COMPARISONS[name], f"model - {COMPARISONS[name]}"]
+        titles |= {name: COMPARISONS[name], f"test_minus_{name}": f"model - {COMPARISONS[name]}"}
     rows = [
-        [metric, _with_error(summary, f"test_{metric}")]
-        + [
-            _with_error(summary, f"{kind}{name}_{metric}", sign)
-            for name in baselines
-            for kind, sign in (("", ""), ("test_minus_", "+"))
-        ]
-        for metric in (*METRICS, *QUARTILE_METRICS)
+        [metric, *(_cell(summary, f"{kind}_{metric}") for kind in titles)]
+        for metric in (*METRICS, *QUARTILE_METRICS, *EXPOSURE_METRICS)
         if f"test_{metric}" in summary
     ]
-    for metric in EXPOSURE_METRICS:
-        if f"test_{metric}" in summary:
-            cells = [f"{summary[f'{kind}_{metric}']:.4g}" for kind in ("test", *baselines)]
-            rows.append([metric, cells[0], *(text for cell in cells[1:] for text in (cell, ""))])
-    return titles, rows
+    return [*titles.values()], rows
 
 
-def _with_error(summary: Mapping[str, float], name: str, sign: str = "") -> str:
-    if name not in summary:  # a quartile has no difference
+def _cell(summary: Mapping[str, float], name: str) -> str:
+    if name not in summary:  # only the metrics have a difference
         return ""
+    if f"{name}_se" not in summary:
+        return f"{summary[name]:.4g}"
+    sign = "+" if name.startswith("test_minus_") else ""
     return f"{summary[name]:{sign}.5f} ± {summary[f'{name}_se']:.5f}"
 
 

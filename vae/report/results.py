@@ -27,10 +27,6 @@ from vae.utils.run_log import Callback, RunLog
 class Results:
     """Files of one run in ``--results_dir``, each written complete or not at all.
 
-    Args:
-        folder: folder, created if it does not exist.
-        completed: as for ``EpochLog``.
-
     Attributes:
         epoch_log: callback that records each epoch.
 
@@ -88,13 +84,8 @@ def open_outputs(
     """Lock the folders of a run, and open its log and the folder of its results.
 
     Rank 0 alone locks and writes. The log is opened last: a run that is refused leaves the log,
-    which it may share with another run, as it is.
-
-    Args:
-        files: flags that name the folders and the log.
-        epochs: number of epochs of the run.
-        workers: workers of the run; all of them call this.
-        completed: epochs that are completed already; None if no checkpoint will be written.
+    which it may share with another run, as it is. All workers call this. ``completed`` is the
+    number of epochs that are completed already; None if no checkpoint will be written.
 
     Yields:
         The run log, and the results if ``--results_dir`` is used (rank 0 alone).

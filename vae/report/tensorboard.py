@@ -20,9 +20,8 @@ _VALIDATION = ("ndcg", "recall", "valid_")
 class TensorBoardWriter:
     """Writes the metrics of each epoch to an event file; a callback of ``RunLog``.
 
-    Args:
-        folder: folder of event files; a resumed run continues in the same folder.
-        completed: epochs that this run finds completed; points of later ones are replaced.
+    A resumed run continues in the same folder: the points of epochs after those that it finds
+    completed are replaced.
 
     Raises:
         UserError: the folder cannot be written.

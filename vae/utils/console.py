@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vae.utils.outputs import discard
@@ -73,14 +72,8 @@ def progress(
 ) -> tqdm[None]:
     """Return a progress bar on standard error, which leaves no line behind.
 
-    Where standard error is no terminal, a sentence on standard output says what begins.
-
-    Args:
-        description: what takes long, ``Testing the model``.
-        total: number of units; None if it is not known.
-        unit: what is counted, in the plural.
-        done: units that are already done.
-        is_shown: whether to show anything.
+    Where standard error is no terminal, a sentence on standard output says what begins. The total
+    is None if it is not known; units that are done at the start count.
     """
     from tqdm import tqdm  # not above: --help does without
 
@@ -107,8 +100,6 @@ def trimmed(line: str) -> str:
 
 Progress = Callable[..., "tqdm[None]"]
 """``progress`` or ``RunLog.progress``."""
-
-silent: Progress = partial(progress, is_shown=False)
 
 
 class _Console(io.FileIO):

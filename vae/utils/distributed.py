@@ -8,11 +8,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vae.errors import UserError
 from vae.utils.watchdog import Watchdog
@@ -36,14 +33,8 @@ come last. SLURM_NTASKS is not among them: a batch script of one process has it 
 class Workers:
     """A rank's view of the job, by itself that of a single process, and the collective operations.
 
-    All ranks of a job must call the collective operations, in the same order.
-
-    Attributes:
-        rank: 0 to ``size`` - 1.
-        size: ranks of the job.
-        local_rank: the rank among those of this host.
-        local_size: ranks of this host.
-        description: number of workers, for the log.
+    All ranks of a job must call the collective operations, in the same order. Of its ``size`` ranks
+    ``local_size`` are on this host.
     """
 
     rank = 0
@@ -60,22 +51,9 @@ class Workers:
         """Return a tensor of the graph that sums a tensor over the ranks at each run."""
         return tensor
 
-    def allreduce(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Sum values over the ranks, element by element, in float64 and in the ranks' order."""
-        gathered = np.asarray(self.allgather_object(list(values)), dtype=np.float64)
-        return cast("NDArray[np.float64]", gathered.sum(axis=0))
-
     def allgather_object(self, value: Any) -> list[Any]:
         """Return the values of all ranks, in order, on every rank; anything that pickles."""
         return [value]
-
-    def broadcast_object(self, value: Any) -> Any:
-        """Return rank 0's value on every rank; anything that pickles.
-
-        Of Horovod's two broadcasts of objects one needs an API that TensorFlow 2 lacks, and the
-        other waited forever in a session (0.28.1).
-        """
-        return self.allgather_object(value if self.rank == 0 else None)[0]
 
     def broadcast_variables(self, session: Any) -> None:
         """Overwrite every rank's variables of the session's graph with rank 0's."""
@@ -225,7 +203,9 @@ def raise_on_all(workers: Workers, action: Callable[[], Result]) -> Result:
 def on_rank_0(workers: Workers, action: Callable[[], Result]) -> Result:
     """Return the result of an action of rank 0 on all ranks, or raise its ``UserError`` on all."""
     result = raise_on_all(workers, lambda: action() if workers.rank == 0 else None)
-    return cast(Result, workers.broadcast_object(result))
+    # Of Horovod's two broadcasts of objects one needs an API that TensorFlow 2 lacks, and the other
+    # waited forever in a session (0.28.1).
+    return cast(Result, workers.allgather_object(result)[0])
 
 
 def check_agreement(workers: Workers, values: Mapping[str, Any]) -> None:

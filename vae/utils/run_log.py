@@ -77,16 +77,13 @@ class RunLog:
     def log(self, step: Step, data: Mapping[str, Any], note: str = "") -> None:
         """Log the values of one step, if there are any, each with a unit before its first line.
 
-        Args:
-            step: ``"PARAMETER"``, ``(epoch,)``, or ``()`` for the run's summary.
-            data: values by name; NumPy scalars are converted to Python numbers.
-            note: what the console shows behind the values.
+        NumPy scalars become Python numbers. The console shows the note behind the values.
 
         Raises:
             UserError: the file cannot be written.
         """
-        defined = {name: value for name, value in data.items() if _is_defined(value)}
-        plain = {name: v.item() if hasattr(v, "item") else v for name, v in defined.items()}
+        plain = {name: v.item() if hasattr(v, "item") else v for name, v in data.items()}
+        plain = {n: v for n, v in plain.items() if not isinstance(v, float) or math.isfinite(v)}
         if self._path is None or not plain:
             return
         for name in plain if step != "PARAMETER" else ():
@@ -137,7 +134,3 @@ def _open_to_append(path: Path) -> int:
             f"--log_path {path}", reason, "; name another file", exit_code=2
         ) from None
     return descriptor
-
-
-def _is_defined(value: Any) -> bool:
-    return not (hasattr(value, "__float__") and not math.isfinite(value))

@@ -39,17 +39,8 @@ def blend(
     """Return the blend of a model and EASE, and EASE, with ``--blend ease``; else the model.
 
     Lambda and the dropout of EASE and the weight of the model are those with the best NDCG@100 on
-    the validation users. They are chosen once: a run that trains writes them into the checkpoint's
-    state.
-
-    Args:
-        model: model, without a blend.
-        dataset: prepared data set that the model was trained on.
-        evaluation: whether to blend, settings of EASE that are given, and the size of batches.
-        execution: how the model is run.
-        workers: all of them must call this together; rank 0 chooses.
-        log: log of the run.
-        writes: whether this run may write into the checkpoint, as one that trains may.
+    the validation users. They are chosen once, by rank 0: a run that ``writes``, as one that trains
+    may, writes them into the checkpoint's state. All workers must call this together.
 
     Raises:
         UserError: the checkpoint is damaged, lambda too small, or out of memory.

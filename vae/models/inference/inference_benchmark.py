@@ -37,16 +37,10 @@ def benchmark(
     batch_sizes: Sequence[int],
     trace: Path | None = None,
 ) -> dict[str, float]:
-    """Measure queries of each batch size, from NumPy arrays to NumPy arrays.
+    """Measure queries of each batch size, from NumPy arrays to NumPy arrays, on rank 0.
 
-    Args:
-        model: trained or not, which does not change the speed.
-        execution: how the model is run, and the seed of the histories.
-        workers: as for ``new_session``; only rank 0 should call this.
-        log: log of the run.
-        top_results: items per user that a query returns.
-        batch_sizes: users per query.
-        trace: file for the timeline of one query; None to write none.
+    The model is trained or not, which does not change the speed; its histories are random. The
+    timeline of one query is written to ``trace``, if that is given.
 
     Returns:
         For each batch size B ``batch_B_mean_throughput`` in users per second, and

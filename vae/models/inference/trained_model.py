@@ -72,11 +72,7 @@ class TrainedModel:
         return replace(self, weights=alone, blend=None)
 
     def new_blend(self, max_users: int = 0) -> Blend | None:
-        """Add the variables of the blend, if there is one, to the current graph.
-
-        Args:
-            max_users: as for ``Blend``; 0 for none of its loops.
-        """
+        """Add the variables of the blend, if there is one, to the current graph; see ``Blend``."""
         weights = (self.weights or {}).get(ITEM_WEIGHTS)
         if weights is None:
             return None
@@ -100,15 +96,9 @@ def load_model(
     workers: Workers,
     log: RunLog,
 ) -> TrainedModel:
-    """Load a checkpoint; rank 0 reads it for all ranks.
+    """Load the ``"best"`` or ``"latest"`` checkpoint of a folder, or that of a single one.
 
-    Args:
-        checkpoint_dir: folder of the checkpoints, or a single one.
-        which: ``"best"`` or ``"latest"``, as for ``--checkpoint``.
-        architecture: of the model.
-        dataset: prepared data that it must have been trained on.
-        workers: all of them must call this together.
-        log: log of the run.
+    Rank 0 reads it for all ranks.
 
     Raises:
         UserError: there is none, it is damaged, or of another model or other data.
@@ -141,15 +131,8 @@ class InferenceSession:
     """A session that holds a model, and the inference graphs that it was asked for.
 
     Threads may share it. A graph is built when it is first asked for; all of them share the
-    weights.
-
-    Args:
-        model: the model.
-        execution: how the session computes, and the seed of random weights.
-        workers: as for ``new_session``.
-        max_users: maximum number of users per batch. Up to ``FEW_USERS`` are computed at once, and
-            without what pays for many alone.
-        precision: of the graphs.
+    weights. Of ``max_users``, the users of a batch, up to ``FEW_USERS`` are computed at once, and
+    without what pays for many alone.
     """
 
     def __init__(
@@ -203,10 +186,7 @@ def open_inference_session(
     max_users: int,
     precision: Precision = FLOAT32,
 ) -> Iterator[tuple[tf.Session, InferenceGraph]]:
-    """Yield a session that holds a model, and an inference graph, and close it.
-
-    Args as for ``InferenceSession`` and ``build_inference_graph``.
-    """
+    """Yield a session that holds a model, and an inference graph, and close it."""
     inference = InferenceSession(model, execution, workers, max_users, precision)
     with inference.session as session, report_session_errors():
         yield session, inference.graph(k=k)
