@@ -13,9 +13,10 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class Interactions:
         rows_read: number of rows of the files.
         rows_missing: number of rows that were dropped because a value is missing.
         notes: sentences on what was assumed about the files.
+        counts: number of interactions of each file.
     """
 
     users: CodedIds
@@ -79,6 +81,7 @@ class Interactions:
     rows_read: int = 0
     rows_missing: int = 0
     notes: tuple[str, ...] = ()
+    counts: Mapping[Path, int] = field(default_factory=dict)
 
 
 def read_interactions(
@@ -118,6 +121,7 @@ def read_interactions(
     users, items = CodedIdsBuilder(columns.user), CodedIdsBuilder(columns.item)
     times, liked = bytearray(), bytearray()  # grow in place, where NumPy's arrays would be copied
     rows = missing = 0
+    counts: dict[Path, int] = {}
     blocks = tables.blocks()
     if any(one.table is None for one in sources):
         blocks = prefetch(blocks)
@@ -138,10 +142,12 @@ def read_interactions(
                 for ids in (users, items):
                     ids.add(block, is_present, keep_mask)
             missing += int(np.count_nonzero(~is_present))
+            counts[block.path] = counts.get(block.path, 0) + int(np.count_nonzero(keep_mask))
             liked += is_liked[keep_mask].data if keep_all else b""
             advance(len(block))
     if not rows and not may_lack_users:
-        raise UserError(f"{named([source.path for source in sources])}: no rows.")
+        problem = "no row has a user and items" if columns.lists else "no rows"
+        raise UserError(f"{named([source.path for source in sources])}: {problem}.")
     return Interactions(
         users.ids(),
         items.ids(),
@@ -150,6 +156,7 @@ def read_interactions(
         rows,
         missing,
         (*tables.notes, *users.notes, *items.notes),
+        counts,
     )
 
 
