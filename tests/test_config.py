@@ -36,7 +36,7 @@ amp no_tf32 fp16_allreduce stall_timeout xla trace seed
 PREPARE_FLAGS = """
 data_dir dataset scale download archive mirror force
 ratings split_dir format user_col item_col rating_col time_col
-sep no_header encoding decimal comment drop_missing keep_null_ids quoting threshold
+sep no_header encoding decimal comment drop_missing rejects keep_null_ids quoting threshold
 min_items_per_user min_users_per_item heldout_users test_proportion targets split_time seed
 """
 
@@ -216,6 +216,8 @@ stray -> unrecognized arguments: stray
 --split_dir e --seed 1 --threshold 3 --rating_col x --ratings h.csv -> --archive, --ratings,
  --split_dir and --download are mutually exclusive; --threshold has no effect where every row
  counts; --rating_col has no effect where ...; --seed has no effect with --split_dir, which is split
+--rejects r.csv -> --rejects has no effect without --drop_missing
+--drop_missing --rejects h.csv --ratings h.csv -> --rejects h.csv: would overwrite the file of ...
 --format lists --no_header --user_col 0 --item_col 1 --time_col 2 --targets last
  -> --no_header has no effect with --format lists; --time_col has no effect with --format lists
 --download --sep ';' --encoding latin-1 -> --sep has no effect with --download, whose files have

@@ -183,6 +183,9 @@ class PrepareConfig:
     decimal: str = _file(".", "character before the fraction of a rating")
     comment: str | None = _file(None, "skip lines that start with this character")
     drop_missing: bool = _file(False, "drop rows without an id or a rating, and count them")
+    rejects: Path | None = flag(
+        FILE, None, "write these rows and their reasons to a CSV file", needs=("drop_missing",)
+    )
     keep_null_ids: bool = _file(
         False, r"take ids such as NULL, NA, None and \N as ids, not as missing"
     )
@@ -292,10 +295,11 @@ class PrepareConfig:
             yield f"--user_col and --item_col both name {columns.user!r}"
         if columns.rating in (columns.user, columns.item):
             yield f"--rating_col {columns.rating!r} is a column of ids; pass another one or 'none'"
-        prepared = [("--data_dir", self.data_dir / self.dataset / "preprocessed")]
+        preprocessed = self.data_dir / self.dataset / "preprocessed"
+        outputs = [("--data_dir", preprocessed), ("--rejects", self.rejects)]
         ratings = [("--ratings", path) for path in self.ratings or ()]
         others = [("--archive", self.archive), ("--split_dir", self.split_dir)]
-        yield from overwritten(prepared, [], [*ratings, *others])
+        yield from overwritten(outputs, [], [*ratings, *others])
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither an integer nor below 1"

@@ -23,6 +23,7 @@ from vae.load.movielens import obtain
 from vae.load.published_split import find_parts, published_split
 from vae.load.reading.files import Source, find_sources, reading
 from vae.load.reading.interactions import Interactions, lists_in, read_interactions
+from vae.load.rejects import write_rejects
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
     Manifest,
@@ -36,6 +37,7 @@ from vae.load.store import (
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
 from vae.utils.console import progress
+from vae.utils.outputs import check_file
 
 _MIN_ITEMS_TO_WARN = 20
 _MAX_NAMED_USERS = 3
@@ -58,6 +60,8 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
     """
     folder = prepared_folder(config.data_dir, config.dataset)
     fetched = config.synthetic or config.download or config.archive is not None
+    if config.rejects is not None:
+        check_file(config.rejects, "--rejects")
     # A missing file is reported before anything is created.
     sources = [Source(config.default_source)] if fetched else _find_sources(config, log)
     with locked(folder):
@@ -157,6 +161,8 @@ def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interaction
         )
     for note in interactions.notes:
         log(note)
+    if config.rejects is not None:
+        log(write_rejects(config.rejects, interactions.rejects, interactions.rows_missing))
     if not len(interactions.users.codes):
         rows = interactions.rows_read - interactions.rows_missing
         raise UserError(
@@ -212,8 +218,7 @@ def _is_prepared(
         return False
     reasons = list(_changes(folder, manifest, config, digests.result()))
     reasons += [f"{source.path} is a pipe" for source in sources if source.is_pipe]
-    if config.force:
-        reasons.append("--force is set")
+    reasons += [f"--{name} is set" for name in ("force", "rejects") if getattr(config, name)]
     if reasons:
         log(f"Preparing again: {'; '.join(reasons)}.")
         return False

@@ -35,7 +35,7 @@ from vae.load.reading.files import (
     reading,
 )
 from vae.load.reading.header import Wanted
-from vae.load.reading.text import NOT_UTF8, ONE_ROW_EACH, CodedColumn, TextFile, coded_texts
+from vae.load.reading.text import NOT_UTF8, ONE_ROW_EACH, CodedColumn, TextFile, coded_texts, shown
 
 BLOCK_ROWS = 1 << 18
 _TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
@@ -70,6 +70,14 @@ class Block:
     def where(self, name: str, position: int) -> str:
         """Return the place of a value in the file."""
         return f"column {name!r}, row {self.rows[position]}"
+
+    def where_with_text(self, name: str, position: int) -> str:
+        """Return the place of a value in the file, with the values of its row."""
+        return self.where(name, position) + shown(self.text(position))
+
+    def text(self, position: int) -> str:
+        """Return the values that were read of a row, shortened."""
+        return one_line(",".join(str(self.value(name, position)) for name in self.columns))
 
     def value(self, name: str, position: int) -> Any:
         """Return a value; an empty text for a missing one."""
@@ -229,7 +237,7 @@ def _parse_json(row: int, line: str) -> dict[str, Any]:
         reason = one_line(error)
     # In the first row it is the shape of the file, in a later one that row.
     problem = f" ({reason})" if reason and row > 1 else f" of one interaction; {_JSON_LINES}"
-    raise FileError(f"row {row}: is not a JSON object{problem}")
+    raise FileError(f"row {row}{shown(line)}: is not a JSON object{problem}")
 
 
 def _json_text(value: Any, is_id: bool) -> str | None:

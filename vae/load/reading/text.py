@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from vae.errors import one_line
 from vae.load.config import MINIMAL, WHITESPACE, Columns
 from vae.load.reading.files import FileError
 from vae.utils.threads import prefetch
@@ -210,7 +211,7 @@ class TextFile:
                     if row != [""] and not self._delimiter.join(row).strip(" \t"):
                         blank += 1
                         continue
-                    raise self._ragged(len(row))
+                    raise self._ragged(row)
                 self._row += 1
                 yield row
         except csv.Error as error:
@@ -270,14 +271,20 @@ class TextFile:
         fix = "if quotes are part of the values, prepare the data with --quoting none"
         return FileError(f"row {self._row}: {problem}; {fix}")
 
-    def _ragged(self, width: int) -> FileError:
+    def _ragged(self, row: list[str]) -> FileError:
         fix = "quote values that contain the separator"
         if not self._is_quoted:
             fix = "remove the separator from values, or quote them and drop --quoting none"
         if len(set(self._widths)) > 2:
             fix += "; if each row is a user and many items, prepare the data with --format lists"
-        problem = f"{width} columns where row 1 has {self._widths[0]}"
-        return FileError(f"row {self._row}: {problem}; {fix}")
+        problem = f"{len(row)} columns where row 1 has {self._widths[0]}"
+        return FileError(f"row {self._row}{shown(','.join(row))}: {problem}; {fix}")
+
+
+def shown(row: str) -> str:
+    """Return the text of a row, shortened, as it follows its number."""
+    text = one_line(row)
+    return f" ({text})" if text else ""
 
 
 def coded(column: pa.DictionaryArray) -> CodedColumn:
