@@ -35,8 +35,8 @@ amp no_tf32 fp16_allreduce stall_timeout xla trace seed
 
 PREPARE_FLAGS = """
 data_dir dataset scale download archive mirror force
-ratings user_col item_col rating_col time_col sep no_header encoding decimal comment drop_missing
-keep_null_ids quoting threshold
+ratings split_dir format user_col item_col rating_col time_col
+sep no_header encoding decimal comment drop_missing rejects keep_null_ids quoting threshold
 min_items_per_user min_users_per_item heldout_users test_proportion targets split_time seed
 """
 
@@ -183,7 +183,7 @@ stray -> unrecognized arguments: stray
 --dataset synthetic --scale huge -> argument --scale: invalid choice: 'huge' (choose from ...)
 --dataset synthetic --ratings r.csv -> --ratings does not apply to --dataset synthetic; pass ...
 --ratings -> argument --ratings: expected at least one argument
---download --ratings r.csv -> --archive, --ratings and --download are mutually exclusive
+--download --ratings r.csv -> --archive, --ratings, --split_dir and --download are ...
 --download --dataset mine -> --dataset 'mine' is not a data set that --download knows; pass one ...
 --download --mirror ftp://host/folder -> --mirror 'ftp://host/folder' is not a URL that begins ...
 --user_col movieId -> --user_col and --item_col both name 'movieId'
@@ -210,9 +210,16 @@ stray -> unrecognized arguments: stray
  --time_col has no effect without --targets last or --split_time; --sep 'é' is not a valid ...
 
 --rating_col none --threshold 3 --decimal , --mirror http://x -> --mirror has no effect without
- --download; --threshold has no effect with --rating_col none; --decimal has no effect ...
+ --download; --threshold has no effect where every row counts; --decimal has no effect ...
 --sep , --quoting none --decimal , -> --decimal has no effect with --sep , and --quoting none
 --sep :: --quoting none -> --quoting has no effect with --sep ::, where quotes are data
+--split_dir e --seed 1 --threshold 3 --rating_col x --ratings h.csv -> --archive, --ratings,
+ --split_dir and --download are mutually exclusive; --threshold has no effect where every row
+ counts; --rating_col has no effect where ...; --seed has no effect with --split_dir, which is split
+--rejects r.csv -> --rejects has no effect without --drop_missing
+--drop_missing --rejects h.csv --ratings h.csv -> --rejects h.csv: would overwrite the file of ...
+--format lists --no_header --user_col 0 --item_col 1 --time_col 2 --targets last
+ -> --no_header has no effect with --format lists; --time_col has no effect with --format lists
 --download --sep ';' --encoding latin-1 -> --sep has no effect with --download, whose files have
  one format; --encoding has no effect with --download, whose files have one format
 --targets last --split_time 3 -> --targets last needs --time_col; --split_time 3 needs --time_col

@@ -287,7 +287,7 @@ def test_stopped_at_any_moment_it_leaves_whole_data_or_none(
     ("content", "expected"),
     [
         (None, "file not found"),
-        (["1,2,x"], "row 2: 'x' is not a"),
+        (["1,2,x"], "row 2 (1,2,x): 'x' is not a"),
         (["1,2,5"], "0 users are left"),
         (["1,2,3"], "lower --threshold"),
     ],
@@ -383,3 +383,61 @@ def test_the_real_movielens_is_prepared_as_pandas_counts_it(tmp_path, ratings_of
         expected[f"{name}_users_without_targets"] = (targets == 0).sum()
     assert counts == expected
     assert f"{len(ratings):,} rows read, {len(liked):,} kept" in said[0]
+
+
+def reject_flags(tmp_path, *more):
+    return (*more, "--drop_missing", "--rejects", tmp_path / "new/rejects.csv")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
+def test_dropped_rows_are_listed_with_file_row_text_and_reason(tmp_path, flags, ratings, suffix):
+    table = pd.read_csv(ratings, dtype=str)
+    table.loc[3, "userId"] = "NULL"
+    table.loc[5, ["movieId", "rating"]] = None
+    table.loc[8, "rating"] = None
+    path = tmp_path / f"ratings.{suffix}"
+    if suffix == "csv":
+        table.to_csv(path, index=False)
+    elif suffix == "json":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_parquet(path)
+    flags = (*flags[:-3], path, *HELD_OUT)
+    said = prepare(*reject_flags(tmp_path, *flags))
+    rejects = tmp_path / "new/rejects.csv"
+    assert f"{rejects}: 3 dropped rows, with the reason of each." in said
+    found = pd.read_csv(rejects)
+    first = 2 if suffix == "csv" else 1
+    assert (found.file == str(path)).all()
+    assert found.row.tolist() == [3 + first, 5 + first, 8 + first]
+    assert found.column.tolist() == ["userId", "movieId", "rating"]
+    assert found.reason.tolist() == [
+        "'NULL' stands for a missing value", *["the value is missing"] * 2
+    ]  # fmt: skip
+    user, item, _ = table.loc[8]
+    assert found.text.tolist()[1:] == [f"{table.userId[5]},,", f"{user},{item},"]
+    # The rows are not known without reading the files again.
+    rejects.unlink()
+    assert prepare(*reject_flags(tmp_path, *flags))[0] == "Preparing again: --rejects is set."
+    assert len(pd.read_csv(rejects)) == 3
+
+
+def test_the_list_of_dropped_rows_ends_at_its_limit_and_says_so(tmp_path, flags, rows, ratings):
+    write(ratings, ["1,,5"] * 10_001 + rows)
+    said = prepare(*reject_flags(tmp_path, *flags))
+    rejects = tmp_path / "new/rejects.csv"
+    assert (
+        said[0] == f"{rejects}: the first 10,000 of 10,001 dropped rows, with the reason of each."
+    )
+    assert pd.read_csv(rejects).row.tolist() == [*range(2, 10_002)]
+
+
+def test_rejects_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path, flags):
+    (tmp_path / "folder").mkdir()
+    for path, problem in {
+        "folder": "is a folder; name a file",
+        "ratings.csv/x": "cannot be",
+    }.items():
+        sentence = refusal(*flags, "--drop_missing", "--rejects", tmp_path / path)
+        assert sentence.startswith(f"--rejects {tmp_path / path}: {problem}")
+    assert not (tmp_path / "mine").exists()

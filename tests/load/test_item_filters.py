@@ -120,8 +120,8 @@ def test_a_list_without_rows_denies_nothing_and_cannot_be_all_that_is_allowed(re
     ("content", "sentence"),
     [
         ("movie\n10\n", "has no column 'film' but 'movie'; a filter has the item column of"),
-        ("user,film\n,10\n", "column 'user', row 2: the value is missing"),
-        ("user,film\n7,10\n8\n", "row 3: 1 columns where row 1"),
+        ("user,film\n,10\n", r"column 'user', row 2 \(10,\): the value is missing"),
+        ("user,film\n7,10\n8\n", r"row 3 \(8\): 1 columns where row 1"),
     ],
 )
 def test_an_unusable_list_is_one_sentence_with_the_flag(read, content, sentence):

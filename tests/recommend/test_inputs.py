@@ -61,7 +61,7 @@ def files_here():
         ("--recommend none.csv --output r.csv", "none.csv: file not found"),
         ("--recommend bad.csv --output r.csv", "bad.csv: has no column 'userId'"),
         ("--recommend none.parquet --output r.csv", "no id in its column 'movieId' is"),
-        ("--recommend cut.csv --output r.csv", "cut.csv: row 3: 1 columns where row 1"),
+        ("--recommend cut.csv --output r.csv", "cut.csv: row 3 (3): 1 columns where row 1"),
         ("--recommend --output r.csv --deny bad.csv", "--deny bad.csv: has no column 'movieId'"),
         ("--recommend --output r.csv --allow none.csv", "--allow none.csv: file not found"),
         ("--recommend --output r.csv --allow none.parquet", "--allow none.parquet: no id in its"),

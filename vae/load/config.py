@@ -15,6 +15,7 @@ from vae.cli import (
     FlagError,
     changed_values,
     flag,
+    flags,
     out_of_range,
     overwritten,
     parse,
@@ -42,8 +43,12 @@ MINIMAL, NONE = "minimal", "none"
 WHITESPACE = "whitespace"
 """Separator: one or more spaces and tabs."""
 
+ROWS, LISTS = "rows", "lists"
+"""Format of text files: an interaction per row, or a user and all of their items."""
+
 _FORMAT = (
-    "sep", "no_header", "encoding", "decimal", "comment", "drop_missing", "keep_null_ids", "quoting"
+    "format", "sep", "no_header", "encoding", "decimal", "comment", "drop_missing",
+    "keep_null_ids", "quoting",
 )  # fmt: skip
 """Flags on the format of ratings files."""
 
@@ -79,6 +84,7 @@ class Columns:
         comment: character at the start of lines to skip; None if there are none.
         keep_null_ids: whether ids such as NULL are ids like others, not missing values.
         drop_missing: whether to drop rows with a missing value.
+        lists: whether the rows of text files are lists, ``user item item ...``, without a header.
     """
 
     user: str
@@ -92,6 +98,7 @@ class Columns:
     comment: str | None = None
     keep_null_ids: bool = False
     drop_missing: bool = False
+    lists: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -146,9 +153,21 @@ class PrepareConfig:
         "CSV, TSV, JSON lines or Parquet files, or folders of them "
         "(none: DATA_DIR/DATASET/extracted/DATASET/ratings.csv)",
     )
-    user_col: str = _file("userId", "column of user ids")
-    item_col: str = _file("movieId", "column of item ids")
-    rating_col: str = _file("rating", "column of ratings; 'none': every row counts")
+    split_dir: Path | None = flag(
+        FILE,
+        None,
+        "folder of a published split: files train, validation_tr, validation_te, test_tr, test_te",
+    )
+    format: str = _file(
+        ROWS,
+        "of text files: rows: one per interaction; lists: a user and all items, 'user item item'",
+        choices=(ROWS, LISTS),
+    )
+    user_col: str | None = _file(None, "column of user ids (none: userId; of --split_dir uid)")
+    item_col: str | None = _file(None, "column of item ids (none: movieId; of --split_dir sid)")
+    rating_col: str = _file(
+        "rating", "column of ratings; 'none', as for --split_dir and lists: every row counts"
+    )
     time_col: str | None = _file(
         None, "column of times, numbers or dates, for --targets last and --split_time"
     )
@@ -164,6 +183,9 @@ class PrepareConfig:
     decimal: str = _file(".", "character before the fraction of a rating")
     comment: str | None = _file(None, "skip lines that start with this character")
     drop_missing: bool = _file(False, "drop rows without an id or a rating, and count them")
+    rejects: Path | None = flag(
+        FILE, None, "write these rows and their reasons to a CSV file", needs=("drop_missing",)
+    )
     keep_null_ids: bool = _file(
         False, r"take ids such as NULL, NA, None and \N as ids, not as missing"
     )
@@ -218,11 +240,13 @@ class PrepareConfig:
     @property
     def columns(self) -> Columns:
         """Return the columns and the format of the ratings files."""
-        rating = None if self.rating_col == "none" else self.rating_col
+        lists, is_split = self.format == LISTS, self.split_dir is not None
+        user, item = ("uid", "sid") if is_split else ("userId", "movieId")
+        rating = None if lists or is_split or self.rating_col == "none" else self.rating_col
         separator = {r"\t": "\t", r"\s+": WHITESPACE}.get(self.sep or "", self.sep)
         return Columns(
-            self.user_col,
-            self.item_col,
+            self.user_col or user,
+            self.item_col or item,
             rating,
             separator,
             self.quoting,
@@ -232,6 +256,7 @@ class PrepareConfig:
             self.comment,
             self.keep_null_ids,
             self.drop_missing,
+            lists,
         )
 
     @property
@@ -254,24 +279,27 @@ class PrepareConfig:
             )
         if self.scale is not None and not self.synthetic:
             yield "--scale applies to --dataset synthetic only"
-        if self.ratings is not None and self.synthetic:
-            yield "--ratings does not apply to --dataset synthetic; pass another --dataset"
-        sources = (self.archive is not None, self.ratings is not None, self.download)
-        if sum(sources) > 1:
-            yield "--archive, --ratings and --download are mutually exclusive"
+        files = {"--ratings": self.ratings, "--split_dir": self.split_dir}
+        for name in (name for name, value in files.items() if value and self.synthetic):
+            yield f"{name} does not apply to --dataset synthetic; pass another --dataset"
+        if sum(map(bool, (self.archive, self.download, *files.values()))) > 1:
+            yield "--archive, --ratings, --split_dir and --download are mutually exclusive"
         if (self.download or self.archive) and self.dataset not in DOWNLOADS:
             flag = "--download" if self.download else "--archive"
             fix = f"pass one of {', '.join(DOWNLOADS)}"
             yield f"--dataset {self.dataset!r} is not a data set that {flag} knows; {fix}"
         if not re.fullmatch(r"https?://\S+", self.mirror):
             yield f"--mirror {self.mirror!r} is not a URL that begins with http:// or https://"
-        if self.user_col == self.item_col:
-            yield f"--user_col and --item_col both name {self.user_col!r}"
-        if self.rating_col in {self.user_col, self.item_col} - {"none"}:
-            yield f"--rating_col {self.rating_col!r} is a column of ids; pass another one or 'none'"
-        prepared = [("--data_dir", self.data_dir / self.dataset / "preprocessed")]
+        columns = self.columns
+        if columns.user == columns.item:
+            yield f"--user_col and --item_col both name {columns.user!r}"
+        if columns.rating in (columns.user, columns.item):
+            yield f"--rating_col {columns.rating!r} is a column of ids; pass another one or 'none'"
+        preprocessed = self.data_dir / self.dataset / "preprocessed"
+        outputs = [("--data_dir", preprocessed), ("--rejects", self.rejects)]
         ratings = [("--ratings", path) for path in self.ratings or ()]
-        yield from overwritten(prepared, [], [*ratings, ("--archive", self.archive)])
+        others = [("--archive", self.archive), ("--split_dir", self.split_dir)]
+        yield from overwritten(outputs, [], [*ratings, *others])
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither an integer nor below 1"
@@ -288,7 +316,7 @@ class PrepareConfig:
             return
         if self.targets == RANDOM and self.split_time is None:
             yield "--time_col has no effect without --targets last or --split_time"
-        if self.time_col in (self.user_col, self.item_col, self.rating_col):
+        if self.time_col in self.columns.names:
             yield f"--time_col {self.time_col!r} is a column of ids or ratings; pass another one"
         if self.split_time is not None and not math.isfinite(parse_time(self.split_time)):
             yield (
@@ -306,7 +334,14 @@ class PrepareConfig:
         for source in (source for source, is_given in fetched.items() if is_given):
             yield from useless(self, _FORMAT, f"with {source}, whose files have one format")
         if columns.rating is None:
-            yield from useless(self, ("threshold", "decimal"), "with --rating_col none")
+            yield from useless(self, ("threshold", "decimal"), "where every row counts")
+            if self.rating_col != "none":
+                yield from useless(self, ("rating_col",), "where every row counts")
+        if columns.lists:
+            yield from useless(self, ("no_header", "quoting", "time_col"), "with --format lists")
+        if self.split_dir is not None:
+            of_split = [n for n, f in flags(PrepareConfig).items() if f.metadata["group"] == SPLIT]
+            yield from useless(self, [*of_split, "time_col"], "with --split_dir, which is split")
         if separator is not None and not re.fullmatch(_SEPARATOR, separator):
             yield (
                 f"--sep {self.sep!r} is not a valid column separator; pass printable ASCII "
@@ -316,12 +351,11 @@ class PrepareConfig:
             yield from useless(self, ("quoting",), f"with --sep {self.sep}, where quotes are data")
         if (columns.decimal, columns.quoting) == (separator, NONE):
             yield from useless(self, ("decimal",), f"with --sep {self.sep} and --quoting none")
-        for name in ("user_col", "item_col", "rating_col", "time_col") if self.no_header else ():
-            value = getattr(self, name)
-            is_absent = value is None or (name, value) == ("rating_col", "none")
-            if not is_absent and not re.fullmatch(r"[0-9]{1,4}", value):
+        names = dict(zip(("user", "item", "rating"), columns.names, strict=False))
+        for name, value in {**names, "time": self.time_col}.items() if self.no_header else ():
+            if value is not None and not re.fullmatch(r"[0-9]{1,4}", value):
                 yield (
-                    f"--{name} {value!r} is not a column number, which --no_header needs; the "
+                    f"--{name}_col {value!r} is not a column number, which --no_header needs; the "
                     "first column is 0"
                 )
         if self.encoding is not None and not _is_text_encoding(self.encoding):

@@ -51,6 +51,19 @@ class Split:
         """Return the users of validation and test."""
         return self.validation, self.test
 
+    def sizes(self) -> dict[str, int]:
+        """Return the numbers of items, training users and interactions, as in ``counts``."""
+        sizes = {
+            "items": len(self.item_ids),
+            "train_users": self.train.shape[0],
+            "train_interactions": self.train.nnz,
+        }
+        for name, part in zip(("validation", "test"), self.held_out, strict=True):
+            sizes[f"{name}_fold_in_interactions"] = part.fold_in.nnz
+            sizes[f"{name}_target_interactions"] = part.targets.nnz
+            sizes[f"{name}_users_without_targets"] = int((part.targets.getnnz(axis=1) == 0).sum())
+        return sizes
+
     def all_user_ids(self) -> NDArray[np.generic]:
         """Return the raw ids of all users: training, validation, test, in this order."""
         return np.concatenate([self.train_user_ids, *(part.user_ids for part in self.held_out)])

@@ -7,7 +7,7 @@ Raises:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,10 @@ from vae.errors import UserError
 from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
 from vae.load.movielens import obtain
+from vae.load.published_split import find_parts, published_split
 from vae.load.reading.files import Source, find_sources, reading
 from vae.load.reading.interactions import Interactions, lists_in, read_interactions
+from vae.load.rejects import write_rejects
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
     Manifest,
@@ -35,6 +37,7 @@ from vae.load.store import (
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
 from vae.utils.console import progress
+from vae.utils.outputs import check_file
 
 _MIN_ITEMS_TO_WARN = 20
 _MAX_NAMED_USERS = 3
@@ -57,6 +60,8 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
     """
     folder = prepared_folder(config.data_dir, config.dataset)
     fetched = config.synthetic or config.download or config.archive is not None
+    if config.rejects is not None:
+        check_file(config.rejects, "--rejects")
     # A missing file is reported before anything is created.
     sources = [Source(config.default_source)] if fetched else _find_sources(config, log)
     with locked(folder):
@@ -85,7 +90,10 @@ def _prepare(
     interactions = _read(sources, config, log)
     try:
         with progress("Splitting", 1, "data sets"):
-            split = split_interactions(interactions, config.split)
+            if config.split_dir is not None:
+                split = published_split(interactions, config.split_dir)
+            else:
+                split = split_interactions(interactions, config.split)
         _check_targets(split.counts, config)
     except UserError as error:
         if lists := lists_in(interactions, config.columns, must_be_rare=False):
@@ -100,7 +108,7 @@ def _prepare(
             raise UserError(f"{path}: changed while it was read; run the same command again.")
     with progress("Writing", 1, "data sets"):
         write_split(folder, split, provenance)
-    for line in (*_summary(split.counts, config), *_users_of_most_items(split)):
+    for line in (*_summary(split, config), *_users_of_most_items(split)):
         log(line)
     log(f"Prepared {folder}.")
 
@@ -109,6 +117,11 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     """Refuse a split without targets: no metric and no best checkpoint would be defined."""
     for name in ("validation", "test"):
         if counts[f"{name}_target_interactions"] == 0:
+            if config.split_dir is not None:
+                raise UserError(
+                    f"--split_dir {config.split_dir}: no target of {name}_te is an item of train; "
+                    "check that all files have the same ids."
+                )
             min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / config.test_proportion))
             after = (
                 f", and targets after {config.split_time}, in the unit of the times (a date is in "
@@ -124,11 +137,13 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
 
 
 def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
-    path = config.default_source
-    if config.ratings is None and not path.exists():
+    paths: Sequence[Path] = config.ratings or [config.default_source]
+    if config.split_dir is not None:
+        paths = find_parts(config.split_dir)
+    elif config.ratings is None and not paths[0].exists():
         fix = "download MovieLens with --download or pass your ratings with --ratings"
-        raise UserError(f"{path}: file not found; {fix}.")
-    sources, notes = find_sources(config.ratings or [path])
+        raise UserError(f"{paths[0]}: file not found; {fix}.")
+    sources, notes = find_sources(paths)
     for note in notes:
         log(note)
     return sources
@@ -146,6 +161,8 @@ def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interaction
         )
     for note in interactions.notes:
         log(note)
+    if config.rejects is not None:
+        log(write_rejects(config.rejects, interactions.rejects, interactions.rows_missing))
     if not len(interactions.users.codes):
         rows = interactions.rows_read - interactions.rows_missing
         raise UserError(
@@ -173,7 +190,14 @@ def _version(path: Path) -> tuple[int, ...]:
 def _data_flags(config: PrepareConfig) -> dict[str, Any]:
     """Return the flags that the prepared data depend on, with the values that take effect."""
     flags = {name: getattr(config, name) for name in flags_that_affect(PrepareConfig, "data")}
-    effective = {"sep": config.columns.separator, "heldout_users": config.split.heldout_users}
+    columns = config.columns
+    effective = {
+        "user_col": columns.user,
+        "item_col": columns.item,
+        "rating_col": columns.rating or "none",
+        "sep": columns.separator,
+        "heldout_users": config.split.heldout_users,
+    }
     return flags | effective
 
 
@@ -194,8 +218,7 @@ def _is_prepared(
         return False
     reasons = list(_changes(folder, manifest, config, digests.result()))
     reasons += [f"{source.path} is a pipe" for source in sources if source.is_pipe]
-    if config.force:
-        reasons.append("--force is set")
+    reasons += [f"--{name} is set" for name in ("force", "rejects") if getattr(config, name)]
     if reasons:
         log(f"Preparing again: {'; '.join(reasons)}.")
         return False
@@ -219,8 +242,9 @@ def _changes(
     yield from damage(folder, manifest)
 
 
-def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
+def _summary(split: Split, config: PrepareConfig) -> Iterator[str]:
     """Yield what was kept and dropped at each step, line by line."""
+    counts = split.counts
     n = {name: f"{count:,}" for name, count in counts.items()}
     rating = config.columns.rating
     kept = f"kept with a {rating} of at least {config.threshold:g}" if rating else "kept"
@@ -232,8 +256,9 @@ def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
     if config.min_users_per_item > 1:
         fewer = f"fewer than {config.min_users_per_item} users"
         yield f"{n['dropped_items']} items with {fewer} dropped."
-    fewer = f"fewer than {config.min_items_per_user} items"
-    yield f"{n['users']} users kept; {n['dropped_users']} with {fewer} dropped."
+    if config.split_dir is None:
+        fewer = f"fewer than {config.min_items_per_user} items"
+        yield f"{n['users']} users kept; {n['dropped_users']} with {fewer} dropped."
     if config.split_time is not None:
         yield (
             f"{n['train_interactions_after_split_time']} interactions of training users after "
@@ -246,9 +271,9 @@ def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
     yield f"{dropped} held-out interactions dropped: item not in the training set."
     if config.targets == LAST:
         yield f"Targets: each held-out user's last items by {config.time_col}."
-    for name in ("validation", "test"):
+    for name, part in zip(("validation", "test"), split.held_out, strict=True):
         yield (
-            f"{name.capitalize()}: {n['heldout_users']} users, "
+            f"{name.capitalize()}: {len(part.user_ids):,} users, "
             f"{n[f'{name}_fold_in_interactions']} fold-in items, "
             f"{n[f'{name}_target_interactions']} targets; "
             f"{n[f'{name}_users_without_targets']} users without targets."

@@ -21,6 +21,8 @@ file does not matter.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -45,12 +47,7 @@ def split_interactions(interactions: Interactions, options: SplitOptions) -> Spl
         UserError: too few users are left, or no interaction to train on.
     """
     matrix = _distinct(interactions)
-    counts = {
-        "rows": interactions.rows_read,
-        "rows_missing": interactions.rows_missing,
-        "interactions": len(interactions.users.codes),
-        "distinct_interactions": matrix.nnz,
-    }
+    counts = read_counts(interactions, matrix.nnz)
     all_users, all_items = matrix.shape
     user_ids, item_ids = interactions.users.values, interactions.items.values
     del interactions  # large
@@ -78,20 +75,23 @@ def split_interactions(interactions: Interactions, options: SplitOptions) -> Spl
         _split_items(part[:, seen], ids, options, rng)
         for part, ids in zip((validation, test), held_out_ids, strict=True)
     ]
+    kept = sum(part.fold_in.nnz + part.targets.nnz for part in held)
     counts |= {
-        "items": len(seen),
-        "train_users": train.shape[0],
-        "train_interactions": train.nnz,
         "heldout_users": held_out,
-        "heldout_interactions_dropped": validation.nnz
-        + test.nnz
-        - sum(part.fold_in.nnz + part.targets.nnz for part in held),
+        "heldout_interactions_dropped": validation.nnz + test.nnz - kept,
     }
-    for name, part in zip(("validation", "test"), held, strict=True):
-        counts[f"{name}_fold_in_interactions"] = part.fold_in.nnz
-        counts[f"{name}_target_interactions"] = part.targets.nnz
-        counts[f"{name}_users_without_targets"] = int((np.diff(part.targets.indptr) == 0).sum())
-    return Split(train, train_ids, item_ids[seen], held[0], held[1], counts)
+    split = Split(train, train_ids, item_ids[seen], held[0], held[1])
+    return replace(split, counts=counts | split.sizes())
+
+
+def read_counts(interactions: Interactions, distinct: int) -> dict[str, int]:
+    """Return the numbers of rows and interactions, ``distinct`` of which are distinct."""
+    return {
+        "rows": interactions.rows_read,
+        "rows_missing": interactions.rows_missing,
+        "interactions": len(interactions.users.codes),
+        "distinct_interactions": distinct,
+    }
 
 
 def _distinct(interactions: Interactions) -> csr_matrix:

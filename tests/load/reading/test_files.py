@@ -314,7 +314,7 @@ def test_a_default_partition_is_a_missing_value(tmp_path):
     folder = tmp_path / "user=__HIVE_DEFAULT_PARTITION__"
     folder.mkdir()
     write(folder / "part.csv", "item,rating\n1,5\n")
-    with pytest.raises(UserError, match="column 'user', row 2: the value is missing"):
+    with pytest.raises(UserError, match=r"column 'user', row 2 \(1,5,\): the value is missing"):
         read_all(tmp_path)
 
 

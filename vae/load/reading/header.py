@@ -45,6 +45,12 @@ class Wanted:
     allow_single_column: str | None = None
     first_header: list[str] = field(default_factory=list)
 
+    @property
+    def lists(self) -> bool:
+        """Return whether text files are lists: those of interactions, not of titles or filters."""
+        is_of_interactions = tuple(self.names) == self.columns.names and self.optional is None
+        return self.columns.lists and is_of_interactions
+
     def select(self, source: Source, header: Sequence[str]) -> list[str]:
         """Return the columns to read of those that a file has."""
         if [*header] == [self.allow_single_column]:

@@ -13,9 +13,10 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from vae.load.reading.files import FileError, Source, reading
 from vae.load.reading.header import Wanted
 from vae.load.reading.tables import BLOCK_ROWS, Block, Tables, named
 from vae.load.reading.text import ONE_ROW_EACH
+from vae.load.rejects import MAX_REJECTS, Reject
 from vae.utils.threads import prefetch
 
 MAX_ID_LENGTH = 256
@@ -70,6 +72,8 @@ class Interactions:
         rows_read: number of rows of the files.
         rows_missing: number of rows that were dropped because a value is missing.
         notes: sentences on what was assumed about the files.
+        counts: number of interactions of each file.
+        rejects: the first rows that were dropped because a value is missing.
     """
 
     users: CodedIds
@@ -79,6 +83,8 @@ class Interactions:
     rows_read: int = 0
     rows_missing: int = 0
     notes: tuple[str, ...] = ()
+    counts: Mapping[Path, int] = field(default_factory=dict)
+    rejects: Sequence[Reject] = ()
 
 
 def read_interactions(
@@ -118,6 +124,8 @@ def read_interactions(
     users, items = CodedIdsBuilder(columns.user), CodedIdsBuilder(columns.item)
     times, liked = bytearray(), bytearray()  # grow in place, where NumPy's arrays would be copied
     rows = missing = 0
+    counts: dict[Path, int] = {}
+    rejects: list[Reject] = []
     blocks = tables.blocks()
     if any(one.table is None for one in sources):
         blocks = prefetch(blocks)
@@ -125,7 +133,8 @@ def read_interactions(
         for block in blocks:
             rows += len(block)
             with reading(block.path):
-                is_present = _is_present(block, columns, columns.user if may_lack_users else None)
+                never_dropped = columns.user if may_lack_users else None
+                is_present = _is_present(block, columns, never_dropped, rejects)
                 is_liked = np.ones(len(block), bool)
                 if columns.rating is not None and columns.rating in block.columns:
                     ratings = _numbers(block, columns.rating, is_present, columns.decimal)
@@ -138,10 +147,12 @@ def read_interactions(
                 for ids in (users, items):
                     ids.add(block, is_present, keep_mask)
             missing += int(np.count_nonzero(~is_present))
+            counts[block.path] = counts.get(block.path, 0) + int(np.count_nonzero(keep_mask))
             liked += is_liked[keep_mask].data if keep_all else b""
             advance(len(block))
     if not rows and not may_lack_users:
-        raise UserError(f"{named([source.path for source in sources])}: no rows.")
+        problem = "no row has a user and items" if columns.lists else "no rows"
+        raise UserError(f"{named([source.path for source in sources])}: {problem}.")
     return Interactions(
         users.ids(),
         items.ids(),
@@ -150,6 +161,8 @@ def read_interactions(
         rows,
         missing,
         (*tables.notes, *users.notes, *items.notes),
+        counts,
+        rejects,
     )
 
 
@@ -198,7 +211,7 @@ class CodedIdsBuilder:
             text = texts[code]
             if problem := _problem_of_id(text):
                 position = int(np.argmax(codes == code))
-                raise FileError(f"{block.where(self._name, position)}: {problem}")
+                raise FileError(f"{block.where_with_text(self._name, position)}: {problem}")
             ends = text[:1] + text[-1:]
             if not ends.isprintable() or " " in ends:
                 self._invisible_ends.append(text)
@@ -262,10 +275,13 @@ def _is_list(text: str) -> bool:
     return len(texts) > 2 or (len(words) > 1 and all(re.search("[0-9]", word) for word in words))
 
 
-def _is_present(block: Block, columns: Columns, never_dropped: str | None) -> NDArray[np.bool_]:
+def _is_present(
+    block: Block, columns: Columns, never_dropped: str | None, rejects: list[Reject]
+) -> NDArray[np.bool_]:
     """Return (rows,) bool, whether a row has a value in each column.
 
-    In the column ``never_dropped``, a missing value is refused in any case.
+    In the column ``never_dropped``, a missing value is refused in any case. Rows that are dropped
+    are added to the rejects.
     """
     is_present = np.ones(len(block), bool)
     for name, (codes, values) in block.columns.items():
@@ -275,8 +291,9 @@ def _is_present(block: Block, columns: Columns, never_dropped: str | None) -> ND
         texts = values.tolist() if values.dtype == object else []
         if not nulls.isdisjoint(map(str.lower, map(str.strip, texts))):
             is_missing |= np.array([text.strip().lower() in nulls for text in texts])[codes]
-        if is_missing.any() and (name == never_dropped or not columns.drop_missing):
-            position = int(np.argmax(is_missing))
+        is_refused = name == never_dropped or not columns.drop_missing
+        positions = np.flatnonzero(is_missing if is_refused else is_missing & is_present)
+        for position in positions[: MAX_REJECTS - len(rejects) + is_refused].tolist():
             text = str(block.value(name, position))
             problem, fix = "the value is missing", "prepare the data with --drop_missing"
             if is_id and text.strip():
@@ -285,7 +302,10 @@ def _is_present(block: Block, columns: Columns, never_dropped: str | None) -> ND
             fix = f"fill it in, remove the row, or {fix}"
             if name == never_dropped:
                 fix = "a list has a user in every row or in none; fill it in or remove the row"
-            raise FileError(f"{block.where(name, position)}: {problem}; {fix}")
+            if is_refused:
+                raise FileError(f"{block.where_with_text(name, position)}: {problem}; {fix}")
+            row = block.rows[position]
+            rejects.append(Reject(block.path, row, name, block.text(position), problem))
         is_present &= ~is_missing
     return is_present
 
@@ -317,7 +337,7 @@ def _numbers(
             problem = "the rating is not finite"
         elif re.fullmatch(r"-?[0-9]+,[0-9]+", text):
             problem += " (for a decimal comma prepare the data with --decimal ,)"
-        raise FileError(f"{block.where(name, position)}: {problem}")
+        raise FileError(f"{block.where_with_text(name, position)}: {problem}")
     return rows
 
 

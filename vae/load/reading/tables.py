@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vae.errors import one_line
-from vae.load.config import Columns
+from vae.load.config import WHITESPACE, Columns
 from vae.load.reading.files import (
     FileError,
     Source,
@@ -35,7 +35,7 @@ from vae.load.reading.files import (
     reading,
 )
 from vae.load.reading.header import Wanted
-from vae.load.reading.text import NOT_UTF8, ONE_ROW_EACH, CodedColumn, TextFile, coded_texts
+from vae.load.reading.text import NOT_UTF8, ONE_ROW_EACH, CodedColumn, TextFile, coded_texts, shown
 
 BLOCK_ROWS = 1 << 18
 _TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
@@ -55,21 +55,29 @@ class Block:
     """Consecutive rows of a file.
 
     Attributes:
-        first_row: number of the first row, as an editor shows it: row 1 of a text file with a
-            header is the header.
+        rows: number of each row, as an editor shows it: row 1 of a text file with a header is the
+            header; of lists, the row of each interaction.
         columns: the columns that were read, by name.
     """
 
     path: Path
-    first_row: int
+    rows: Sequence[int]
     columns: dict[str, CodedColumn]
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values())).codes) if self.columns else 0
+        return len(self.rows)
 
     def where(self, name: str, position: int) -> str:
         """Return the place of a value in the file."""
-        return f"column {name!r}, row {self.first_row + position}"
+        return f"column {name!r}, row {self.rows[position]}"
+
+    def where_with_text(self, name: str, position: int) -> str:
+        """Return the place of a value in the file, with the values of its row."""
+        return self.where(name, position) + shown(self.text(position))
+
+    def text(self, position: int) -> str:
+        """Return the values that were read of a row, shortened."""
+        return one_line(",".join(str(self.value(name, position)) for name in self.columns))
 
     def value(self, name: str, position: int) -> Any:
         """Return a value; an empty text for a missing one."""
@@ -136,7 +144,7 @@ class Tables:
         for name in names ^ before:
             has, rest = ("a", " not") if name in names else ("no", "")
             raise FileError(
-                f"row {block.first_row}: has {has} column {name!r}, which the rows before "
+                f"row {block.rows[0]}: has {has} column {name!r}, which the rows before "
                 f"have{rest}; give it to all rows or to none"
             )
         self._names_before = names
@@ -163,6 +171,10 @@ class Tables:
     def _read_text(self, content: io.BufferedReader, source: Source) -> Iterator[Block]:
         wanted = self._wanted
         file = TextFile(content, wanted.columns, self._block_rows)
+        if wanted.lists:
+            for rows, columns in file.blocks(wanted.columns.separator or WHITESPACE, None, 0):
+                yield Block(source.path, rows, dict(zip(wanted.names, columns, strict=True)))
+            return
         separator, guess = wanted.find_separator(source, file)
         sample = file.split(separator)
         if not sample:
@@ -177,8 +189,8 @@ class Tables:
         if not names:  # the folders give all columns
             return
         positions = [header.index(name) for name in names]
-        for first_row, columns in file.blocks(separator, positions, int(has_header)):
-            yield Block(source.path, first_row, dict(zip(names, columns, strict=True)))
+        for rows, columns in file.blocks(separator, positions, int(has_header)):
+            yield Block(source.path, rows, dict(zip(names, columns, strict=True)))
         self._line_breaks += file.line_breaks
 
 
@@ -196,10 +208,11 @@ def _read_json(
     keys: dict[str, None] = {}  # of all objects so far, in order
     first_row = 1
     while part := [*islice(lines, block_rows)]:
-        documents = [_parse_json(row, line) for row, line in enumerate(part, first_row)]
+        rows = range(first_row, first_row + len(part))
+        documents = [_parse_json(row, line) for row, line in zip(rows, part, strict=True)]
         for document in documents:
             keys.update(dict.fromkeys(document))
-        block = Block(path, first_row, {})
+        block = Block(path, rows, {})
         for name in select(list(keys)):
             texts: list[str | None] = []
             try:
@@ -207,9 +220,9 @@ def _read_json(
                     texts.append(_json_text(document.get(name), name in ids))
             except ValueError as error:
                 raise FileError(f"{block.where(name, len(texts))}: {error}") from None
-            block.columns[name] = coded_texts(texts, first_row)
+            block.columns[name] = coded_texts(texts, rows)
         yield block
-        first_row += len(part)
+        first_row = rows.stop
 
 
 def _parse_json(row: int, line: str) -> dict[str, Any]:
@@ -224,7 +237,7 @@ def _parse_json(row: int, line: str) -> dict[str, Any]:
         reason = one_line(error)
     # In the first row it is the shape of the file, in a later one that row.
     problem = f" ({reason})" if reason and row > 1 else f" of one interaction; {_JSON_LINES}"
-    raise FileError(f"row {row}: is not a JSON object{problem}")
+    raise FileError(f"row {row}{shown(line)}: is not a JSON object{problem}")
 
 
 def _json_text(value: Any, is_id: bool) -> str | None:
@@ -269,7 +282,7 @@ def _arrow_blocks(
     """Yield the rows of Arrow's batches, which have the columns to read and are numbered from 1."""
     first_row = 1
     for batch in filter(len, batches):  # without rows, columns may lack a type
-        block = Block(path, first_row, {})
+        block = Block(path, range(first_row, first_row + len(batch)), {})
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             # The dictionary may be that of the whole file: only the values of these rows matter.
             if pa.types.is_dictionary(column.type):

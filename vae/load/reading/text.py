@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from vae.errors import one_line
 from vae.load.config import MINIMAL, WHITESPACE, Columns
 from vae.load.reading.files import FileError
 from vae.utils.threads import prefetch
@@ -42,7 +43,6 @@ ONE_ROW_EACH = "one row per interaction is needed, as pandas' DataFrame.explode 
 """What to do about many items in one value."""
 
 _QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
-_AWK = "'{for (i = 2; i <= NF; i++) print $1, $i}' makes them of a user and items"
 
 _ESCAPE = "surrogateescape"
 UNDECODED = re.compile("[\ud800-\udfff]")
@@ -71,6 +71,10 @@ class CodedColumn(NamedTuple):
 
     codes: NDArray[Any]
     values: NDArray[Any]
+
+
+CodedRows = tuple[Sequence[int], list[CodedColumn]]
+"""The numbers of consecutive rows, and columns of them."""
 
 
 class _LineError(Exception):
@@ -108,27 +112,40 @@ class TextFile:
             return []
 
     def blocks(
-        self, separator: str, positions: Sequence[int], skip: int
-    ) -> Iterator[tuple[int, list[CodedColumn]]]:
-        """Yield the number of the first of consecutive rows, and some columns as text.
+        self, separator: str, positions: Sequence[int] | None, skip: int
+    ) -> Iterator[CodedRows]:
+        """Yield the numbers of consecutive rows, and some columns as text.
 
         Args:
             separator: characters between columns, or ``WHITESPACE``.
-            positions: positions of the columns.
+            positions: positions of the columns; None for users and items of rows that are lists,
+                ``user item item ...``.
             skip: 1 to skip the header row, else 0.
         """
         self._widths = [len(row) for row in self.split(separator)]
         try:
             # Closed before the file is, also where an error keeps what reads the lines.
             with closing(prefetch(map(self._normalised, self._whole_lines()))) as blocks:
-                yield from self._coded_blocks(blocks, positions, skip)
+                if positions is None:
+                    yield from map(self._lists, blocks)
+                else:
+                    yield from self._coded_blocks(blocks, positions, skip)
         except _LineError as error:
             before, problem = error.args
             raise FileError(f"row {self._row + before}: {problem}") from None
 
+    def _lists(self, block: bytes) -> CodedRows:
+        lines = filter(bytes.strip, block.splitlines())
+        lists = [line.decode(errors=_ESCAPE).split(self._delimiter) for line in lines]
+        rows = [row for row, ids in enumerate(lists, self._row) for _ in ids[1:]]
+        users = [ids[0] for ids in lists for _ in ids[1:]]
+        items = [item for ids in lists for item in ids[1:]]
+        self._row += len(lists)
+        return rows, [coded_texts(users, rows), coded_texts(items, rows)]
+
     def _coded_blocks(
         self, blocks: Iterator[bytes], positions: Sequence[int], skip: int
-    ) -> Iterator[tuple[int, list[CodedColumn]]]:
+    ) -> Iterator[CodedRows]:
         for block in blocks:
             if skip:
                 block = _BLANK_LINES.sub(b"", block)
@@ -144,7 +161,7 @@ class TextFile:
             else:
                 first = self._row + skip
                 self._row = first + len(columns[0].codes)
-                yield first, columns
+                yield range(first, self._row), columns
             skip = 0
 
     def _set_separator(self, separator: str) -> None:
@@ -174,16 +191,15 @@ class TextFile:
 
     def _csv_blocks(
         self, blocks: Iterable[bytes], positions: Sequence[int], skip: int
-    ) -> Iterator[tuple[int, list[CodedColumn]]]:
+    ) -> Iterator[CodedRows]:
         rows = self._csv_rows(blocks)
         next(islice(rows, skip, skip), None)
         # One flat sequence: lists of rows that wait would cost the garbage collector's time.
         values = (row[position] for row in rows for position in positions)
         first, width = self._row, len(positions)
         while part := [*islice(values, self._block_rows * width)]:
-            texts = (part[column::width] for column in range(width))
-            yield first, [coded_texts(column, first) for column in texts]
-            first = self._row
+            numbers, first = range(first, self._row), self._row
+            yield numbers, [coded_texts(part[column::width], numbers) for column in range(width)]
 
     def _csv_rows(self, blocks: Iterable[bytes]) -> Iterator[list[str]]:
         """Yield the values of rows, of which one cannot be parsed by Arrow."""
@@ -195,7 +211,7 @@ class TextFile:
                     if row != [""] and not self._delimiter.join(row).strip(" \t"):
                         blank += 1
                         continue
-                    raise self._ragged(len(row))
+                    raise self._ragged(row)
                 self._row += 1
                 yield row
         except csv.Error as error:
@@ -255,17 +271,20 @@ class TextFile:
         fix = "if quotes are part of the values, prepare the data with --quoting none"
         return FileError(f"row {self._row}: {problem}; {fix}")
 
-    def _ragged(self, width: int) -> FileError:
+    def _ragged(self, row: list[str]) -> FileError:
         fix = "quote values that contain the separator"
         if not self._is_quoted:
             fix = "remove the separator from values, or quote them and drop --quoting none"
         if len(set(self._widths)) > 2:
-            is_space = self._separator in (" ", "\t", WHITESPACE)
-            option = "" if is_space else f" -F'{self._separator}'"
-            fix = "" if is_space else f"{fix}; if a row lists many items, "
-            fix += f"one row per interaction is needed: awk{option} {_AWK}"
-        problem = f"{width} columns where row 1 has {self._widths[0]}"
-        return FileError(f"row {self._row}: {problem}; {fix}")
+            fix += "; if each row is a user and many items, prepare the data with --format lists"
+        problem = f"{len(row)} columns where row 1 has {self._widths[0]}"
+        return FileError(f"row {self._row}{shown(','.join(row))}: {problem}; {fix}")
+
+
+def shown(row: str) -> str:
+    """Return the text of a row, shortened, as it follows its number."""
+    text = one_line(row)
+    return f" ({text})" if text else ""
 
 
 def coded(column: pa.DictionaryArray) -> CodedColumn:
@@ -274,13 +293,16 @@ def coded(column: pa.DictionaryArray) -> CodedColumn:
     return CodedColumn(codes, column.dictionary.to_numpy(zero_copy_only=False))
 
 
-def coded_texts(texts: Sequence[str | None], first_row: int) -> CodedColumn:
-    """Return a column of (rows,) texts decoded with ``surrogateescape``; None if one is missing."""
+def coded_texts(texts: Sequence[str | None], rows: Sequence[int]) -> CodedColumn:
+    """Return a column of texts decoded with ``surrogateescape``; None if one is missing.
+
+    ``rows`` are the numbers of their rows.
+    """
     try:
         return coded(pa.array(texts, pa.string()).dictionary_encode())
     except UnicodeEncodeError:
-        rows = enumerate(texts, first_row)
-        row = next(row for row, text in rows if UNDECODED.search(text or ""))
+        pairs = zip(rows, texts, strict=True)
+        row = next(row for row, text in pairs if UNDECODED.search(text or ""))
         raise FileError(f"row {row}: {NOT_UTF8}") from None
 
 

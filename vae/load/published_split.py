@@ -1,0 +1,113 @@
+"""A split that somebody else published, as it is: the files of Liang et al.'s notebook.
+
+``train``, and for validation and test the fold-in items (``_tr``) and the targets (``_te``), with
+any suffix and in any format of ratings. Rows and columns of the matrices: users in the order of
+the files, and the items of the training by ascending id, so that a split that this program made,
+written out as such files, comes back as it was.
+
+Raises:
+    UserError: a file is missing, or the files are not a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from vae.errors import UserError
+from vae.load.dataset import HeldOut, Split, ones_at
+from vae.load.reading.files import reading
+from vae.load.reading.interactions import Interactions
+from vae.load.split import read_counts
+
+_PARTS = ("train", "validation_tr", "validation_te", "test_tr", "test_te")
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """Return the file, or folder of files, of each part of a split."""
+    with reading(folder):
+        names = sorted(path.name for path in folder.iterdir())
+    parts = []
+    for part in _PARTS:
+        found = [name for name in names if name.partition(".")[0] == part]
+        if len(found) != 1:
+            problem = f"{len(found)} files of the part {part} ({', '.join(found)}); keep one"
+            problem = problem if found else f"no file of the part {part}, such as {part}.csv"
+            raise UserError(f"--split_dir {folder}: has {problem}.")
+        parts.append(folder / found[0])
+    return parts
+
+
+def published_split(interactions: Interactions, folder: Path) -> Split:
+    """Return the split in a folder.
+
+    Args:
+        interactions: those of all parts, one part after another.
+        folder: the folder.
+    """
+    paths = find_parts(folder)
+    files = interactions.counts.items()
+    counts = [sum(n for file, n in files if path in (file, *file.parents)) for path in paths]
+    ends = np.cumsum(counts)
+    parts = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+    _check_users(interactions, parts, paths)
+    train, user_ids = _matrices(interactions, parts[:1])
+    seen = np.flatnonzero(train[0].getnnz(axis=0))
+    held, dropped = [], 0
+    for start in (1, 3):
+        matrices, ids = _matrices(interactions, parts[start : start + 2])
+        _check_items(matrices, ids, interactions.items.values, paths[start : start + 2])
+        fold_in, targets = (matrix[:, seen] for matrix in matrices)
+        dropped += sum(matrix.nnz for matrix in matrices) - fold_in.nnz - targets.nnz
+        held.append(HeldOut(fold_in, targets, ids))
+    split = Split(train[0][:, seen], user_ids, interactions.items.values[seen], held[0], held[1])
+    sizes = {"heldout_interactions_dropped": dropped, **split.sizes()}
+    distinct = dropped + split.all_histories().nnz
+    return replace(split, counts=read_counts(interactions, distinct) | sizes)
+
+
+def _matrices(
+    interactions: Interactions, parts: Sequence[slice]
+) -> tuple[list[csr_matrix], NDArray[np.generic]]:
+    """Return a (users, all items) matrix of each part, and the raw ids of the users of them all."""
+    users, items = interactions.users, interactions.items
+    codes = pd.unique(np.concatenate([users.codes[part] for part in parts]))
+    row_of = np.zeros(len(users.values), np.int64)
+    row_of[codes] = np.arange(len(codes))
+    shape = (len(codes), len(items.values))
+    matrices = [ones_at(row_of[users.codes[part]], items.codes[part], shape) for part in parts]
+    return matrices, users.values[codes]
+
+
+def _check_users(interactions: Interactions, parts: Sequence[slice], paths: Sequence[Path]) -> None:
+    """Refuse a user of two of training, validation and test."""
+    codes, ids = interactions.users.codes, interactions.users.values
+    for one, other in combinations(range(len(_PARTS)), 2):
+        if _PARTS[one].partition("_")[0] != _PARTS[other].partition("_")[0]:
+            both = np.intersect1d(codes[parts[one]], codes[parts[other]])
+            if len(both):
+                raise UserError(
+                    f"{paths[other]}: user {ids[both[0]]} is in "
+                    f"{paths[one].name} too; training, validation and test need distinct users."
+                )
+
+
+def _check_items(
+    matrices: Sequence[csr_matrix],
+    user_ids: NDArray[np.generic],
+    item_ids: NDArray[np.generic],
+    paths: Sequence[Path],
+) -> None:
+    """Refuse a fold-in item that is a target too."""
+    for user, item in np.argwhere(matrices[0].multiply(matrices[1]))[:1]:
+        raise UserError(
+            f"{paths[1]}: item {item_ids[item]} of user {user_ids[user]} is in {paths[0].name} "
+            "too; an item folds in or is a target."
+        )
