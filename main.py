@@ -46,7 +46,9 @@ def run_modes(argv: Sequence[str] | None) -> None:
             modes.blend(run)
         if wanted.test:
             modes.test(run)
-        if wanted.recommend is not None:
+        if wanted.score is not None:
+            modes.score(run)
+        elif wanted.recommend is not None:
             modes.recommend(run)
         if wanted.similar_items is not None:
             modes.similar_items(run)

@@ -19,7 +19,7 @@ from vae.load.config import PrepareConfig
 from vae.load.config import parse_flags as parse_options
 
 MAIN_FLAGS = """
-train test inference_benchmark recommend similar_items export_items export
+train test inference_benchmark recommend score similar_items export_items export
 data_dir dataset checkpoint_dir results_dir tensorboard_dir log_path output allow deny item_names
 item_names_col title_col
 resume restart warm_start save_every keep_checkpoints checkpoint check_replicas
@@ -87,6 +87,11 @@ BAD_MAIN_FLAGS = """
 --train --export m\udcff -> --export .../m\\udcff: TensorFlow needs a path in UTF-8; ...
 --train --export_items i.csv -> --export_items i.csv: the name must end in .parquet
 --train --recommend -> --recommend needs --output
+--train --score p.csv -> --score needs --output
+--train --score p.csv --recommend --output r.csv
+ -> --recommend without a file has no effect with --score, whose histories are the prepared ones
+--train --score p.csv --output r.csv --recommend h.csv --allow a
+ -> --allow has no effect with --score
 --train --recommend --output r.xls -> --output r.xls: the name must end in .csv, ...
 --train --recommend --output r.csv --blend ease --explain 3
  -> --explain and --blend ease are mutually exclusive: it explains the model alone; pass ...
@@ -125,17 +130,17 @@ BAD_MAIN_FLAGS = """
 {test} --early_stop 3 -> --early_stop has no effect without --train
 {test} --check_replicas 3 -> --check_replicas has no effect without --train
 {test} --output r.csv --allow a --deny b --explain 3
- -> --output has no effect without --recommend; --allow has no effect without --recommend;
+ -> --output has no effect without --recommend or --score; --allow has no effect without ...;
  --deny has no effect without --recommend; --explain has no effect without --recommend
 {test} --title_col name --item_names_col id
  -> --item_names_col has no effect without --item_names; --title_col has no effect without ...
 {test} --item_names m.csv
- -> --item_names has no effect without --recommend, --similar_items, --export_items or --export
+ -> --item_names has no effect without --recommend, --score, --similar_items, ... or --export
 {test} --export_dtype bfloat16 -> --export_dtype has no effect without --export
 {test} --inference_batch_sizes 1,64 -> --inference_batch_sizes has no effect without --inference_...
 {test} --trace -> --trace has no effect without --train or --inference_benchmark
 --train --checkpoint_dir c --checkpoint latest -> --checkpoint has no effect without --test,
- --recommend, --similar_items, --export_items, --export or --inference_benchmark
+ --recommend, --score, --similar_items, --export_items, --export or --inference_benchmark
 --train --baselines ease -> --baselines has no effect without --test
 --train --ease_dropout 0 -> --ease_dropout has no effect without --blend, or --test and ease in ...
 --train --test --checkpoint latest -> --checkpoint has no effect without --checkpoint_dir
@@ -155,6 +160,7 @@ BAD_MAIN_FLAGS = """
 {all} --log_path a/../i.parquet -> ...: would overwrite the file of --export_items; name another
 {all} --log_path ./h.csv -> --log_path h.csv: would overwrite the file of --recommend; name another
 {all} --log_path r.csv/log -> --output r.csv: contains --log_path r.csv/log; name another
+{all} --score p.csv --log_path p.csv -> --log_path p.csv: would overwrite the file of --score; ...
 {all} --log_path f.csv --deny f.csv -> --log_path f.csv: would overwrite the file of --deny; ...
 {all} --deny e --export_items e/i.parquet -> --deny e: contains --export_items e/i.parquet; name ...
 {all} --results_dir r.csv -> --output r.csv: contains --results_dir r.csv; name another

@@ -31,11 +31,11 @@ _MAX_UNITS = 2**20
 MAX_EXPLAINED = 100
 _MAX_MINUTES = 525_600
 """A year."""
-_MODEL_MODES = ("test", "recommend", "similar_items", "export_items", "export")
+_MODEL_MODES = ("test", "recommend", "score", "similar_items", "export_items", "export")
 """Modes that need a trained model; the inference benchmark can use random weights."""
 _ANNEALING = ("total_anneal_steps", "anneal_cap")
 _SAVING = ("resume", "restart", "checkpoint", "save_every", "keep_checkpoints")
-_TITLE_MODES = ("recommend", "similar_items", "export_items", "export")
+_TITLE_MODES = ("recommend", "score", "similar_items", "export_items", "export")
 """Modes that show item titles."""
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "elu", "selu")
@@ -118,6 +118,11 @@ class Modes:
         "prepared users)",
         bare=True,
     )
+    score: Path | None = flag(
+        None,
+        "write the score and the rank of each user and item in this file, by the histories in "
+        "that of --recommend (none: as prepared)",
+    )
     similar_items: str | None = flag(None, "list the items most similar to the one with this id")
     export_items: Path | None = flag(
         None, "write a vector for each item, with its id and title, to this .parquet file"
@@ -152,8 +157,8 @@ class Files:
     log_path: Path = flag(Path("./vae_cf.log"), "file for the JSON log lines")
     output: Path | None = flag(
         None,
-        "file for the recommendations: .csv, .tsv, .csv.gz, .tsv.gz or .parquet",
-        needs=("recommend",),
+        "file for the recommendations or scores: .csv, .tsv, .csv.gz, .tsv.gz or .parquet",
+        needs=("recommend", "score"),
     )
     allow: Path | None = flag(
         None,
@@ -472,8 +477,8 @@ class Config:
     def uses_blend(self) -> bool:
         """Whether a blend in a checkpoint matters: one is neither chosen nor refused by a flag."""
         modes = self.modes
-        scores = modes.train, modes.test, modes.recommend, modes.export, modes.inference_benchmark
-        return self.evaluation.blend is None and any(scores)
+        scores = modes.train, modes.test, modes.recommend, modes.score, modes.export
+        return self.evaluation.blend is None and any((*scores, modes.inference_benchmark))
 
     @property
     def needs_ease(self) -> bool:
@@ -510,13 +515,16 @@ class Config:
             f"--baselines: {evaluation.baselines!r} is not a comma-separated list of "
             f"{', '.join(BASELINES)}": not set(evaluation.baseline_names) <= set(BASELINES),
             "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
-            "--recommend, --similar_items, --export_items and --export": no_mode,
+            "--recommend, --score, --similar_items, --export_items and --export": no_mode,
             f"{user} needs a trained model; pass --checkpoint_dir or --train": (
                 user is not None and not modes.train and files.checkpoint_dir is None
             ),
             "--explain and --blend ease are mutually exclusive: it explains the model alone; "
             "pass --blend none": evaluation.blend == "ease" and evaluation.explain > 0,
             "--recommend needs --output": modes.recommend is not None and output is None,
+            "--score needs --output": modes.score is not None and output is None,
+            "--recommend without a file has no effect with --score, whose histories are the "
+            "prepared ones": modes.score is not None and modes.recommend is True,
             f"--output {output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}": (
                 output is not None and not output.name.endswith(OUTPUT_SUFFIXES)
             ),
@@ -544,6 +552,8 @@ class Config:
             preset = PRESETS.get(self.presets.preset or "", {})
             names = [n for n in _ANNEALING if getattr(self.objective, n) != preset.get(n)]
             yield from useless(names, "with --kl_per_item, which is not annealed")
+        if self.modes.score is not None and self.modes.recommend is not None:
+            yield from useless(["allow", "deny", "explain"], "with --score")
         if not self.needs_ease:
             reason = "without --blend, or --test and ease in --baselines"
             yield from useless(["ease_lambda", "ease_dropout"], reason)
@@ -569,7 +579,7 @@ class Config:
             for path in (files.log_path, files.output)
             if files.results_dir and path and _RESULTS.fullmatch(path.name)
         ]
-        read = named("recommend", "allow", "deny", "item_names")
+        read = named("recommend", "score", "allow", "deny", "item_names")
         yield [*read, *results, ("--data_dir", files.data_dir / files.dataset / "preprocessed")]
 
 

@@ -35,7 +35,7 @@ from vae.models.training.train import Trainer
 from vae.recommend.export import export as write_export
 from vae.recommend.inputs import Inputs, check_outputs, read_inputs
 from vae.recommend.recommender import Recommender
-from vae.recommend.writer import write_item_vectors, write_recommendations
+from vae.recommend.writer import write_item_vectors, write_recommendations, write_scores
 from vae.report.comparison import comparison_tables
 from vae.report.environment import program
 from vae.report.results import Results, open_outputs
@@ -263,6 +263,14 @@ def recommend(run: Run) -> None:
         run.summary |= write_recommendations(
             output, run.recommender, users, run.inputs.filters, k, explain, run.log
         )
+
+
+def score(run: Run) -> None:
+    """Write the scores of the users and items in ``--score`` to ``--output``."""
+    output, pairs = run.config.files.output, run.inputs.pairs
+    if run.is_first and output is not None and pairs is not None:
+        users = run.inputs.histories or prepared_histories(run.dataset)
+        run.summary |= write_scores(output, run.recommender, pairs, users, run.log)
 
 
 def similar_items(run: Run) -> None:

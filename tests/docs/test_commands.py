@@ -93,6 +93,7 @@ def give_files(folder):
     write_interactions(movielens / "ratings.csv", "userId,movieId,rating", 21_000, 6, ",5.0", rng)
     write_interactions(folder / "plays.csv", "listener,track", 600, 8, "", rng)
     write_interactions(folder / "histories.csv", "userId,movieId", 3, 4, "", rng)
+    write_interactions(folder / "candidates.csv", "userId,movieId", 3, 5, "", rng)
     (folder / "sold-out.csv").write_text("movieId\n3\n17\n")
     titles = [f'{item},"Film no. {item} (1999)"' for item in range(40)]
     (folder / "movies.csv").write_text("\n".join(["movieId,title", *titles]) + "\n")

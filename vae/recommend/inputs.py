@@ -19,10 +19,11 @@ import pyarrow as pa
 from vae.config import Files, Modes
 from vae.errors import UserError, one_line
 from vae.load.dataset import Dataset
-from vae.load.histories import UserHistories, read_histories
+from vae.load.histories import UserHistories, prepared_histories, read_histories
 from vae.load.ids import find_item
 from vae.load.item_filters import ItemFilters, read_item_filter
 from vae.recommend.export import check_export
+from vae.recommend.scores import Pairs, read_pairs
 from vae.recommend.table import RecommendationTable
 from vae.recommend.titles import read_titles
 from vae.utils.outputs import check_file
@@ -38,12 +39,14 @@ class Inputs:
 
     Attributes:
         histories: users in the file of ``--recommend``.
+        pairs: users and items in the file of ``--score``.
         filters: items that are allowed and denied.
         titles: (I,) strings from ``--item_names``, NA for an item that the file does not have.
         descriptions: a sentence for the log on each file that was read.
     """
 
     histories: UserHistories | None = None
+    pairs: Pairs | None = None
     filters: ItemFilters = ItemFilters()
     titles: pd.Series | None = None
     descriptions: tuple[str, ...] = ()
@@ -63,7 +66,7 @@ def read_inputs(modes: Modes, files: Files, dataset: Dataset) -> Inputs:
     """Read the inputs that the flags name."""
     if modes.similar_items is not None:
         find_item(modes.similar_items, dataset)
-    titles, histories, descriptions = None, None, []
+    titles, histories, pairs, descriptions = None, None, None, []
     if files.item_names is not None:
         titles = read_titles(files.item_names, files.title_col, dataset, files.item_names_col)
         titled = (titles.fillna("") != "").sum()
@@ -71,6 +74,10 @@ def read_inputs(modes: Modes, files: Files, dataset: Dataset) -> Inputs:
     if isinstance(modes.recommend, Path):
         histories = read_histories(modes.recommend, dataset)
         descriptions += [f"{modes.recommend}: {_counts(histories)}.", *histories.notes]
+    if modes.score is not None:
+        users = histories or prepared_histories(dataset)
+        pairs = read_pairs(modes.score, "--score", dataset, users)
+        descriptions += [f"--score {modes.score}: {pairs.describe()}.", *pairs.notes]
     named = {"allow": files.allow, "deny": files.deny}
     paths = {name: path for name, path in named.items() if path is not None}
     filters = read_filters(paths, dataset, "--")
@@ -78,7 +85,7 @@ def read_inputs(modes: Modes, files: Files, dataset: Dataset) -> Inputs:
         user_ids = dataset.all_user_ids() if histories is None else histories.user_ids
         for name, path in paths.items():
             descriptions += getattr(filters, name).describe(f"--{name} {path}", user_ids)
-    return Inputs(histories, filters, titles, tuple(descriptions))
+    return Inputs(histories, pairs, filters, titles, tuple(descriptions))
 
 
 def read_filters(

@@ -35,7 +35,7 @@ from vae.baselines.popularity import popularity_scores
 from vae.config import MAX_EXPLAINED, Config, Execution
 from vae.errors import UserError
 from vae.load.dataset import Dataset
-from vae.load.histories import UserHistories, read_histories
+from vae.load.histories import UserHistories, prepared_histories, read_histories
 from vae.load.ids import find_item
 from vae.load.item_filters import ItemFilters
 from vae.load.store import open_dataset
@@ -53,16 +53,23 @@ from vae.models.inference.trained_model import (
 )
 from vae.recommend.explain import explain as explain_items
 from vae.recommend.inputs import PathLike, Rows, as_table, read_filters
+from vae.recommend.scores import Pairs, Ranking, read_pairs, score_pairs
 from vae.recommend.table import RecommendationTable, free_name
 from vae.recommend.titles import read_titles
 from vae.utils.console import trimmed
 from vae.utils.distributed import Workers
 from vae.utils.run_log import RunLog
 
+_GRAPH = {"k": None, "filters": True, "only_listed": False, "log_probabilities": False}
+"""Options of the inference graph for most calls."""
+
+_BATCH_SCORES = 1 << 24
+"""Scores of all items for the users of a batch; they and their order take 16 bytes each."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recommender:
-    """Recommendations and similar items from a trained model, in raw ids.
+    """Recommendations, scores and similar items from a trained model, in raw ids.
 
     Attributes:
         dataset: prepared data set that the model was trained on.
@@ -229,12 +236,9 @@ class Recommender:
         table, ranking = self.table(explain > 0), _Ranking(self, filters, min(k, self.items))
         with self._inference(users.users, explain > 0) as inference, report_session_errors():
             session, batch_size = inference.session, inference.max_users
-            graph = inference.graph(
-                k=None,
-                filters=True,
-                only_listed=filters.allow is not None and filters.allow.user_ids is not None,
-                log_probabilities=explain > 0,
-            )
+            only_listed = filters.allow is not None and filters.allow.user_ids is not None
+            options = {"only_listed": only_listed, "log_probabilities": explain > 0}
+            graph = inference.graph(**_GRAPH | options)
 
             def log_probabilities(histories: csr_matrix, items: NDArray[np.int32]) -> Any:
                 fed = feed(graph.histories, histories) | {graph.given_items: items}
@@ -252,6 +256,49 @@ class Recommender:
                 else:
                     advance(part.users)
                 yield table.frame(part.user_ids, items, scores, is_cold_start, explanations)
+
+    def score(self, pairs: Rows, histories: Rows | None = None) -> pd.DataFrame:
+        """Score given items for given users, each row by itself.
+
+        Args:
+            pairs: table or file with the user and item columns of the ratings; or a list of items,
+                for the user whose history is a list.
+            histories: as for ``recommend``; None for the prepared ones.
+
+        Returns:
+            The rows in their order: raw user id, raw item id, rank from 1 among the items that the
+            user has not seen, score, source, and title if they were loaded. An item of the history
+            has no rank; an unknown user or item has neither rank, score nor source.
+
+        Raises:
+            UserError: a table cannot be used.
+        """
+        table, users = self.table(), prepared_histories(self.dataset)
+        if histories is not None:
+            given = as_table(histories, "histories", table, {table.user: 0})
+            users = read_histories(given, self.dataset)
+        rows = as_table(pairs, "pairs", table, {table.user: 0})
+        return self.score_pairs(read_pairs(rows, "pairs", self.dataset, users), users)
+
+    def score_pairs(
+        self,
+        pairs: Pairs,
+        users: UserHistories,
+        advance: Callable[[int], object] = lambda users: None,
+    ) -> pd.DataFrame:
+        """Return the rows of ``score``; ``advance`` takes the number of users of each batch."""
+
+        def rank(users: UserHistories) -> Iterator[Ranking]:
+            ranking = _Ranking(self, ItemFilters(), self.items)
+            with self._inference(users.users, False) as inference, report_session_errors():
+                graph = inference.graph(**_GRAPH)
+                batch_size = max(1, min(inference.max_users, _BATCH_SCORES // self.items))
+                for first in range(0, users.users, batch_size):
+                    part = users[first : first + batch_size]
+                    yield ranking.rank(inference.session, graph, part)
+                    advance(part.users)
+
+        return self.table().scored(pairs, score_pairs(pairs, users, rank))
 
     def close(self) -> None:
         """Free the memory of the sessions; ``recommend`` cannot be called any more."""
@@ -352,13 +399,8 @@ class _Ranking:
             self._mask[: len(excluded)][excluded] = -np.inf
         self._popularity = recommender.popularity + self._mask[: recommender.items]
 
-    def rank(
-        self, session: tf.Session, graph: InferenceGraph, users: UserHistories
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
-        """Return (B, K) items and scores as in ``InferenceGraph``, and (B,) who is a cold start.
-
-        These get items by their popularity.
-        """
+    def rank(self, session: tf.Session, graph: InferenceGraph, users: UserHistories) -> Ranking:
+        """Return items and scores as in ``InferenceGraph``; cold starts get them by popularity."""
         denied = self._filters.denied(users.user_ids)
         allowed = self._filters.allowed(users.user_ids)
         seen = users.seen if denied is None else users.seen.maximum(denied)

@@ -16,6 +16,7 @@ from pandas.api.extensions import ExtensionArray
 
 from vae.load.dataset import Dataset
 from vae.recommend.explain import Explanations
+from vae.recommend.scores import Pairs, Ranking
 from vae.recommend.titles import TEXT
 from vae.utils.console import trimmed
 
@@ -90,6 +91,24 @@ class RecommendationTable:
         if explanations is not None:
             texts = self._explain(explanations.items[user, rank], explanations.effects[user, rank])
             rows[self.added["explanation"]] = texts
+        return pd.DataFrame(rows, copy=False)
+
+    def scored(self, pairs: Pairs, scores: Ranking) -> pd.DataFrame:
+        """Return a row for each of the pairs, whose scores are those of ``score_pairs``.
+
+        What an item or a user does not have is missing: rank, score and source.
+        """
+        ranks, values, is_cold_start = scores
+        source = np.where(np.isnan(values), -1, is_cold_start)
+        rows = {
+            self.user: _id_array(pairs.user_ids.values).take(pairs.user_ids.codes),
+            self.item: _id_array(pairs.item_ids.values).take(pairs.item_ids.codes),
+            self.added["rank"]: pd.arrays.IntegerArray(ranks, ranks == 0),
+            self.added["score"]: values,
+            self.added["source"]: pd.array(SOURCES, TEXT).take(source, allow_fill=True),
+        }
+        if self._titles is not None:
+            rows[self.added["title"]] = self._titles.array.take(pairs.items, allow_fill=True)
         return pd.DataFrame(rows, copy=False)
 
     def examples(self, frame: pd.DataFrame) -> str:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pa_parquet
 from vae.load.histories import UserHistories
 from vae.load.item_filters import ItemFilters
 from vae.recommend.recommender import Recommender
+from vae.recommend.scores import Pairs
 from vae.utils.atomic import temporary_file
 from vae.utils.outputs import report_write_errors
 from vae.utils.run_log import RunLog
@@ -77,6 +78,32 @@ def write_recommendations(
         log.say(f"Users to whom nothing is left to recommend: {empty_users:,}.")
         summary["recommend_empty_users"] = empty_users
     return summary
+
+
+def write_scores(
+    path: Path, recommender: Recommender, pairs: Pairs, users: UserHistories, log: RunLog
+) -> dict[str, float]:
+    """Write the scores of pairs of a user and an item to a file, in the order of the pairs.
+
+    Args:
+        path: the file, ``--output``.
+        recommender: the model and its data.
+        pairs: the pairs.
+        users: the histories that they were read with.
+        log: run log.
+
+    Returns:
+        Numbers of pairs and of those without a score, by their log keys.
+    """
+    log.say(f"Precision of inference: {recommender.precision(False).description}.")
+    is_known = pairs.is_known
+    with log.progress("Scoring", len(np.unique(pairs.users[is_known]))) as bar:
+        frame = recommender.score_pairs(pairs, users, bar.update)
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    with table_writer("--output", path, rows.schema) as write:
+        write(rows)
+    log.say(f"Scores of {len(pairs):,} users and items: {path}")
+    return {"score_pairs": len(pairs), "score_unknown_pairs": (~is_known).sum()}
 
 
 def write_item_vectors(path: Path, recommender: Recommender) -> str:
