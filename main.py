@@ -54,6 +54,8 @@ def run_modes(argv: Sequence[str] | None) -> None:
             modes.similar_items(run)
         if wanted.export_items is not None:
             modes.export_items(run)
+        if wanted.export_users is not None:
+            modes.export_users(run)
         if wanted.export is not None:
             modes.export(run)
         if wanted.inference_benchmark:

@@ -19,7 +19,7 @@ from vae.load.config import PrepareConfig
 from vae.load.config import parse_flags as parse_options
 
 MAIN_FLAGS = """
-train test inference_benchmark recommend score similar_items export_items export
+train test inference_benchmark recommend score similar_items export_items export_users export
 data_dir dataset checkpoint_dir results_dir tensorboard_dir log_path output allow deny item_names
 item_names_col title_col
 resume restart warm_start save_every keep_checkpoints checkpoint check_replicas
@@ -79,7 +79,7 @@ def test_help_and_wrong_flags_do_not_import_tensorflow(flags):
 
 
 BAD_MAIN_FLAGS = """
- -> no mode selected; pass at least one of --train, --test, --inference_benchmark, ... and --export
+ -> no mode selected; pass at least one of --train, --test, --inference_benchmark, ..., --export
 --test -> --test needs a trained model; pass --checkpoint_dir or --train
 --export m -> --export needs a trained model; pass --checkpoint_dir or --train
 --inference_benchmark --blend ease -> --blend needs a trained model; pass --checkpoint_dir or ...
@@ -92,6 +92,10 @@ BAD_MAIN_FLAGS = """
  -> --recommend without a file has no effect with --score, whose histories are the prepared ones
 --train --score p.csv --output r.csv --recommend h.csv --allow a
  -> --allow has no effect with --score
+--train --export_users u.csv -> --export_users u.csv: the name must end in .parquet
+--train --recommend --export_users u.parquet -> --recommend needs --output
+--train --recommend h.csv --export_users u.parquet --deny b
+ -> --deny has no effect without --output
 --train --recommend --output r.xls -> --output r.xls: the name must end in .csv, ...
 --train --recommend --output r.csv --blend ease --explain 3
  -> --explain and --blend ease are mutually exclusive: it explains the model alone; pass ...
@@ -140,7 +144,7 @@ BAD_MAIN_FLAGS = """
 {test} --inference_batch_sizes 1,64 -> --inference_batch_sizes has no effect without --inference_...
 {test} --trace -> --trace has no effect without --train or --inference_benchmark
 --train --checkpoint_dir c --checkpoint latest -> --checkpoint has no effect without --test,
- --recommend, --score, --similar_items, --export_items, --export or --inference_benchmark
+ --recommend, --score, --similar_items, --export_items, ..., --export or --inference_benchmark
 --train --baselines ease -> --baselines has no effect without --test
 --train --ease_dropout 0 -> --ease_dropout has no effect without --blend, or --test and ease in ...
 --train --test --checkpoint latest -> --checkpoint has no effect without --checkpoint_dir
@@ -160,6 +164,7 @@ BAD_MAIN_FLAGS = """
 {all} --log_path a/../i.parquet -> ...: would overwrite the file of --export_items; name another
 {all} --log_path ./h.csv -> --log_path h.csv: would overwrite the file of --recommend; name another
 {all} --log_path r.csv/log -> --output r.csv: contains --log_path r.csv/log; name another
+{all} --export_users i.parquet -> --export_items i.parquet: would overwrite the file of --export_...
 {all} --score p.csv --log_path p.csv -> --log_path p.csv: would overwrite the file of --score; ...
 {all} --log_path f.csv --deny f.csv -> --log_path f.csv: would overwrite the file of --deny; ...
 {all} --deny e --export_items e/i.parquet -> --deny e: contains --export_items e/i.parquet; name ...

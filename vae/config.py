@@ -31,7 +31,9 @@ _MAX_UNITS = 2**20
 MAX_EXPLAINED = 100
 _MAX_MINUTES = 525_600
 """A year."""
-_MODEL_MODES = ("test", "recommend", "score", "similar_items", "export_items", "export")
+_MODEL_MODES = (
+    "test", "recommend", "score", "similar_items", "export_items", "export_users", "export"
+)  # fmt: skip
 """Modes that need a trained model; the inference benchmark can use random weights."""
 _ANNEALING = ("total_anneal_steps", "anneal_cap")
 _SAVING = ("resume", "restart", "checkpoint", "save_every", "keep_checkpoints")
@@ -129,7 +131,12 @@ class Modes:
     )
     similar_items: str | None = flag(None, "list the items most similar to the one with this id")
     export_items: Path | None = flag(
-        None, "write a vector for each item, with its id and title, to this .parquet file"
+        None, "write id, title, vector and bias of each item to this .parquet file"
+    )
+    export_users: Path | None = flag(
+        None,
+        "write id and latent mean of each user to this .parquet file, by the histories in that "
+        "of --recommend (none: as prepared)",
     )
     export: Path | None = flag(
         None, "write a SavedModel for serving, with item ids and a model card, to this folder"
@@ -510,7 +517,8 @@ class Config:
         """Return what may be wrong with values, or with flags beside others, and whether it is."""
         modes, files, evaluation = self.modes, self.files, self.evaluation
         resume, save_every = self.checkpoints.resume, self.checkpoints.save_every
-        sizes, output, vectors = evaluation.inference_batch_sizes, files.output, modes.export_items
+        sizes, output = evaluation.inference_batch_sizes, files.output
+        vectors = {"export_items": modes.export_items, "export_users": modes.export_users}
         folder = "" if modes.export is None else str(modes.export.absolute())
         user = next(iter(modes.of_a_model), "--blend" if evaluation.blend else None)
         no_mode = not (modes.train or modes.inference_benchmark or modes.of_a_model)
@@ -520,22 +528,30 @@ class Config:
             f"--baselines: {evaluation.baselines!r} is not a comma-separated list of "
             f"{', '.join(BASELINES)}": not set(evaluation.baseline_names) <= set(BASELINES),
             "no mode selected; pass at least one of --train, --test, --inference_benchmark, "
-            "--recommend, --score, --similar_items, --export_items and --export": no_mode,
+            "--recommend, --score, --similar_items, --export_items, --export_users, --export": (
+                no_mode
+            ),
             f"{user} needs a trained model; pass --checkpoint_dir or --train": (
                 user is not None and not modes.train and files.checkpoint_dir is None
             ),
             "--explain and --blend ease are mutually exclusive: it explains the model alone; "
             "pass --blend none": evaluation.blend == "ease" and evaluation.explain > 0,
-            "--recommend needs --output": modes.recommend is not None and output is None,
+            "--recommend needs --output": output is None
+            and (
+                modes.recommend is True
+                or (modes.recommend is not None and modes.export_users is None)
+            ),
             "--score needs --output": modes.score is not None and output is None,
             "--recommend without a file has no effect with --score, whose histories are the "
             "prepared ones": modes.score is not None and modes.recommend is True,
             f"--output {output}: the name must end in {', '.join(OUTPUT_SUFFIXES)}": (
                 output is not None and not output.name.endswith(OUTPUT_SUFFIXES)
             ),
-            f"--export_items {vectors}: the name must end in .parquet": (
-                vectors is not None and vectors.suffix != ".parquet"
-            ),
+            **{
+                f"--{mode} {path}: the name must end in .parquet": path.suffix != ".parquet"
+                for mode, path in vectors.items()
+                if path is not None
+            },
             f"--export {folder}: TensorFlow reads '[' and '\\' in a path as a pattern and could "
             "not load the model; name another folder": re.search(r"[\[\\]", folder) is not None,
             f"--export {folder}: TensorFlow needs a path in UTF-8; name another folder": (
@@ -557,8 +573,10 @@ class Config:
             preset = PRESETS.get(self.presets.preset or "", {})
             names = [n for n in _ANNEALING if getattr(self.objective, n) != preset.get(n)]
             yield from useless(names, "with --kl_per_item, which is not annealed")
-        if self.modes.score is not None and self.modes.recommend is not None:
-            yield from useless(["allow", "deny", "explain"], "with --score")
+        if self.modes.recommend is not None:
+            names, scores = ["allow", "deny", "explain"], self.modes.score is not None
+            if scores or self.files.output is None:
+                yield from useless(names, "with --score" if scores else "without --output")
         if not self.needs_ease:
             reason = "without --blend, or --test and ease in --baselines"
             yield from useless(["ease_lambda", "ease_dropout"], reason)
@@ -575,9 +593,10 @@ class Config:
         def named(*names: str) -> list[tuple[str, Path]]:
             return [(f"--{name}", paths[name]) for name in names if name in paths]
 
+        vectors = "export_items", "export_users"
         traces = [("--trace", path) for path in self.trace_paths.values()]
         # The folder of --export is created as a whole, at the end.
-        yield [*named("export", "log_path", "output", "export_items"), *traces]
+        yield [*named("export", "log_path", "output", *vectors), *traces]
         yield named("checkpoint_dir", "results_dir", "tensorboard_dir")
         results = [
             ("--results_dir", files.results_dir / path.name)

@@ -22,7 +22,7 @@ from vae.baselines.popularity import users_per_item
 from vae.cli import as_json, flags_text, values_of
 from vae.config import COMPARISONS, Architecture, Config, auto_values, parse_flags
 from vae.load.dataset import Dataset
-from vae.load.histories import prepared_histories
+from vae.load.histories import UserHistories, prepared_histories
 from vae.load.store import open_dataset
 from vae.metrics.user_results import Comparison, UserResults
 from vae.models.checkpoints.resume import ResumePoint, find_resume_point, flags_of_checkpoint
@@ -36,7 +36,12 @@ from vae.models.training.train import Trainer
 from vae.recommend.export import export as write_export
 from vae.recommend.inputs import Inputs, check_outputs, read_inputs
 from vae.recommend.recommender import Recommender
-from vae.recommend.writer import write_item_vectors, write_recommendations, write_scores
+from vae.recommend.writer import (
+    write_item_vectors,
+    write_recommendations,
+    write_scores,
+    write_user_vectors,
+)
 from vae.report.comparison import comparison_tables
 from vae.report.environment import program
 from vae.report.results import Results, open_outputs
@@ -76,6 +81,11 @@ class Run:
     def is_first(self) -> bool:
         """Whether this is rank 0, which writes."""
         return self.workers.rank == 0
+
+    @property
+    def histories(self) -> UserHistories:
+        """The users in the file of ``--recommend``, or all prepared ones, for rank 0."""
+        return self.inputs.histories or prepared_histories(self.dataset)
 
     @cached_property
     def recommender(self) -> Recommender:
@@ -282,10 +292,9 @@ def recommend(run: Run) -> None:
     """Write recommendations to ``--output``."""
     output, evaluation = run.config.files.output, run.config.evaluation
     if run.is_first and output is not None:
-        users = run.inputs.histories or prepared_histories(run.dataset)
         k, explain = evaluation.top_results, evaluation.explain
         run.summary |= write_recommendations(
-            output, run.recommender, users, run.inputs.filters, k, explain, run.log
+            output, run.recommender, run.histories, run.inputs.filters, k, explain, run.log
         )
 
 
@@ -293,8 +302,7 @@ def score(run: Run) -> None:
     """Write the scores of the users and items in ``--score`` to ``--output``."""
     output, pairs = run.config.files.output, run.inputs.pairs
     if run.is_first and output is not None and pairs is not None:
-        users = run.inputs.histories or prepared_histories(run.dataset)
-        run.summary |= write_scores(output, run.recommender, pairs, users, run.log)
+        run.summary |= write_scores(output, run.recommender, pairs, run.histories, run.log)
 
 
 def similar_items(run: Run) -> None:
@@ -309,6 +317,13 @@ def export_items(run: Run) -> None:
     path = run.config.modes.export_items
     if run.is_first and path is not None:
         run.log.say(write_item_vectors(path, run.recommender))
+
+
+def export_users(run: Run) -> None:
+    """Write the user vectors to ``--export_users``."""
+    path = run.config.modes.export_users
+    if run.is_first and path is not None:
+        write_user_vectors(path, run.recommender, run.histories, run.log)
 
 
 def export(run: Run) -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
-from helpers import SMALL, Forked, log_lines, run_main, run_prepare
+from helpers import SMALL, Forked, log_lines, output_of, run_main, run_prepare
+from models.reference import encode
 from recommend.expected import (
     USERS,
     K,
@@ -214,14 +215,34 @@ def test_item_vectors_are_the_columns_of_the_last_kernel(on_model, dataset, weig
     assert code == 0, err
     assert f"Item vectors: 1,200 items of 64 dimensions: {path}" in out
     table = pa_parquet.read_table(path)
-    assert table.schema.names == ["id", "title", "vector"]
+    assert table.schema.names == ["id", "title", "vector", "bias"]
     assert table.schema.field("vector").type == pa.list_(pa.float32(), 64)
     assert table["id"].to_pylist() == dataset.item_ids.tolist()
     assert table["title"].to_pylist() == [titles.get(item) for item in dataset.item_ids.tolist()]
     kernel = weights["decoder/items/kernel"]
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), kernel[:, :1200].T)
+    np.testing.assert_array_equal(table["bias"], weights["decoder/items/bias"][:1200])
     assert [*path.parent.iterdir()] == [path]
     # Without titles there is no column of them.
     code, _, err = on_model("--export_items", path)
     assert code == 0, err
-    assert pa_parquet.read_schema(path).names == ["id", "vector"]
+    assert pa_parquet.read_schema(path).names == ["id", "vector", "bias"]
+
+
+def test_user_vectors_are_the_means_of_the_histories(on_model, dataset, weights, tmp_path):
+    path, ids = tmp_path / "users.parquet", dataset.item_ids
+    output_of(on_model("--export_users", path, "--batch_size_validation", 900))
+    table = pa_parquet.read_table(path)
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 16)
+    assert table["id"].to_pylist() == dataset.all_user_ids().tolist()
+    w = {name: value.astype(np.float64) for name, value in weights.items()}
+    for user, (row,) in ((2, np.split(dataset.train[2].indices, 1)), (-1, [[0, 3]])):
+        if user == -1:  # of other users, and no recommendations beside them
+            (tmp_path / "h.csv").write_text(f"userId,movieId\nann,{ids[0]}\nann,{ids[3]}\nbob,x\n")
+            done = on_model("--recommend", tmp_path / "h.csv", "--export_users", path)
+            assert "who all have the same vector: 1." in output_of(done)
+            table, user = pa_parquet.read_table(path), 0
+            assert table["id"].to_pylist() == ["ann", "bob"]
+        x = np.zeros(len(w["encoder/hidden/kernel"]))
+        x[row] = len(row) ** -0.5
+        np.testing.assert_allclose(table["vector"][user].as_py(), encode(w, x)[0], atol=1e-5)

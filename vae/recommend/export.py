@@ -181,7 +181,7 @@ class _Ranking:
         self, model: TrainedModel, dtype: str, popularity: NDArray[np.float32], k: int
     ) -> None:
         vae = VAE(model.architecture, seed=0, item_dtype=tf.as_dtype(dtype))
-        self._scores = ItemScores(vae, model.new_blend())
+        self._encode, self._scores = vae.encode, ItemScores(vae, model.new_blend())
         self._items, self._padded_items = len(popularity), model.architecture.padded_items
         self._popularity, self._k = popularity[np.newaxis], k
 
@@ -217,7 +217,8 @@ class _Ranking:
         known = tf.reduce_sum(tf.cast(seen, tf.int32), axis=1)
         users = SparseBatch.of(tf.where(seen)[:, 1], known, portable=True)
         # A server's batches are small: no chunks, whose loop converters may not take.
-        scores, popularity = self._scores(self._scores.inputs(users)), self._popularity
+        inputs = self._scores.inputs(users, self._encode(users)[0])
+        scores, popularity = self._scores(inputs), self._popularity
         if rankable is not None:
             scores = tf.where_v2(rankable, scores, float("-inf"))
             popularity = tf.where_v2(rankable[:, : self._items], popularity, float("-inf"))

@@ -56,8 +56,12 @@ def check_outputs(modes: Modes, files: Files, traces: Iterable[Path]) -> None:
     """Check that the outputs of the modes, and the timelines of ``--trace``, can be written."""
     if modes.export is not None:
         check_export(modes.export)
-    outputs = [(files.output, "--output"), (modes.export_items, "--export_items")]
-    for path, flag in [*outputs, *((path, "--trace") for path in traces)]:
+    outputs = {
+        "--output": files.output,
+        "--export_items": modes.export_items,
+        "--export_users": modes.export_users,
+    }
+    for flag, path in [*outputs.items(), *(("--trace", path) for path in traces)]:
         if path is not None:
             check_file(path, flag)
 

@@ -18,11 +18,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Real
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,8 @@ from vae.recommend.titles import read_titles
 from vae.utils.console import trimmed
 from vae.utils.distributed import Workers
 from vae.utils.run_log import RunLog
+
+Result = TypeVar("Result")
 
 _GRAPH = {"k": None, "filters": True, "only_listed": False, "log_probabilities": False}
 """Options of the inference graph for most calls."""
@@ -287,18 +289,35 @@ class Recommender:
         advance: Callable[[int], object] = lambda users: None,
     ) -> pd.DataFrame:
         """Return the rows of ``score``; ``advance`` takes the number of users of each batch."""
+        ranking = _Ranking(self, ItemFilters(), self.items)
+        compute = partial(self._compute, ranking.rank, advance, _BATCH_SCORES // self.items)
+        return self.table().scored(pairs, score_pairs(pairs, users, compute))
 
-        def rank(users: UserHistories) -> Iterator[Ranking]:
-            ranking = _Ranking(self, ItemFilters(), self.items)
-            with self._inference(users.users, False) as inference, report_session_errors():
-                graph = inference.graph(**_GRAPH)
-                batch_size = max(1, min(inference.max_users, _BATCH_SCORES // self.items))
-                for first in range(0, users.users, batch_size):
-                    part = users[first : first + batch_size]
-                    yield ranking.rank(inference.session, graph, part)
-                    advance(part.users)
+    def user_vectors(
+        self, users: UserHistories, advance: Callable[[int], object] = lambda users: None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the (B, Z) float32 latent means of the users of each batch."""
 
-        return self.table().scored(pairs, score_pairs(pairs, users, rank))
+        def encode(session: tf.Session, graph: InferenceGraph, users: UserHistories) -> Any:
+            return session.run(graph.latent_mean, feed(graph.histories, users.liked))
+
+        return self._compute(encode, advance, self.batch_size, users)
+
+    def _compute(
+        self,
+        compute: Callable[[tf.Session, InferenceGraph, UserHistories], Result],
+        advance: Callable[[int], object],
+        batch_size: int,
+        users: UserHistories,
+    ) -> Iterator[Result]:
+        """Yield what a function computes for the users of each batch, which may be smaller."""
+        with self._inference(users.users, False) as inference, report_session_errors():
+            graph = inference.graph(**_GRAPH)
+            size = max(1, min(batch_size, inference.max_users))
+            for first in range(0, users.users, size):
+                part = users[first : first + size]
+                yield compute(inference.session, graph, part)
+                advance(part.users)
 
     def close(self) -> None:
         """Free the memory of the sessions; ``recommend`` cannot be called any more."""
@@ -381,6 +400,11 @@ class Recommender:
         assert self.model.weights is not None
         kernel = self.model.weights["decoder/items/kernel"]
         return kernel[:, : self.items]  # without the padded items
+
+    def item_biases(self) -> NDArray[np.float32]:
+        """Return the (I,) float32 biases of the items' logits."""
+        assert self.model.weights is not None
+        return self.model.weights["decoder/items/bias"][: self.items]
 
 
 class _Ranking:

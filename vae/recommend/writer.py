@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
+from numpy.typing import NDArray
 
 from vae.load.histories import UserHistories
 from vae.load.item_filters import ItemFilters
@@ -107,7 +108,7 @@ def write_scores(
 
 
 def write_item_vectors(path: Path, recommender: Recommender) -> str:
-    """Write a row for each item: raw ``id``, ``title`` if there are titles, and ``vector``.
+    """Write a row for each item: raw ``id``, ``title`` if there are titles, ``vector``, ``bias``.
 
     A vector is a list of D float32, the item's column of the decoder's last kernel.
     ``--similar_items`` compares just these, by cosine.
@@ -123,12 +124,43 @@ def write_item_vectors(path: Path, recommender: Recommender) -> str:
     columns = {"id": pa.array(recommender.dataset.item_ids)}
     if recommender.titles is not None:
         columns["title"] = pa.array(recommender.titles, pa.string(), from_pandas=True)
-    flat = pa.array(np.ascontiguousarray(vectors.T).reshape(-1))
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, len(vectors))
+    columns |= {"vector": _lists(vectors.T), "bias": pa.array(recommender.item_biases())}
     table = pa.table(columns)
     with table_writer("--export_items", path, table.schema) as write:
         write(table)
     return f"Item vectors: {vectors.shape[1]:,} items of {len(vectors)} dimensions: {path}"
+
+
+def write_user_vectors(
+    path: Path, recommender: Recommender, users: UserHistories, log: RunLog
+) -> None:
+    """Write a row for each user: raw ``id`` and ``vector``, the latent mean, a list of Z float32.
+
+    Args:
+        path: the Parquet file, ``--export_users``.
+        recommender: the model and its data.
+        users: the users and their histories.
+        log: run log.
+    """
+    dimensions, first = recommender.model.architecture.latent_dim, 0
+    ids = pa.array(users.user_ids)
+    schema = pa.schema({"id": ids.type, "vector": pa.list_(pa.float32(), dimensions)})
+    with (
+        log.progress("Encoding", users.users) as bar,
+        table_writer("--export_users", path, schema) as write,
+    ):
+        for vectors in recommender.user_vectors(users, bar.update):
+            write(pa.table([ids[first : first + len(vectors)], _lists(vectors)], schema=schema))
+            first += len(vectors)
+    log.say(f"User vectors: {users.users:,} users of {dimensions} dimensions: {path}")
+    if empty := (np.diff(users.liked.indptr) == 0).sum():
+        log.say(f"Users without a known item, who all have the same vector: {empty:,}.")
+
+
+def _lists(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Return the rows of a matrix as a column."""
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
 
 
 @contextmanager

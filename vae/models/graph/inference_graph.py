@@ -33,6 +33,7 @@ class InferenceGraph(NamedTuple):
             itself unless there are filters.
         items: (B, K) int32 item indices, best first, -1 where nothing is left to recommend.
         scores: (B, K) float32 logits, or mixed scores of a blend; -inf where the item is -1.
+        latent_mean: (B, Z) float32, the mean of the latent distribution.
         k: placeholder for K, scalar int32; None if K is fixed.
         item_mask: placeholder for the (padded I,) float32 mask of items, 0 or, for an item that
             nobody gets, -inf; None unless there are filters.
@@ -46,6 +47,7 @@ class InferenceGraph(NamedTuple):
     listed: SparseBatch
     items: tf.Tensor
     scores: tf.Tensor
+    latent_mean: tf.Tensor
     k: tf.Tensor | None = None
     item_mask: tf.Tensor | None = None
     given_items: tf.Tensor | None = None
@@ -129,10 +131,9 @@ class ItemScores:
         if item_mask is not None and blend is None:
             self._bias += item_mask  # costs nothing
 
-    def inputs(self, histories: SparseBatch) -> list[tf.Tensor]:
+    def inputs(self, histories: SparseBatch, latent_mean: tf.Tensor) -> list[tf.Tensor]:
         """Return what the scores are computed from, tensors of B rows."""
-        mean, _ = self._vae.encode(histories)
-        hidden = self._vae.decode_hidden(mean)
+        hidden = self._vae.decode_hidden(latent_mean)
         return [hidden, *([self._blend.linear_scores(histories)] if self._blend else [])]
 
     def __call__(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -179,12 +180,13 @@ def build_inference_graph(
     chunks = (max_users, chunk_users, parallel_chunks)
 
     rankable = ItemScores(vae, blend, item_mask)
+    latent_mean, _ = vae.encode(histories)
 
     def rank(part: SparseBatch, inputs: Sequence[tf.Tensor]) -> ChunkResult:
         return ChunkResult([], best_items(rankable(inputs), part, k or fed_k, only_listed))
 
-    _, (items, scores) = map_chunks(rank, listed, rankable.inputs(histories), *chunks)
-    graph = InferenceGraph(histories, listed, items, scores, fed_k, item_mask)
+    _, (items, scores) = map_chunks(rank, listed, rankable.inputs(histories, latent_mean), *chunks)
+    graph = InferenceGraph(histories, listed, items, scores, latent_mean, fed_k, item_mask)
     if not log_probabilities:
         return graph
 
@@ -197,7 +199,7 @@ def build_inference_graph(
         normalizer = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
         return ChunkResult([], [tf.gather(logits, given, batch_dims=1) - normalizer])
 
-    per_user = [*all_items.inputs(histories), given_items]
+    per_user = [*all_items.inputs(histories, latent_mean), given_items]
     _, (values,) = map_chunks(log_softmax, histories, per_user, *chunks)
     return graph._replace(given_items=given_items, log_probabilities=values)
 
