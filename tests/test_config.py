@@ -34,7 +34,7 @@ amp no_tf32 fp16_allreduce stall_timeout xla trace seed
 """A flag stays: other people's commands go on working. A new one is added here knowingly."""
 
 PREPARE_FLAGS = """
-data_dir dataset scale download archive mirror force
+data_dir dataset scale download archive mirror force extend
 ratings split_dir format user_col item_col rating_col time_col
 sep no_header encoding decimal comment drop_missing rejects keep_null_ids quoting threshold
 min_items_per_user min_users_per_item heldout_users test_proportion targets split_time seed

@@ -47,7 +47,7 @@ def flag(
     le: float = math.inf,
     lt: float = math.inf,
     choices: Collection[str] | None = None,
-    bare: bool | None = None,
+    bare: bool | str | None = None,
     affects: str | None = None,
     needs: Sequence[str] = (),
 ) -> Any:

@@ -181,7 +181,7 @@ def test_recommendations_and_the_exported_model_are_those_of_the_blend(lists, de
     card = (lists / "export/model_card.md").read_text()
     assert re.search(r"x EASE .* \d+ weights per item", card)
     model = tf.saved_model.load(str(lists / "export")).signatures["serving_default"]
-    users = np.load(demo_data / "synthetic/preprocessed/test_user_ids.npy")[:5]
+    users = np.load(demo_data / "synthetic/preprocessed/data-0/test_user_ids.npy")[:5]
     ratings = pd.read_csv(next((demo_data / "synthetic/extracted").rglob("ratings.csv")))
     for user in users:
         liked = ratings[(ratings.userId == user) & (ratings.rating > 3.5)].movieId

@@ -152,7 +152,7 @@ def prepared(tmp_path_factory):
 @given(st.data())
 def test_any_prepared_data_are_what_was_written_or_refused(tmp_path, prepared, data):
     """Some files are damaged, or hold what another one does, of these data or of others."""
-    every_name = (*FILES, "manifest.json")
+    every_name = (*(f"data-0/{name}" for name in FILES), "manifest.json")
     folder = tmp_path / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     files = shutil.copytree(prepared[0], prepared_folder(folder, "set"))

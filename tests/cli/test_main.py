@@ -152,7 +152,7 @@ def test_what_is_missing_is_said_before_training(
 
 def test_a_batch_larger_than_the_data_is_one_step_of_all_users(demo_data, tmp_path):
     """With or without XLA, whatever the activation, under L2."""
-    users = len(np.load(demo_data / "synthetic/preprocessed/train_user_ids.npy"))
+    users = len(np.load(demo_data / "synthetic/preprocessed/data-0/train_user_ids.npy"))
     for name, *more in (("larger", 24576, "--xla"), ("exact", users)):
         objective = ("--lam", 0.001, "--activation", "relu", "--batch_size_train", *more)
         more = (*SMALL, "--epochs", 3, *objective)

@@ -21,6 +21,7 @@ from helpers import (
     variables,
 )
 
+from vae.load.store import open_dataset
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.checkpoint import read_item_ids
 
@@ -195,3 +196,30 @@ def test_what_cannot_be_a_start_is_refused_before_training(
     assert done.returncode == 2
     assert problem in done.stderr
     assert not (tmp_path / "ckpt").exists()
+
+
+def test_a_model_of_data_that_have_grown_keeps_its_items_and_says_how_much_is_new(tmp_path):
+    rng = np.random.default_rng(0)
+    ratings = pd.DataFrame(np.argwhere(rng.random((90, 40)) < 0.4), columns=["userId", "movieId"])
+    is_new = (ratings.movieId >= 30) | (ratings.userId >= 70)
+    ratings[~is_new].to_csv(tmp_path / "first.csv", index=False)
+    ratings[is_new].to_csv(tmp_path / "more.csv", index=False)
+    where = ("--data_dir", tmp_path, "--dataset", "mine")
+    base = ("--ratings", tmp_path / "first.csv", "--rating_col", "none", "--heldout_users", 10)
+    assert run_prepare(*where, *base).returncode == 0
+    train(*flags(tmp_path, "mine", "multvae", tmp_path / "old"))
+    before = open_dataset(tmp_path, "mine")
+    done = run_prepare(*where, "--ratings", tmp_path / "more.csv", "--extend")
+    assert done.returncode == 0, done.stderr
+    data = open_dataset(tmp_path, "mine")
+    one_step = ("--lr", 0, "--epochs", 1, "--batch_size_train", 1000)
+    start = ("--warm_start", tmp_path / "old/ckpt")
+    out = train(*flags(tmp_path, "mine", "multvae", tmp_path / "new", *start, *one_step)).stdout
+    known, new = len(before.item_ids), data.train.nnz - before.train.nnz
+    assert 0 < known < len(data.item_ids)
+    assert f"all {known} items keep their indices, {len(data.item_ids) - known} new items" in out
+    assert f"{new:,} new training interactions are {new / data.train.nnz:.2f} epochs' worth." in out
+    found, source = (variables(checkpoints(tmp_path / run)[-1]) for run in ("new", "old"))
+    for name, axis in ITEM_AXES.items():
+        mine, theirs = (part(values[name], range(known), axis) for values in (found, source))
+        np.testing.assert_array_equal(mine, theirs, err_msg=name)

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +52,7 @@ def make_split(seed=0, items=7, users=(9, 3, 4), strings=False, fill=0.5):
         HeldOut(matrix(validation), matrix(validation), ids(validation, 200)),
         HeldOut(matrix(test), matrix(test), ids(test, 300)),
         {"rows": 12},
+        pa.table({"user": [1, 1], "item": [2, 3]}) if seed % 2 else None,
     )
 
 
@@ -125,13 +127,13 @@ def test_the_manifest_says_what_was_counted_and_has_the_digest_of_every_file(ori
     folder = prepared_folder(original, "set")
     manifest = read_manifest(folder)
     assert (manifest.counts, manifest.provenance) == ({"rows": 12}, PROVENANCE)
-    assert manifest.files == {name: sha256(folder / name) for name in FILES}
+    assert manifest.files == {name: sha256(folder / "data-0" / name) for name in FILES}
 
 
 def test_two_writings_are_equal_byte_for_byte(tmp_path):
     one, other = (written(tmp_path, make_split(), name) for name in ("one", "other"))
-    for name in (*FILES, "manifest.json"):
-        assert (one / name).read_bytes() == (other / name).read_bytes()
+    for name in (*FILES, "../manifest.json"):
+        assert (one / "data-0" / name).read_bytes() == (other / "data-0" / name).read_bytes()
 
 
 def fingerprint(data_dir, split, **changes):
@@ -191,7 +193,9 @@ def steps(monkeypatch):
         (store.np, "save"),
         (store, "sha256"),
         (store, "sync"),
-        (Path, "write_text"),
+        (store.pq, "write_table"),
+        (store, "rmtree"),
+        (Path, "write_bytes"),
         (Path, "unlink"),
         (Path, "replace"),
     ):
@@ -199,17 +203,18 @@ def steps(monkeypatch):
     return seen, fail
 
 
-def test_the_manifest_is_removed_before_any_file_changes_and_written_after_all(tmp_path, steps):
+def test_every_file_is_flushed_and_in_its_place_before_the_manifest_is(tmp_path, steps):
     seen, _ = steps
-    folder = written(tmp_path, make_split())
-    moves = [(name, args) for name, args in seen if name in ("unlink", "replace")]
-    targets = [args[-1] for _, args in moves]
-    assert moves[0] == ("unlink", (folder / "manifest.json",))
-    assert targets[-1] == folder / "manifest.json"
-    assert {path.name for path in targets[1:-1]} == set(FILES)
-    synced = {args[0].name for name, args in seen if name == "sync"}
-    assert synced == {*FILES, "manifest.json"}
-    assert {path.name for path in folder.iterdir()} == synced
+    for name, split in (("data-0", make_split(1)), ("data-1", make_split(2))):
+        seen.clear()
+        folder = written(tmp_path, split)
+        moves = [args[-1] for step, args in seen if step == "replace"]
+        assert moves == [folder / name, folder / "manifest.json"]
+        flushed = [args[0].name for step, args in seen if step == "sync"]
+        waiting = {"waiting.parquet"} if split.waiting is not None else set()
+        assert {*FILES, *waiting, name, "preprocessed"} == set(flushed)
+        assert sorted(path.name for path in folder.iterdir()) == [name, "manifest.json"]
+        assert {path.name for path in (folder / name).iterdir()} == {*FILES, *waiting}
 
 
 def count_steps(tmp_path, steps):
@@ -220,54 +225,82 @@ def count_steps(tmp_path, steps):
     return count
 
 
-def test_a_full_disk_at_any_step_leaves_nothing_prepared(tmp_path, steps):
+def test_a_full_disk_at_any_step_leaves_what_was_there(tmp_path, steps):
     seen, fail = steps
-    for step in range(1, count_steps(tmp_path, steps) + 1):
-        seen.clear()
-        fail.update({"at": step, "with": OSError(28, "No space left on device")})
-        with pytest.raises(UserError, match=r"cannot be written .No space left on dev") as caught:
-            written(tmp_path, make_split())
-        assert caught.value.exit_code == 1
-        fail.clear()
-        assert "holds no prepared data" in refusal(tmp_path)
-        assert not list(prepared_folder(tmp_path, "set").glob(".*"))
-    written(tmp_path, make_split())
-    assert_same(open_dataset(tmp_path, "set"), make_split())
+    steps_in_all = count_steps(tmp_path, steps)
+    for old in (None, make_split(1)):
+        for step in range(1, steps_in_all + 1):
+            if old is not None:
+                written(tmp_path, old)
+            seen.clear()
+            fail.update({"at": step, "with": OSError(28, "No space left on device")})
+            with pytest.raises(UserError, match=r"cannot be written .No space left on") as caught:
+                written(tmp_path, make_split(3))
+            assert caught.value.exit_code == 1
+            fail.clear()
+            assert not list(prepared_folder(tmp_path, "set").glob(".*"))
+            if seen[-1][0] not in ("rmtree", "unlink"):  # with the new manifest in its place
+                if old is None:
+                    assert "holds no prepared data" in refusal(tmp_path)
+                else:
+                    assert_same(open_dataset(tmp_path, "set"), old)
 
 
-def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_data_or_none(tmp_path, steps):
+@pytest.mark.parametrize("layout", ["present", "earlier"])
+def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_or_the_new_data(
+    tmp_path, steps, layout
+):
     seen, fail = steps
-    old, new = make_split(1), make_split(2)
-    kept, lost = 0, 0
+    old, new = make_split(1), make_split(3)
+    found = []
     for step in range(1, count_steps(tmp_path, steps) + 1):
-        written(tmp_path, old)
+        folder = written(tmp_path, old)
+        if layout == "earlier":
+            as_earlier(folder)
         seen.clear()
         fail.update({"at": step, "with": Crash()})
         with pytest.raises(Crash):
             written(tmp_path, new)
         fail.clear()
-        if read_manifest(prepared_folder(tmp_path, "set")) is None:
-            lost += 1
-            assert "holds no prepared data" in refusal(tmp_path)
-        else:
-            kept += 1
-            assert_same(open_dataset(tmp_path, "set"), old)
-    # Lost only while the ten files take the old ones' places.
-    assert lost == len(FILES) + 1
-    assert kept > 20
+        data = open_dataset(tmp_path, "set")
+        found.append(data.train.nnz == new.train.nnz)
+        assert_same(data, new if found[-1] else old)
+        written(tmp_path, old)  # over what the crash left
+        assert_same(open_dataset(tmp_path, "set"), old)
+    assert found == sorted(found)
+    assert 30 < found.count(False) < len(found)
+
+
+def as_earlier(folder):
+    """Give prepared data the layout of earlier versions: all files beside the manifest."""
+    for path in (folder / read_manifest(folder).folder).iterdir():
+        path.unlink() if path.name == "waiting.parquet" else path.replace(folder / path.name)
+    document = json.loads((folder / "manifest.json").read_text())
+    del document["folder"], document["provenance"]["grew_from"]
+    document["files"].pop("waiting.parquet", None)
+    (folder / "manifest.json").write_text(seal(document))
+
+
+def test_data_of_an_earlier_version_are_opened_and_replaced(tmp_path):
+    folder = written(tmp_path, make_split(1))
+    as_earlier(folder)
+    assert_same(open_dataset(tmp_path, "set"), make_split(1))
+    written(tmp_path, make_split(2))
+    assert_same(open_dataset(tmp_path, "set"), make_split(2))
+    assert sorted(path.name for path in folder.iterdir()) == ["data-0", "manifest.json"]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(copy, name):
-    path = prepared_folder(copy, "set") / name
+    path = prepared_folder(copy, "set") / "data-0" / name
     path.unlink()
     assert refusal(copy) == f"{path}: is missing; run prepare_dataset.py again."
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from((*FILES, "manifest.json")), st.booleans(), st.data())
+@given(st.sampled_from((*FILES, "../manifest.json")), st.booleans(), st.data())
 def test_a_damaged_file_is_named_wherever_it_is_damaged(original, name, truncate, data):
-    path = prepared_folder(original, "set") / name
+    path = Path(os.path.normpath(prepared_folder(original, "set") / "data-0" / name))
     sound = path.read_bytes()
     place = data.draw(st.integers(0, len(sound) - 1))
     damaged = bytearray(sound)
@@ -293,15 +326,15 @@ def test_a_manifest_that_is_none_is_named(copy, text):
 
 def test_files_of_two_preparations_do_not_mix(copy, tmp_path):
     other = written(tmp_path / "other", make_split(1))
-    path = prepared_folder(copy, "set") / "train.npz"
-    shutil.copy(other / "train.npz", path)
+    path = prepared_folder(copy, "set") / "data-0/train.npz"
+    shutil.copy(other / "data-0/train.npz", path)
     assert refusal(copy).startswith(f"{path}: ")
 
 
-def rewrite_manifest(folder, **changes):
+def rewrite_manifest(folder, /, **changes):
     """Vouch for the files as they are, in a sound manifest with these values changed."""
     path = folder / "manifest.json"
-    files = {name: sha256(folder / name) for name in FILES}
+    files = {name: sha256(folder / "data-0" / name) for name in FILES}
     path.write_text(seal(json.loads(path.read_text()) | {"files": files} | changes))
 
 
@@ -309,6 +342,11 @@ def rewrite_manifest(folder, **changes):
 def test_a_manifest_that_names_other_files_is_damaged(copy, names):
     rewrite_manifest(prepared_folder(copy, "set"), files=dict.fromkeys(names, "0" * 64))
     assert "manifest.json: is damaged (it does not list the prepared files)" in refusal(copy)
+
+
+def test_a_manifest_that_names_another_folder_is_damaged(copy):
+    rewrite_manifest(prepared_folder(copy, "set"), folder="../../other")
+    assert "manifest.json: is damaged (its folder is another)" in refusal(copy)
 
 
 @pytest.mark.parametrize("version", [4, 999, None])
@@ -332,7 +370,7 @@ class Pickled:
 
 @pytest.mark.parametrize("place", ["ids", "matrix"])
 def test_a_pickle_among_the_ids_or_inside_a_matrix_is_not_loaded(copy, place):
-    folder = prepared_folder(copy, "set")
+    folder = prepared_folder(copy, "set") / "data-0"
     np.save(folder / "data.npy", np.array([Pickled()]), allow_pickle=True)
     if place == "ids":
         (folder / "data.npy").replace(folder / "item_ids.npy")
@@ -343,7 +381,7 @@ def test_a_pickle_among_the_ids_or_inside_a_matrix_is_not_loaded(copy, place):
         with zipfile.ZipFile(folder / "train.npz", "w") as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-    rewrite_manifest(folder)
+    rewrite_manifest(folder.parent)
     assert "cannot be opened (" in refusal(copy)
     assert not Pickled.loaded
 
@@ -384,6 +422,7 @@ def test_a_link_in_a_shared_folder_is_not_followed(tmp_path, name):
 @pytest.mark.parametrize("name", ["manifest.json", "train.npz", "item_ids.npy"])
 def test_a_pipe_in_the_place_of_a_file_hangs_nothing(tmp_path, name):
     folder = written(tmp_path, make_split())
+    folder = folder if name == "manifest.json" else folder / "data-0"
     (folder / name).unlink()
     os.mkfifo(folder / name)
     with pytest.raises(UserError, match=rf"{name}: (cannot be read|is missing)"):

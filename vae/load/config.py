@@ -40,6 +40,9 @@ RANDOM, LAST = "random", "last"
 MINIMAL, NONE = "minimal", "none"
 """Quoting: values may be quoted as in RFC 4180; or quotes are data like any other character."""
 
+TRAINING, HELDOUT = "training", "heldout"
+"""Where new users go: all to training, or the usual fraction of them to the held-out sets."""
+
 WHITESPACE = "whitespace"
 """Separator: one or more spaces and tabs."""
 
@@ -146,6 +149,14 @@ class PrepareConfig:
     )
     mirror: str = _source(GROUPLENS, "where --download finds DATASET.zip", needs=("download",))
     force: bool = _source(False, "prepare again what is already prepared")
+    extend: str | None = _source(
+        None,
+        "add --ratings to prepared data; held-out users stay, new ones go to training, or in part "
+        "to the held-out sets",
+        choices=(TRAINING, HELDOUT),
+        bare=TRAINING,
+        needs=("ratings",),
+    )
 
     ratings: tuple[Path, ...] | None = flag(
         FILE,
@@ -303,6 +314,8 @@ class PrepareConfig:
         heldout = self.heldout_users
         if heldout is not None and 1 <= heldout < math.inf and heldout % 1:
             yield f"--heldout_users {heldout} is neither an integer nor below 1"
+        if self.extend is not None:
+            yield from useless(self, ("force",), "with --extend")
         yield from self._contradictions_of_times()
         yield from self._contradictions_of_text()
 

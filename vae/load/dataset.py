@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, vstack
 
@@ -37,6 +39,8 @@ class Split:
         validation: users to tune on.
         test: users to report on.
         counts: rows, interactions, users and items that were kept and dropped, by step.
+        waiting: interactions of users with few items and of items with few users, who may get more
+            with ``--extend``; see ``split.waiting_interactions``. None if they are not known.
     """
 
     train: csr_matrix
@@ -45,6 +49,7 @@ class Split:
     validation: HeldOut
     test: HeldOut
     counts: dict[str, int] = field(default_factory=dict)
+    waiting: pa.Table | None = None
 
     @property
     def held_out(self) -> tuple[HeldOut, HeldOut]:
@@ -83,12 +88,14 @@ class Dataset(Split):
         fingerprint: SHA-256 digest of the content, hexadecimal.
         columns: columns of the ratings files that it was prepared from.
         threshold: least rating of an interaction.
+        grew_from: training interactions of the data that it was extended from, by fingerprint.
     """
 
     name: str
     fingerprint: str
     columns: Columns
     threshold: float
+    grew_from: Mapping[str, int] = field(default_factory=dict)
 
 
 def ones_at(

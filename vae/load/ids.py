@@ -31,6 +31,13 @@ def find_ids(ids: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np
     return np.where(known[nearest] == ids, nearest, -1)
 
 
+def concatenate_ids(first: NDArray[np.generic], second: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return raw ids one after another: strings, as short as possible, unless all are integers."""
+    if first.dtype.kind == second.dtype.kind:
+        return np.concatenate([first, second])
+    return np.array([*map(str, first.tolist()), *map(str, second.tolist())], np.str_)
+
+
 def find_item(raw_id: str, dataset: Dataset, name: str = "--similar_items") -> int:
     """Return the item index of a raw id, the value of the flag or argument ``name``.
 

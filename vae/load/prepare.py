@@ -9,16 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from vae.cli import defaults, flags_that_affect
+from vae.cli import changed_values, defaults, flags_text, flags_that_affect
 from vae.errors import UserError
-from vae.load.config import LAST, PrepareConfig
+from vae.load.config import HELDOUT, LAST, PrepareConfig
 from vae.load.dataset import Split
+from vae.load.extend import extend
 from vae.load.movielens import obtain
 from vae.load.published_split import find_parts, published_split
 from vae.load.reading.files import Source, find_sources, reading
@@ -26,12 +30,15 @@ from vae.load.reading.interactions import Interactions, lists_in, read_interacti
 from vae.load.rejects import write_rejects
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
 from vae.load.store import (
+    WAITING,
     Manifest,
     Provenance,
     damage,
     locked,
+    open_dataset,
     prepared_folder,
     read_manifest,
+    require_manifest,
     write_split,
 )
 from vae.load.synthetic import generate
@@ -62,6 +69,8 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
     fetched = config.synthetic or config.download or config.archive is not None
     if config.rejects is not None:
         check_file(config.rejects, "--rejects")
+    if config.extend is not None:
+        require_manifest(config.data_dir, config.dataset)
     # A missing file is reported before anything is created.
     sources = [Source(config.default_source)] if fetched else _find_sources(config, log)
     with locked(folder):
@@ -74,7 +83,9 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
         versions = _of_each((one.path for one in sources if not one.is_pipe), _version)
         with ThreadPoolExecutor(max_workers=1) as pool:
             digests = pool.submit(_of_each, versions, sha256)
-            if not _is_prepared(folder, config, sources, digests, log):
+            if config.extend is not None:
+                _extend(folder, config, sources, versions, digests, log)
+            elif not _is_prepared(folder, config, sources, digests, log):
                 _prepare(folder, config, sources, versions, digests, log)
 
 
@@ -101,14 +112,88 @@ def _prepare(
         raise
     if lists := lists_in(interactions, config.columns, must_be_rare=True):
         log(f"Warning: {lists}")
-    files = {str(path): digest for path, digest in digests.result().items()}
+    files = _digests(versions, digests)
     provenance = Provenance(files, config.columns, config.threshold, _data_flags(config))
+    _write(folder, split, provenance, [*_summary(split, config), *_sizes(split, config)], log)
+
+
+def _extend(
+    folder: Path,
+    config: PrepareConfig,
+    sources: list[Source],
+    versions: Mapping[Path, tuple[int, ...]],
+    digests: Future[dict[Path, str]],
+    log: Log,
+) -> None:
+    """Add the interactions of files to prepared data, unless all are there."""
+    manifest = require_manifest(config.data_dir, config.dataset)
+    data, before = open_dataset(config.data_dir, config.dataset), manifest.provenance
+    config = _as_before(config, before.flags)
+    kept = {n: v for n, v in changed_values(config).items() if n in _data_flags(config)}
+    log(f"Extending with the settings of {config.dataset}: {flags_text(kept)}.")
+    path = folder / manifest.folder / WAITING
+    waiting = _waiting(path, config)
+    interactions = _read([Source(path, table=waiting), *sources], config, log)
+    with progress("Splitting", 1, "data sets"):
+        split = extend(data, interactions, config.split, config.extend == HELDOUT)
+    log(f"{interactions.rows_read - len(waiting):,} rows read.")
+    for line in _growth(split, config):
+        log(line)
+    counts = split.counts
+    more_wait = counts["waiting_interactions"] - len(waiting)
+    if not any((counts["new_interactions"], counts["new_users"], more_wait)):
+        log(f"{folder}: unchanged; the ratings add nothing.")
+        return
+    provenance = replace(
+        before,
+        sources=before.sources | _digests(versions, digests),
+        grew_from=before.grew_from | {data.fingerprint: data.train.nnz},
+    )
+    _write(folder, split, provenance, _sizes(split, config), log)
+
+
+def _as_before(config: PrepareConfig, before: Mapping[str, Any]) -> PrepareConfig:
+    """Return the flags with those that the prepared data depend on, which no flag contradicts."""
+    before, now = {**defaults(PrepareConfig), **before}, _data_flags(config)
+    for name in changed_values(config).keys() & now.keys():
+        if now[name] != before[name]:
+            raise UserError(
+                f"--{name} {now[name]}: {config.dataset} was prepared with {before[name]}, which "
+                "--extend keeps; leave the flag out, or prepare all ratings again."
+            )
+    return replace(config, **{name: before[name] for name in now})
+
+
+def _waiting(path: Path, config: PrepareConfig) -> pa.Table:
+    """Return the interactions that wait, as ratings like those of the files."""
+    columns = config.columns
+    names = [name for name in (columns.user, columns.item, config.time_col) if name is not None]
+    table = pa.table({name: [] for name in names})
+    if path.exists():  # unless an earlier version wrote the data, or they are a published split
+        with path.open("rb") as file:
+            table = pq.read_table(file).rename_columns(names)
+    if columns.rating is not None:
+        ratings = np.full(len(table), config.threshold)
+        table = table.append_column(columns.rating, pa.array(ratings))
+    return table
+
+
+def _digests(
+    versions: Mapping[Path, tuple[int, ...]], digests: Future[dict[Path, str]]
+) -> dict[str, str]:
+    """Return the digest of each file, none of which has changed since its version was taken."""
     for path, version in _of_each(versions, _version).items():
         if version != versions[path]:
             raise UserError(f"{path}: changed while it was read; run the same command again.")
+    return {str(path): digest for path, digest in digests.result().items()}
+
+
+def _write(
+    folder: Path, split: Split, provenance: Provenance, lines: Iterable[str], log: Log
+) -> None:
     with progress("Writing", 1, "data sets"):
         write_split(folder, split, provenance)
-    for line in (*_summary(split, config), *_users_of_most_items(split)):
+    for line in (*lines, *_users_of_most_items(split)):
         log(line)
     log(f"Prepared {folder}.")
 
@@ -231,6 +316,8 @@ def _changes(
 ) -> Iterator[str]:
     """Yield what differs from the last preparation."""
     before = manifest.provenance
+    if before.grew_from:
+        yield "it was extended"
     # A flag that was added later had the effect of its default.
     flags = defaults(PrepareConfig) | before.flags
     for name, value in _data_flags(config).items():
@@ -265,6 +352,28 @@ def _summary(split: Split, config: PrepareConfig) -> Iterator[str]:
             f"{config.split_time} dropped, and {n['train_users_after_split_time']} users without "
             "an earlier one."
         )
+
+
+def _growth(split: Split, config: PrepareConfig) -> Iterator[str]:
+    """Yield what is new, and what was dropped of it."""
+    n = {name: f"{count:,}" for name, count in split.counts.items()}
+    yield (
+        f"{n['new_interactions']} new training interactions, {n['new_users']} new users, "
+        f"{n['new_items']} new items."
+    )
+    yield (
+        f"{n['new_interactions_of_heldout_users']} new interactions of held-out users dropped: "
+        "they keep their fold-in items and targets."
+    )
+    yield (
+        f"{n['waiting_interactions']} interactions wait until their user has "
+        f"{config.min_items_per_user} items and their item {config.min_users_per_item} users."
+    )
+
+
+def _sizes(split: Split, config: PrepareConfig) -> Iterator[str]:
+    """Yield what training and the held-out sets have."""
+    n = {name: f"{count:,}" for name, count in split.counts.items()}
     size = f"{n['train_users']} users, {n['items']} items"
     yield f"Training: {size}, {n['train_interactions']} interactions."
     dropped = n["heldout_interactions_dropped"]

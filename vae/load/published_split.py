@@ -68,7 +68,8 @@ def published_split(interactions: Interactions, folder: Path) -> Split:
         dropped += sum(matrix.nnz for matrix in matrices) - fold_in.nnz - targets.nnz
         held.append(HeldOut(fold_in, targets, ids))
     split = Split(train[0][:, seen], user_ids, interactions.items.values[seen], held[0], held[1])
-    sizes = {"heldout_interactions_dropped": dropped, **split.sizes()}
+    users = {"users": len(split.all_user_ids()), "heldout_users": len(held[1].user_ids)}
+    sizes = {"heldout_interactions_dropped": dropped, **users, **split.sizes()}
     distinct = dropped + split.all_histories().nnz
     return replace(split, counts=read_counts(interactions, distinct) | sizes)
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
@@ -31,6 +32,9 @@ from vae.errors import UserError
 from vae.load.config import LAST, SplitOptions
 from vae.load.dataset import HeldOut, Split, ones_at
 from vae.load.reading.interactions import Interactions
+
+Kept = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Which users and which items to keep."""
 
 MIN_ITEMS_TO_SPLIT = 5
 """A held-out user with fewer items, as in Liang's code, has no targets: all are fold-in items."""
@@ -46,21 +50,26 @@ def split_interactions(interactions: Interactions, options: SplitOptions) -> Spl
     Raises:
         UserError: too few users are left, or no interaction to train on.
     """
-    matrix = _distinct(interactions)
+    matrix = distinct(interactions)
     counts = read_counts(interactions, matrix.nnz)
     all_users, all_items = matrix.shape
     user_ids, item_ids = interactions.users.values, interactions.items.values
     del interactions  # large
-    matrix, user_ids, item_ids = _filter(matrix, user_ids, item_ids, options)
+    is_kept = kept(matrix, options)
+    users, items = map(np.flatnonzero, is_kept)
     counts |= {
-        "users": matrix.shape[0],
-        "dropped_users": all_users - matrix.shape[0],
-        "dropped_items": all_items - matrix.shape[1],
+        "users": len(users),
+        "dropped_users": all_users - len(users),
+        "dropped_items": all_items - len(items),
     }
 
     rng = np.random.default_rng(options.seed)
-    held_out = _held_out_count(matrix.shape[0], options.heldout_users)
-    rows = np.split(rng.permutation(matrix.shape[0]), [-2 * held_out, -held_out])
+    held_out = _held_out_count(len(users), options.heldout_users)
+    rows = np.split(users[rng.permutation(len(users))], [-2 * held_out, -held_out])
+    is_held_out = np.isin(np.arange(all_users), np.concatenate(rows[1:]))
+    waiting = waiting_interactions(matrix, is_kept, is_held_out, user_ids, item_ids)
+    if len(items) < all_items:
+        matrix, item_ids = matrix[:, items], item_ids[items]
     train, validation, test = (matrix[part] for part in rows)
     train_ids, *held_out_ids = (user_ids[part] for part in rows)
     del matrix
@@ -72,16 +81,16 @@ def split_interactions(interactions: Interactions, options: SplitOptions) -> Spl
     train = train[:, seen]
     train.data = np.ones(train.nnz, np.uint8)
     held = [
-        _split_items(part[:, seen], ids, options, rng)
+        split_items(part[:, seen], ids, options, rng)
         for part, ids in zip((validation, test), held_out_ids, strict=True)
     ]
-    kept = sum(part.fold_in.nnz + part.targets.nnz for part in held)
+    in_training = sum(part.fold_in.nnz + part.targets.nnz for part in held)
     counts |= {
         "heldout_users": held_out,
-        "heldout_interactions_dropped": validation.nnz + test.nnz - kept,
+        "heldout_interactions_dropped": validation.nnz + test.nnz - in_training,
     }
     split = Split(train, train_ids, item_ids[seen], held[0], held[1])
-    return replace(split, counts=counts | split.sizes())
+    return replace(split, counts=counts | split.sizes(), waiting=waiting)
 
 
 def read_counts(interactions: Interactions, distinct: int) -> dict[str, int]:
@@ -94,7 +103,7 @@ def read_counts(interactions: Interactions, distinct: int) -> dict[str, int]:
     }
 
 
-def _distinct(interactions: Interactions) -> csr_matrix:
+def distinct(interactions: Interactions) -> csr_matrix:
     """Return the distinct interactions: (users, items), users and items by ascending id.
 
     Their values are uint8 ones or, with times, the earliest time of each, float64.
@@ -142,19 +151,50 @@ def _train_until(
     return kept[users], user_ids[users], dropped
 
 
-def _filter(
+def kept(
     interactions: csr_matrix,
+    options: SplitOptions,
+    known: tuple[NDArray[np.bool_] | bool, NDArray[np.bool_] | bool] = (False, False),
+) -> Kept:
+    """Return which users and items to keep: all but rare items and then users with few items.
+
+    Each is dropped once, the order of Liang's code; ``known`` users and items are kept.
+    """
+    users_per_item = np.bincount(interactions.indices, minlength=interactions.shape[1])
+    items = known[1] | (users_per_item >= options.min_users_per_item)
+    ends = np.append(0, np.cumsum(items[interactions.indices]))[interactions.indptr]
+    return known[0] | (np.diff(ends) >= max(1, options.min_items_per_user)), items
+
+
+def waiting_interactions(
+    interactions: csr_matrix,
+    is_kept: Kept,
+    is_held_out: NDArray[np.bool_],
     user_ids: NDArray[np.generic],
     item_ids: NDArray[np.generic],
-    options: SplitOptions,
-) -> tuple[csr_matrix, NDArray[np.generic], NDArray[np.generic]]:
-    """Drop rare items, then users with few items, once each (the order of Liang's code)."""
-    users_per_item = np.bincount(interactions.indices, minlength=interactions.shape[1])
-    if users_per_item.min() < options.min_users_per_item:
-        items = np.flatnonzero(users_per_item >= options.min_users_per_item)
-        interactions, item_ids = interactions[:, items], item_ids[items]
-    users = np.flatnonzero(np.diff(interactions.indptr) >= max(1, options.min_items_per_user))
-    return interactions[users], user_ids[users], item_ids
+) -> pa.Table:
+    """Return the interactions that are dropped as their user or item is rare, for ``--extend``.
+
+    Args:
+        interactions: (users, items) ones or times.
+        is_kept: which users and items are not rare.
+        is_held_out: (users,) the users whose interactions are fixed.
+        user_ids: (users,) raw ids.
+        item_ids: (items,) raw ids.
+
+    Returns:
+        Raw ids in the columns ``user`` and ``item``, and ``time`` if there are times.
+    """
+    users = np.repeat(np.arange(len(user_ids), dtype=np.int32), np.diff(interactions.indptr))
+    is_waiting = ~(is_kept[0][users] & is_kept[1][interactions.indices]) & ~is_held_out[users]
+    codes = {"user": users[is_waiting], "item": interactions.indices[is_waiting]}
+    columns = {}
+    for (name, column), ids in zip(codes.items(), (user_ids, item_ids), strict=True):
+        used, places = np.unique(column, return_inverse=True)
+        columns[name] = pa.DictionaryArray.from_arrays(places.astype(np.int32), pa.array(ids[used]))
+    if interactions.dtype == np.float64:
+        columns["time"] = interactions.data[is_waiting]
+    return pa.table(columns)
 
 
 def _held_out_count(users: int, requested: float) -> int:
@@ -173,7 +213,7 @@ def _held_out_count(users: int, requested: float) -> int:
     return count
 
 
-def _split_items(
+def split_items(
     interactions: csr_matrix,
     user_ids: NDArray[np.generic],
     options: SplitOptions,

@@ -1,8 +1,9 @@
 """Prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
 
 Five CSR matrices in SciPy's format, uncompressed for fast loading, the raw ids of their rows and
-columns, and ``manifest.json``, which is sealed and has the digest of each file. The manifest is
-written last and removed first: without it nothing counts as prepared.
+columns and the interactions that wait for more lie in a folder ``data-0`` or ``data-1``;
+``manifest.json``, which is sealed, names the folder and has the digest of each file. Its atomic
+replacement turns from the old data to the new ones.
 
 Raises:
     UserError: the folder cannot be read or written.
@@ -13,18 +14,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from vae.errors import UserError, one_line
 from vae.load.config import Columns
 from vae.load.dataset import Dataset, HeldOut, Split
-from vae.utils.atomic import lock_folder, remove_leftovers, sha256, sync, temporary_folder
+from vae.utils.atomic import (
+    lock_folder,
+    remove_leftovers,
+    sha256,
+    sync,
+    temporary_folder,
+    write_atomically,
+)
 from vae.utils.outputs import report_write_errors
 from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 
@@ -37,7 +47,10 @@ _PARTS = (
     *("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids"),
 )
 FILES = tuple(f"{name}.npy" if name.endswith("_ids") else f"{name}.npz" for name in _PARTS)
-"""Everything in the folder but the manifest."""
+"""What every data set has beside the manifest."""
+
+WAITING = "waiting.parquet"
+_FOLDERS = ("data-0", "data-1")
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,14 @@ class Provenance:
         columns: columns of the ratings files.
         threshold: least rating of an interaction.
         flags: value of every flag that the data depend on, by its name.
+        grew_from: training interactions of earlier data, by fingerprint; the oldest first.
     """
 
     sources: dict[str, str]
     columns: Columns
     threshold: float
     flags: dict[str, Any]
+    grew_from: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,13 +80,15 @@ class Manifest:
         fingerprint: SHA-256 digest of the content of the matrices and ids, hexadecimal.
         provenance: what the data were made from.
         counts: what was kept and dropped, by step; see ``split.py``.
-        files: SHA-256 digest of each other file of the folder by its name.
+        files: SHA-256 digest of each other file by its name.
+        folder: folder of these files; empty for that of the manifest, as earlier versions had it.
     """
 
     fingerprint: str
     provenance: Provenance
     counts: dict[str, int]
     files: dict[str, str]
+    folder: str = ""
 
 
 def prepared_folder(data_dir: Path, name: str) -> Path:
@@ -96,29 +113,38 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
-    """Write a split and its manifest so that a crash leaves either all of it or nothing.
+    """Write a split and its manifest so that a crash leaves all of it or what was there before.
 
     Args:
         folder: folder of the prepared data, locked by the caller.
         split: matrices, ids and counts.
         provenance: what the split was made from.
     """
-    parts = _parts(split)
-    with report_write_errors(folder), temporary_folder(folder / "new") as new:
-        for name, part in zip(FILES, parts.values(), strict=True):
+    parts, before = _parts(split), None
+    with suppress(UserError):  # damaged data are replaced
+        before = read_manifest(folder)
+    name, other = reversed(_FOLDERS) if before and before.folder == _FOLDERS[0] else _FOLDERS
+    with report_write_errors(folder), temporary_folder(folder / name) as new:
+        for file, part in zip(FILES, parts.values(), strict=True):
             if isinstance(part, csr_matrix):
-                save_npz(new / name, part, compressed=False)
+                save_npz(new / file, part, compressed=False)
             else:
-                np.save(new / name, part, allow_pickle=False)
-        files = {name: sha256(new / name) for name in FILES}
-        manifest = Manifest(_fingerprint(parts), provenance, split.counts, files)
+                np.save(new / file, part, allow_pickle=False)
+        if split.waiting is not None:
+            with (new / WAITING).open("wb") as file_object:  # any name, not UTF-8 alone
+                pq.write_table(split.waiting, file_object)
+        files = {path.name: sha256(path) for path in sorted(new.iterdir())}
+        for path in (*new.iterdir(), new):
+            sync(path)
+        rmtree(folder / name, ignore_errors=True)  # of a killed preparation
+        new.replace(folder / name)
+        sync(folder)
+        manifest = Manifest(_fingerprint(parts), provenance, split.counts, files, name)
         text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
-        (new / MANIFEST).write_text(text, encoding="utf-8")
-        for name in (*FILES, MANIFEST):
-            sync(new / name)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for name in (*FILES, MANIFEST):
-            (new / name).replace(folder / name)
+        write_atomically(folder / MANIFEST, text, durable=True)
+        rmtree(folder / other, ignore_errors=True)
+        for file in FILES:  # of an earlier version
+            (folder / file).unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -142,13 +168,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
     provenance = document.pop("provenance")
     columns = Columns(**provenance.pop("columns"))
-    if document["files"].keys() != set(FILES):  # no file elsewhere is ever opened
+    # No file elsewhere is ever opened.
+    if document["files"].keys() - {WAITING} != set(FILES):
         raise ValueError("it does not list the prepared files")
+    if document.get("folder", "") not in ("", *_FOLDERS):
+        raise ValueError("its folder is another")
     return Manifest(provenance=Provenance(columns=columns, **provenance), **document)
 
 
-def open_dataset(data_dir: Path, name: str) -> Dataset:
-    """Open a prepared data set and check every file against the manifest."""
+def require_manifest(data_dir: Path, name: str) -> Manifest:
+    """Return the manifest of a data set, which must be prepared."""
     folder = prepared_folder(data_dir, name)
     manifest = read_manifest(folder)
     if manifest is None:
@@ -156,22 +185,26 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
             f"{folder}: holds no prepared data; run python prepare_dataset.py "
             f"--data_dir {data_dir} --dataset {name} first."
         )
+    return manifest
+
+
+def open_dataset(data_dir: Path, name: str) -> Dataset:
+    """Open a prepared data set and check every file against the manifest."""
+    folder = prepared_folder(data_dir, name)
+    manifest = require_manifest(data_dir, name)
+    part, problem = {}, next(damage(folder, manifest), None)
     try:
-        for problem in damage(folder, manifest):
-            raise UserError(f"{problem}; run prepare_dataset.py again.")
-        part = {
-            path.stem: load_npz(path) if path.suffix == ".npz" else np.load(path)
-            for path in map(folder.joinpath, FILES)
-        }
+        for path in (folder / manifest.folder / file for file in FILES if problem is None):
+            part[path.stem] = load_npz(path) if path.suffix == ".npz" else np.load(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder}: cannot be opened ({one_line(error)}); run prepare_dataset.py again."
-        ) from None
-    # A preparation removes the manifest before it replaces the first of the files checked above.
+        problem = f"{folder}: cannot be opened ({one_line(error)})"
+    # A preparation removes the old files after it has replaced the manifest.
     if read_manifest(folder) != manifest:
         raise UserError(
             f"{folder}: was prepared again while it was being opened; rerun the same command."
         )
+    if problem is not None:
+        raise UserError(f"{problem}; run prepare_dataset.py again.")
     validation, test = (
         HeldOut(part[f"{name}_fold_in"], part[f"{name}_targets"], part[f"{name}_user_ids"])
         for name in ("validation", "test")
@@ -183,17 +216,20 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         fingerprint=manifest.fingerprint,
         columns=manifest.provenance.columns,
         threshold=manifest.provenance.threshold,
+        grew_from=manifest.provenance.grew_from,
     )
 
 
 def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield a phrase on each file that is not what the manifest says."""
     for name, digest in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{path}: is missing"
-        elif sha256(path) != digest:
-            yield f"{path}: differs from what was written (its digest is another)"
+        path = folder / manifest.folder / name
+        try:
+            if sha256(path) != digest:
+                yield f"{path}: differs from what was written (its digest is another)"
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            yield f"{path}: {'is missing' if is_missing else 'cannot be read'}"
 
 
 def _parts(split: Split) -> dict[str, Any]:

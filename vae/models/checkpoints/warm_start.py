@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vae.config import Architecture
 from vae.errors import UserError
+from vae.load.dataset import Dataset
 from vae.load.ids import find_ids
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import CheckpointManager, Result
@@ -33,12 +34,14 @@ class WarmStart:
         source_indices: (N,) int64 item indices of the common items in the checkpoint.
         target_indices: (N,) int64 item indices of the same items in the data set.
         counts: numbers of common, new and removed items, by their log keys.
+        fingerprint: that of the data that the checkpoint was trained on.
     """
 
     checkpoint: Path
     source_indices: NDArray[np.int64]
     target_indices: NDArray[np.int64]
     counts: dict[str, int]
+    fingerprint: str
 
     @classmethod
     def of(
@@ -72,9 +75,10 @@ class WarmStart:
             "warm_start_new_items": len(item_ids) - common,
             "warm_start_gone_items": len(source_ids) - common,
         }
-        return cls(path, source_indices, found[source_indices], counts)
+        indices = source_indices, found[source_indices]
+        return cls(path, *indices, counts, state.dataset_fingerprint)
 
-    def load(self, session: tf.Session, variables: Iterable[tf.Variable]) -> str:
+    def load(self, session: tf.Session, variables: Iterable[tf.Variable], data: Dataset) -> str:
         """Take over the variables of the checkpoint, with Adam's slots and the global step.
 
         A variable that the checkpoint does not have, such as the loss scale of ``--amp``, keeps its
@@ -94,6 +98,14 @@ class WarmStart:
                 np.moveaxis(value, axis, 0)[self.target_indices] = common
             variable.load(value, session)
         common_items, new_items, removed_items = self.counts.values()
+        if self.fingerprint in data.grew_from:
+            new = data.train.nnz - data.grew_from[self.fingerprint]
+            return (
+                f"Warm start from {self.checkpoint}, whose data have grown since: all "
+                f"{common_items:,} items keep their indices, {new_items:,} new items start from "
+                f"random weights; {new:,} new training interactions are "
+                f"{new / data.train.nnz:.2f} epochs' worth."
+            )
         return (
             f"Warm start from {self.checkpoint}: takes over the weights of {common_items:,} items; "
             f"{new_items:,} new items start from random weights, and {removed_items:,} items of "

@@ -148,7 +148,7 @@ class Trainer:
                     warm_start,
                     self.architecture,
                     self.dataset.item_ids,
-                    lambda found: found.load(self._session, tf.global_variables()),
+                    lambda found: found.load(self._session, tf.global_variables(), self.dataset),
                 )
             )
         if self._folder is None:
