@@ -23,13 +23,14 @@ class TensorBoardWriter:
     Args:
         folder: folder of event files; a resumed run continues in the same folder.
         completed: epochs that this run finds completed; points of later ones are replaced.
+        only_check: whether nothing will be written.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, completed: int = 0) -> None:
-        make_folder(folder, "--tensorboard_dir")
+    def __init__(self, folder: Path, completed: int = 0, only_check: bool = False) -> None:
+        make_folder(folder, "--tensorboard_dir", only_check)
         self._folder = folder
         self._first_epoch = completed + 1
         self._writer: tf.io.TFRecordWriter | None = None
