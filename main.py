@@ -38,6 +38,9 @@ def run_modes(argv: Sequence[str] | None) -> None:
 
     with modes.open_run(given, argv) as run:
         wanted = run.config.modes
+        if wanted.check:
+            modes.check(run)
+            return
         if wanted.train:
             modes.train(run)
         if run.config.needs_checkpoint:

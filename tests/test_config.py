@@ -19,7 +19,7 @@ from vae.load.config import PrepareConfig
 from vae.load.config import parse_flags as parse_options
 
 MAIN_FLAGS = """
-train test inference_benchmark recommend score similar_items export_items export_users export
+train test inference_benchmark recommend score similar_items export_items export_users export check
 data_dir dataset checkpoint_dir results_dir tensorboard_dir log_path output allow deny item_names
 item_names_col title_col
 resume restart warm_start save_every keep_checkpoints checkpoint check_replicas

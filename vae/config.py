@@ -142,6 +142,8 @@ class Modes:
         None, "write a SavedModel for serving, with item ids and a model card, to this folder"
     )
 
+    check: bool = flag(False, "check everything and print the plan; train and write nothing")
+
     @property
     def of_a_model(self) -> list[str]:
         """The given flags that need a trained model."""
@@ -509,7 +511,7 @@ class Config:
     def __post_init__(self) -> None:
         wrong = (phrase for phrase, is_wrong in self._contradictions().items() if is_wrong)
         problems = [*cli.out_of_range(self), *cli.without_effect(self), *wrong, *self._useless()]
-        problems += cli.overwritten(*self._paths())
+        problems += cli.overwritten(*self.paths())
         if problems:
             raise cli.FlagError(problems)
 
@@ -585,7 +587,7 @@ class Config:
         if resume not in ("auto", "never"):
             yield from useless(["warm_start"], f"with --resume {resume}")
 
-    def _paths(self) -> Iterator[cli.Paths]:
+    def paths(self) -> Iterator[cli.Paths]:
         """Yield the outputs, the folders of outputs and the inputs, with their flags."""
         files, values = self.files, cli.values_of(self)
         paths = {name: value for name, value in values.items() if isinstance(value, Path)}

@@ -25,13 +25,19 @@ from vae.load.dataset import Dataset
 from vae.load.histories import UserHistories, prepared_histories
 from vae.load.store import open_dataset
 from vae.metrics.user_results import Comparison, UserResults
+from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.resume import ResumePoint, find_resume_point, flags_of_checkpoint
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.inference import blend as blending
 from vae.models.inference import inference_benchmark
 from vae.models.inference.evaluate import Result, evaluate_model
 from vae.models.inference.trained_model import TrainedModel, load_model
-from vae.models.training.memory import check_ease_memory, check_host, ease_fits
+from vae.models.training.memory import (
+    check_ease_memory,
+    check_host,
+    checkpoint_bytes,
+    ease_fits,
+)
 from vae.models.training.train import Trainer
 from vae.recommend.export import export as write_export
 from vae.recommend.inputs import Inputs, check_outputs, read_inputs
@@ -44,6 +50,7 @@ from vae.recommend.writer import (
 )
 from vae.report.comparison import comparison_tables
 from vae.report.environment import program
+from vae.report.plan import plan_lines
 from vae.report.results import Results, open_outputs
 from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
@@ -129,7 +136,8 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     find = partial(find_resume_point, new, dataset.item_ids, folder, options, *ends)
     start = on_rank_0(workers, find) if config.modes.train else None
     completed = start.state.epoch if start is not None and _writes(config, start) else None
-    with open_outputs(config.files, config.training.epochs, workers, completed) as (log, results):
+    epochs, only_check = config.training.epochs, config.modes.check
+    with open_outputs(config.files, epochs, workers, completed, only_check) as (log, results):
         users, items = dataset.train.shape
         log.say(
             f"Data set {dataset.name}: {users:,} training users, {items:,} items; "
@@ -196,6 +204,19 @@ def _taken(known: Mapping[str, object], given: Config, config: Config) -> str:
     """Return the flags whose values are those of a checkpoint."""
     before, now = values_of(given), values_of(config)
     return flags_text({n: v for n, v in known.items() if before[n] != v == now[n]})
+
+
+def check(run: Run) -> None:
+    """Check what is left to check before training, and print the plan."""
+    config, start, workers = run.config, run.start, run.workers
+    architecture, folder = run.model.architecture, config.files.checkpoint_dir
+    if start is None and config.needs_checkpoint:
+        load(run)
+    elif start is not None and start.finished is None and folder is not None:
+        size = checkpoint_bytes(architecture)
+        on_rank_0(workers, lambda: CheckpointManager(folder).check_space(size))
+    for line in plan_lines(config, architecture, run.dataset, workers, start):
+        run.log.say(line)
 
 
 def train(run: Run) -> None:

@@ -21,11 +21,13 @@ from vae.report.tensorboard import TensorBoardWriter
 from vae.utils.atomic import lock_folder, write_atomically
 from vae.utils.distributed import Workers, raise_on_all
 from vae.utils.outputs import make_folder, report_write_errors
-from vae.utils.run_log import Callback, RunLog
+from vae.utils.run_log import Callback, RunLog, check_log
 
 
 class Results:
     """Files of one run in ``--results_dir``, each written complete or not at all.
+
+    Nothing is written if it is to ``only_check``.
 
     Attributes:
         epoch_log: callback that records each epoch.
@@ -34,14 +36,14 @@ class Results:
         UserError: a file cannot be used, or a package that the report needs is missing.
     """
 
-    def __init__(self, folder: Path, completed: int | None) -> None:
+    def __init__(self, folder: Path, completed: int | None, only_check: bool = False) -> None:
         for package in ("matplotlib", "jinja2"):
             if importlib.util.find_spec(package) is None:
                 raise UserError(
                     f"--results_dir: the report needs {package}, which is not installed in this "
                     "Python; run 'make env'."
                 )
-        make_folder(folder, "--results_dir")
+        make_folder(folder, "--results_dir", only_check)
         self._folder = folder
         self.epoch_log = EpochLog(folder / "epochs.csv", completed)
 
@@ -79,13 +81,14 @@ class Results:
 
 @contextmanager
 def open_outputs(
-    files: Files, epochs: int, workers: Workers, completed: int | None
+    files: Files, epochs: int, workers: Workers, completed: int | None, only_check: bool = False
 ) -> Iterator[tuple[RunLog, Results | None]]:
     """Lock the folders of a run, and open its log and the folder of its results.
 
     Rank 0 alone locks and writes. The log is opened last: a run that is refused leaves the log,
     which it may share with another run, as it is. All workers call this. ``completed`` is the
     number of epochs that are completed already; None if no checkpoint will be written.
+    With ``only_check`` nothing is written or logged.
 
     Yields:
         The run log, and the results if ``--results_dir`` is used (rank 0 alone).
@@ -98,14 +101,20 @@ def open_outputs(
     def open_all() -> tuple[RunLog, Results | None]:
         if workers.rank != 0:
             return RunLog(None), None
-        _lock({"--checkpoint_dir": checkpoint_dir, "--results_dir": files.results_dir}, locks)
+        folders = {"--checkpoint_dir": checkpoint_dir, "--results_dir": files.results_dir}
+        _lock(folders, locks, only_check)
         callbacks: list[Callback] = []
-        results = Results(files.results_dir, completed) if files.results_dir else None
-        if results:
+        results, path = None, files.log_path
+        if files.results_dir:
+            results = Results(files.results_dir, completed, only_check)
             callbacks.append(results.epoch_log.add)
         if files.tensorboard_dir:
-            callbacks.append(TensorBoardWriter(files.tensorboard_dir, completed or 0).add)
-        return RunLog(files.log_path, unit_of, ConsoleLines(epochs).line, callbacks), results
+            folder = files.tensorboard_dir
+            callbacks.append(TensorBoardWriter(folder, completed or 0, only_check).add)
+        if only_check:
+            check_log(path)
+            path = Path(os.devnull)
+        return RunLog(path, unit_of, ConsoleLines(epochs).line, callbacks), results
 
     with ExitStack() as locks:
         log, results = raise_on_all(workers, open_all)
@@ -113,14 +122,15 @@ def open_outputs(
         yield log, results
 
 
-def _lock(folders: Mapping[str, Path | None], locks: ExitStack) -> None:
+def _lock(folders: Mapping[str, Path | None], locks: ExitStack, only_check: bool) -> None:
     """Lock folders, by flag, against other runs until ``locks`` is closed."""
     # One folder may have both roles, and can be locked once.
     distinct = {path.resolve(): (flag, path) for flag, path in folders.items() if path is not None}
     for flag, path in distinct.values():
-        make_folder(path, flag)
+        make_folder(path, flag, only_check)
         try:
-            locks.callback(os.close, lock_folder(path))
+            if path.exists():
+                locks.callback(os.close, lock_folder(path))
         except BlockingIOError:
             raise UserError(
                 f"{flag} {path}: another run is writing there; wait for its end, or name another "

@@ -22,13 +22,14 @@ class TensorBoardWriter:
 
     A resumed run continues in the same folder: the points of epochs after those that it finds
     completed are replaced.
+    Nothing is written if it is to ``only_check``.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, completed: int = 0) -> None:
-        make_folder(folder, "--tensorboard_dir")
+    def __init__(self, folder: Path, completed: int = 0, only_check: bool = False) -> None:
+        make_folder(folder, "--tensorboard_dir", only_check)
         self._folder = folder
         self._first_epoch = completed + 1
         self._writer: tf.io.TFRecordWriter | None = None

@@ -38,8 +38,11 @@ def report_write_errors(where: object, fix: str = _FIX, exit_code: int = 1) -> I
         raise write_error(where, error, fix, exit_code) from None
 
 
-def make_folder(path: Path, flag: str) -> None:
-    """Create a folder with its parents and check that files can be created in it."""
+def make_folder(path: Path, flag: str, only_check: bool = False) -> None:
+    """Create a folder with its parents, or check that it can be, and files in it."""
+    if only_check and not os.path.lexists(path):
+        check_creatable(path, flag)
+        return
     with report_write_errors(f"{flag} {path}", "; name another folder", exit_code=2):
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from vae.errors import UserError
 from vae.utils.console import progress
 from vae.utils.dllogger_fallback import Step
-from vae.utils.outputs import discard, report_write_errors, write_error
+from vae.utils.outputs import check_creatable, discard, report_write_errors, write_error
 
 try:
     import dllogger
@@ -62,6 +62,7 @@ class RunLog:
         self.progress = partial(progress, is_shown=path is not None)
         if path is not None:
             self._descriptor = _open_to_append(path)
+            _end_last_line(path, self._descriptor)
             self._stream = dllogger.JSONStreamBackend(
                 dllogger.Verbosity.VERBOSE, self._descriptor, append=True
             )
@@ -118,15 +119,27 @@ class RunLog:
                 print(sentence, flush=True)
 
 
+def check_log(path: Path) -> None:
+    """Check that a log can be opened; create and write nothing."""
+    if os.path.lexists(path):
+        os.close(_open_to_append(path))
+    else:
+        check_creatable(path, "--log_path")
+
+
+def _end_last_line(path: Path, descriptor: int) -> None:
+    with report_write_errors(f"--log_path {path}", "; name another file", exit_code=2):
+        if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
+            os.write(descriptor, b"\n")
+
+
 def _open_to_append(path: Path) -> int:
-    """Return a descriptor that appends to a log; an incomplete last line is ended first."""
+    """Return a descriptor that appends to a log."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # O_NONBLOCK: opening a FIFO without a reader fails instead of waiting for one.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
         os.set_blocking(descriptor, True)
-        if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
-            os.write(descriptor, b"\n")
     except OSError as error:
         unread = "a FIFO or a socket that no program reads"
         reason = unread if error.errno == errno.ENXIO else error

@@ -40,7 +40,7 @@ def test_what_a_process_must_hold_at_least():
 def test_the_composite_prior_takes_another_encoder_in_training():
     dense = Architecture(items=9, hidden_dim=3, latent_dim=2, encoder="dense", decoder="linear")
     recvae = dataclasses.replace(dense, prior="composite")
-    encoder = 4 * ((16 + 1) * 3 + 4 * (3 + 1) * 3 + (3 + 1) * 4)
+    encoder = 4 * ((16 + 1) * 3 + 4 * (3 + 1) * 3 + (3 + 1) * 4 + 5 * 2 * 3)
     extra = [needed_bytes(recvae, train, True, False) - needed_bytes(dense, train, True, False)
              for train in (True, False)]  # fmt: skip
     assert extra == [encoder, 0]

@@ -92,11 +92,17 @@ class CheckpointManager:
         make_folder(self.path, "--checkpoint_dir")
         with report_write_errors(flag, "; name another folder", exit_code=2):
             remove_leftovers(self.path)
-            free = shutil.disk_usage(self.path).free
+        self.check_space(checkpoint_bytes)
+
+    def check_space(self, checkpoint_bytes: int) -> None:
+        """Check that there is room for a checkpoint."""
+        path = self.path.absolute()
+        free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
         if free < checkpoint_bytes:
             raise UserError(
-                f"{flag}: {free / 2**20:.1f} MiB are free and a checkpoint takes "
-                f"{checkpoint_bytes / 2**20:.1f} MiB; free some space or name another folder.",
+                f"--checkpoint_dir {self.path}: {free / 2**20:.1f} MiB are free and a checkpoint "
+                f"takes {checkpoint_bytes / 2**20:.1f} MiB; free some space or name another "
+                "folder.",
                 exit_code=1,
             )
 

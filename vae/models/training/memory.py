@@ -98,15 +98,31 @@ def check_memory(
 
 def needed_bytes(architecture: Architecture, train: bool, loaded: bool, gpu: bool) -> int:
     """Return the minimum size of one process in the host's memory, in bytes."""
-    # A bias counts as one more row of its kernel.
-    layers = {name: (rows + 1) * columns for name, (rows, columns) in architecture.shapes.items()}
+    layers = parameters(architecture)
     weights = sum(layers.values())
     if gpu:
         elements = weights if train or loaded else 0
     elif train:
-        elements = (1 + _ADAM_SLOTS) * weights + max(layers.values())
-        if architecture.prior == "composite":  # a copy of the encoder
-            elements += sum(size for name, size in layers.items() if name.startswith("encoder/"))
+        return checkpoint_bytes(architecture) + _FLOAT32_BYTES * max(layers.values())
     else:  # variables of the graph, and a copy as they were read
         elements = (1 + loaded) * weights
     return elements * _FLOAT32_BYTES
+
+
+def checkpoint_bytes(architecture: Architecture) -> int:
+    """Return the size of the variables in training, a few scalars aside, in bytes."""
+    layers = parameters(architecture)
+    elements = (1 + _ADAM_SLOTS) * sum(layers.values())
+    if architecture.prior == "composite":  # a copy of the encoder
+        elements += sum(size for name, size in layers.items() if name.startswith("encoder/"))
+    return elements * _FLOAT32_BYTES
+
+
+def parameters(architecture: Architecture) -> dict[str, int]:
+    """Return the number of weights of each layer, by its name."""
+    # A bias counts as one more row of its kernel; gain and bias of a normalisation are two.
+    norms = 2 * (architecture.encoder == "dense")
+    return {
+        name: (rows + 1 + norms * name.startswith("encoder/hidden")) * columns
+        for name, (rows, columns) in architecture.shapes.items()
+    }
