@@ -322,7 +322,7 @@ def recommend(run: Run) -> None:
 def score(run: Run) -> None:
     """Write the scores of the users and items in ``--score`` to ``--output``."""
     output, pairs = run.config.files.output, run.inputs.pairs
-    if run.is_first and output is not None and pairs is not None:
+    if output is not None and pairs is not None:  # on rank 0 alone
         run.summary |= write_scores(output, run.recommender, pairs, run.histories, run.log)
 
 

@@ -80,7 +80,7 @@ def test_a_run_that_resumes_says_where_and_one_without_training_loads_the_checkp
         (("--train", "--recommend", "file", "--output", "r.csv"), "file: has no column 'userId'"),
         (("--train", "--export", "ckpt"), "--export ckpt: is not an empty folder"),
         (("--train", "--export_users", "file/u.parquet"), "cannot be written (Not a directory)"),
-        (("--train", "--results_dir", "file"), "--results_dir file: cannot be written (File exis"),
+        (("--train", "--results_dir", "file"), "--results_dir file: cannot be written (File"),
         (("--train", "--tensorboard_dir", "file/x"), "--tensorboard_dir file/x: cannot be written"),
         (("--train", "--checkpoint_dir", "file"), "--checkpoint_dir file: cannot be written"),
         (("--train", "--log_path", "ckpt"), "--log_path ckpt: cannot be written (Is a directory)"),

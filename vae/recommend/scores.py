@@ -55,13 +55,11 @@ class Pairs:
 
     def describe(self) -> str:
         """Return what was read, and what gets no score."""
-        counts = {"user": self.users, "item": self.items}
-        unknown = [
-            f"of unknown {name}s, without a score: {(indices < 0).sum():,}"
-            for name, indices in counts.items()
-            if (indices < 0).any()
-        ]
-        return "; ".join([f"{len(self):,} users and items to score", *unknown])
+        text = f"{len(self):,} users and items to score"
+        for name, indices in (("users", self.users), ("items", self.items)):
+            if unknown := (indices < 0).sum():
+                text += f"; of unknown {name}, without a score: {unknown:,}"
+        return text
 
 
 def read_pairs(

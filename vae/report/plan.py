@@ -31,11 +31,11 @@ def plan_lines(
         workers: workers of the run.
         start: where training starts; None without ``--train``.
     """
-    held_out = " and ".join(
-        f"{len(part.user_ids):,} {name} users"
-        for name, part in (("validation", dataset.validation), ("test", dataset.test))
+    validation, test = (len(part.user_ids) for part in dataset.held_out)
+    yield (
+        f"Held out: {validation:,} validation users and {test:,} test users; "
+        f"{dataset.train.nnz:,} interactions to train on."
     )
-    yield f"Held out: {held_out}; {dataset.train.nnz:,} interactions to train on."
     weights = sum(parameters(architecture).values())
     kind = f"{architecture.encoder} encoder, {architecture.decoder} decoder"
     yield f"Model: {weights:,} parameters; {kind}, {architecture.prior} prior."
@@ -57,11 +57,9 @@ def plan_lines(
             "worker at most."
         )
         sent = (2 if config.execution.fp16_allreduce else 4) * weights if size > 1 else 0
+        saved, number = checkpoint_bytes(architecture), config.checkpoints.keep_checkpoints + 2
         yield f"Traffic: {sent / _MB:,.1f} MB of gradients per step and worker."
-        yield (
-            f"Checkpoint: {checkpoint_bytes(architecture) / _MB:,.1f} MB each, up to "
-            f"{config.checkpoints.keep_checkpoints + 2} at a time."
-        )
+        yield f"Checkpoint: {saved / _MB:,.1f} MB each, up to {number} at a time."
     outputs, folders, _ = config.paths()
     for flag, path in [*outputs, *folders]:
         if flag != "--checkpoint_dir" or trains:
