@@ -139,15 +139,15 @@ class ItemShard:
         """Return the probabilities of this range's items among all items, of (B, own I) logits."""
         if not self.is_divided:
             return tf.nn.softmax(logits)
+        dtype, logits = logits.dtype, tf.cast(logits, tf.float32)  # bfloat16 would round the powers
         largest = tf.reduce_max(logits, axis=1, keepdims=True)
         powers = tf.exp(logits - largest)
-        sums = tf.reduce_sum(tf.cast(powers, tf.float32), axis=1, keepdims=True)
-        largest = tf.cast(largest, tf.float32)
+        sums = tf.reduce_sum(powers, axis=1, keepdims=True)
         with uncompiled():
             ranges = self.workers.allgather_tensor(tf.concat([largest, sums], axis=1))
         scales = tf.exp(ranges[:, :, :1] - tf.reduce_max(ranges[:, :, :1], axis=0))
         total = tf.reduce_sum(scales * ranges[:, :, 1:], axis=0)
-        return powers * tf.cast(scales[self.workers.rank] / total, powers.dtype)
+        return tf.cast(powers * (scales[self.workers.rank] / total), dtype)
 
     def best(self, items: tf.Tensor, scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the best of all ranges' best items, with their scores.
