@@ -29,7 +29,7 @@ dropout kl_per_item total_anneal_steps anneal_cap lam
 epochs batch_size_train lr beta1 beta2 validation_step early_stop warm_up_epochs
 batch_size_validation inference_batch_sizes baselines ease_lambda ease_dropout blend top_results
 explain export_dtype
-amp no_tf32 fp16_allreduce stall_timeout xla trace seed
+amp no_tf32 fp16_allreduce parallel stall_timeout xla trace seed
 """
 """A flag stays: other people's commands go on working. A new one is added here knowingly."""
 
@@ -101,6 +101,11 @@ BAD_MAIN_FLAGS = """
  -> --explain and --blend ease are mutually exclusive: it explains the model alone; pass ...
 --train --restart --resume must --checkpoint_dir c -> --resume must and --restart are mutually ...
 
+--train --parallel items --warm_start w --fp16_allreduce
+ -> --parallel items and --warm_start are mutually exclusive: train an epoch with --parallel ...;
+ --fp16_allreduce has no effect with --parallel items: no gradients are sent
+--train --test --parallel items -> --test after --parallel items needs --checkpoint_dir, ...
+
 --train --epochs 0 -> --epochs 0 is out of range: at least 1
 --train --beta2 1 -> --beta2 1.0 is out of range: at least 0 and below 1
 --train --seed -1 -> --seed -1 is out of range: 0 to 2147483647
@@ -132,6 +137,7 @@ BAD_MAIN_FLAGS = """
 {test} --save_every 5e -> --save_every has no effect without --train
 {test} --keep_checkpoints 3 -> --keep_checkpoints has no effect without --train
 {test} --early_stop 3 -> --early_stop has no effect without --train
+{test} --parallel items -> --parallel has no effect without --train
 {test} --check_replicas 3 -> --check_replicas has no effect without --train
 {test} --output r.csv --allow a --deny b --explain 3
  -> --output has no effect without --recommend or --score; --allow has no effect without ...;
@@ -300,7 +306,7 @@ def test_outputs_may_lie_beside_each_other_and_devices_may_be_shared(here):
 
 def test_every_flag_that_needs_another_one_needs_flags_that_exist():
     needs = {name: field.metadata["needs"] for name, field in cli.flags(Config).items()}
-    assert sum(bool(flags) for flags in needs.values()) == 20
+    assert sum(bool(flags) for flags in needs.values()) == 21
     assert {flag for flags in needs.values() for flag in flags} <= set(needs)
     for settings_of in PRESETS.values():
         assert not any(needs[name] for name in settings_of)

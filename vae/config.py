@@ -437,6 +437,13 @@ class Execution:
     fp16_allreduce: bool = flag(
         False, "send gradients between workers as float16", affects="training"
     )
+    parallel: str = flag(
+        "users",
+        "what the workers divide in training: the users of each batch, or the items and their "
+        "weights",
+        choices=("users", "items"),
+        needs=("train",),
+    )
     stall_timeout: float = flag(
         10.0,
         "minutes without a step, or waiting for a worker, after which several workers end (0: "
@@ -493,6 +500,11 @@ class Config:
         modes = self.modes
         scores = modes.train, modes.test, modes.recommend, modes.score, modes.export
         return self.evaluation.blend is None and any((*scores, modes.inference_benchmark))
+
+    @property
+    def divides_items(self) -> bool:
+        """Whether the workers divide the items in training."""
+        return self.execution.parallel == "items"
 
     @property
     def needs_ease(self) -> bool:
@@ -561,6 +573,16 @@ class Config:
             ),
             f"--save_every: {save_every!r} is not a positive interval in minutes (10m) or epochs "
             "(5e or 5)": not _INTERVAL.fullmatch(save_every),
+            "--parallel items and --warm_start are mutually exclusive: train an epoch with "
+            "--parallel users first, and resume it": (
+                self.divides_items and self.checkpoints.warm_start is not None
+            ),
+            f"{user or '--inference_benchmark'} after --parallel items needs --checkpoint_dir, "
+            "since no worker holds the whole model": (
+                self.divides_items
+                and files.checkpoint_dir is None
+                and (user is not None or modes.inference_benchmark)
+            ),
             f"--resume {resume} and --restart are mutually exclusive": (
                 resume != "auto" and self.checkpoints.restart
             ),
@@ -582,6 +604,8 @@ class Config:
         if not self.needs_ease:
             reason = "without --blend, or --test and ease in --baselines"
             yield from useless(["ease_lambda", "ease_dropout"], reason)
+        if self.divides_items:
+            yield from useless(["fp16_allreduce"], "with --parallel items: no gradients are sent")
         if self.files.checkpoint_dir is None:
             yield from useless(_SAVING, "without --checkpoint_dir")
         if resume not in ("auto", "never"):

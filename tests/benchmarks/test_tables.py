@@ -126,6 +126,7 @@ def test_scaling_splits_the_batch_and_compares_with_the_smallest_job(demo_data, 
     done = run_script(
         "benchmarks/scaling.py", "--data_dir", demo_data, *SMALL, "--workers", "1,2", "--precision",
         "float32", "--epochs", 2, "--batch_size_train", 1000, "--work_dir", tmp_path,
+        "--parallel", "users,items",
         "--json", tmp_path / "scaling.json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -133,5 +134,13 @@ def test_scaling_splits_the_batch_and_compares_with_the_smallest_job(demo_data, 
     assert one[:2] == ["1", "1,000"]
     assert one[-1] == "1.00"
     assert two[:2] == ["2", "500"]
-    throughput = json.loads((tmp_path / "scaling.json").read_text())["throughput"]["float32"]
+    found = json.loads((tmp_path / "scaling.json").read_text())
+    throughput = found["throughput"]["float32, items"]
     assert two[-1] == f"{throughput['2'] / throughput['1']:.2f}"
+    # Of users all weights. Of items sums per user: 16 units of both hidden layers, a maximum and a
+    # sum of each of two workers; and once in ten steps a validation of 500 users.
+    users, items = (found["bytes_per_step"][f"float32, {name}"]["2"] for name in ("users", "items"))
+    weights = 1200 * (16 + 16 + 1) + 16 + 16 * 16 + 16 + 8 * 16 + 16
+    assert users == 4 * (weights + 5)
+    per_user, validation = 16 + 16 + 2 * 2, 500 * (16 + 2 * 2 * 100)
+    assert items == pytest.approx(4 * (4953 / 5 * per_user + 6 + validation / 10))

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 
+import numpy as np
 import pytest
 from helpers import (
     ONE_THREAD,
@@ -24,14 +26,18 @@ from helpers import (
     flags,
     horovodrun,
     log_lines,
+    losses,
     mpirun,
     newest_step,
     output_of,
     run_main,
+    run_prepare,
     run_script,
     variables,
     wait_for,
+    write,
 )
+from scipy.sparse import load_npz
 
 from vae.models.checkpoints.checkpoint import verify
 
@@ -74,13 +80,13 @@ def run_job(*arguments, script="main.py", launcher="mpirun-2"):
 def jobs(demo_data, build_once):
     """Gives the folder of a finished job; its test ran in the same job."""
 
-    def finished(launcher, model):
+    def finished(launcher, model, parallel="users"):
         def train(folder):
             outputs = ("--results_dir", folder / "results", "--tensorboard_dir", folder / "board")
-            arguments = flags(demo_data, folder, *RUN, *MODELS[model], "--test", *outputs)
-            output_of(run_job(*arguments, launcher=launcher))
+            more = (*MODELS[model], "--parallel", parallel, "--test", *outputs)
+            output_of(run_job(*flags(demo_data, folder, *RUN, *more), launcher=launcher))
 
-        return build_once(f"job-{launcher}-{model}", train)[0]
+        return build_once(f"job-{launcher}-{model}-{parallel}", train)[0]
 
     return finished
 
@@ -102,21 +108,27 @@ def alone(demo_data, build_once):
 def results(folder):
     """What the test reported, without times."""
     values = json.loads((folder / "results/results.json").read_text())
-    kinds = ("test_", "unblended_", "popularity_", "ease_", "itemknn_", "blend_")
+    kinds = ("final_", "test_", "unblended_", "popularity_", "ease_", "itemknn_", "blend_")
     return {name: v for name, v in values.items() if name.startswith(kinds) and "time" not in name}
 
 
 @pytest.mark.parametrize(
-    ("launcher", "model"),
+    ("launcher", "model", "parallel"),
     [
-        ("mpirun-2", "recvae"),
-        ("gloo-2", "multvae"),
-        pytest.param("mpirun-3", "recvae", marks=pytest.mark.slow),
-        pytest.param("gloo-2-hosts", "multvae", marks=pytest.mark.slow),
+        ("mpirun-2", "recvae", "users"),
+        ("gloo-2", "multvae", "users"),
+        ("mpirun-2", "multvae", "items"),
+        ("mpirun-3", "recvae", "items"),
+        pytest.param("mpirun-3", "recvae", "users", marks=pytest.mark.slow),
+        pytest.param("gloo-2-hosts", "multvae", "users", marks=pytest.mark.slow),
+        pytest.param("gloo-2", "multvae", "items", marks=pytest.mark.slow),
+        pytest.param("mpirun-2", "recvae", "items", marks=pytest.mark.slow),
     ],
 )
-def test_any_number_of_workers_gives_the_same_weights_and_results(launcher, model, jobs, alone):
-    job, single = jobs(launcher, model), alone(model)
+def test_any_number_of_workers_gives_the_same_weights_and_results(
+    launcher, model, parallel, jobs, alone
+):
+    job, single = jobs(launcher, model, parallel), alone(model)
     assert variables(checkpoints(single)[-1])["global_step"] == EPOCHS * STEPS
     assert_close_weights(job, single)
     found = results(job)
@@ -125,6 +137,43 @@ def test_any_number_of_workers_gives_the_same_weights_and_results(launcher, mode
         assert {"ease_lambda", "blend_model_weight", "test_minus_unblended_ndcg@100"} <= set(found)
         assert {"test_minus_ease_ndcg@100_se", "itemknn_ndcg@100"} <= set(found)
     assert found == pytest.approx(results(single), abs=1e-6)
+
+
+def test_items_that_are_divided_end_as_those_of_one_worker_whatever_their_number(tmp_path):
+    rng = np.random.default_rng(3)
+    # 27 items are four groups of eight: the third of three workers has two, with padded items. The
+    # last batch has one user, and some users have items of one worker alone.
+    pairs = {(user, 10 * (user % 3) + item) for user in range(61) for item in rng.integers(0, 9, 7)}
+    rows = "".join(f"u{user},i{item},5\n" for user, item in sorted(pairs))
+    ratings = write(tmp_path / "ratings.csv", f"userId,movieId,rating\n{rows}")
+    output_of(
+        run_prepare(
+            "--dataset", "odd", "--data_dir", tmp_path, "--ratings", ratings, "--heldout_users", 4
+        )
+    )
+    last = (tmp_path / "odd").rglob("train.npz")
+    users, items = load_npz(next(last)).shape
+    assert (items, users % 2) == (27, 1)
+    more = ("--train", "--hidden_dim", 5, "--latent_dim", 3, "--validation_step", 1, "--epochs", 3)
+    more = (
+        *more,
+        "--lam",
+        0.01,
+        "--lr",
+        0.01,
+        "--batch_size_train",
+        users - 1,
+        "--model",
+        "recvae",
+    )
+    for name, run in (("one", run_main), ("three", partial(run_job, launcher="mpirun-3"))):
+        outputs = flags(tmp_path, tmp_path / name, *more, "--parallel", "items", dataset="odd")
+        output_of(run(*outputs))
+    assert_close_weights(tmp_path / "three", tmp_path / "one")
+    assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"))
+    few = flags(tmp_path, tmp_path / "five", *more, "--parallel", "items", dataset="odd")
+    done = run_script("main.py", *few, launcher=mpirun(5), env=ONE_THREAD)
+    assert "--parallel items: 27 items are too few for 5 workers" in error_of(done)
 
 
 def test_rank_0_alone_writes_the_log_and_the_summaries(jobs):
@@ -188,6 +237,30 @@ def test_one_worker_goes_on_with_what_two_began(interrupted, alone, demo_data, t
     assert_close_weights(folder, alone("multvae"))
 
 
+def test_items_divided_otherwise_go_on_with_what_others_began(alone, demo_data, tmp_path):
+    folder = copy(alone("recvae"), tmp_path, keep=3)
+    recvae = MODELS["recvae"][:2]
+    for epochs, launcher, parallel in ((1, "2", "items"), (2, "2", "users"), (3, "3", "items")):
+        more = (*TRAIN, *recvae, "--epochs", epochs, "--parallel", parallel)
+        output_of(run_job(*flags(demo_data, folder, *more), launcher=f"mpirun-{launcher}"))
+    output_of(Forked(flags(demo_data, folder, *RUN, *recvae)).wait())
+    assert newest_step(folder) == EPOCHS * STEPS
+    assert_close_weights(folder, alone("recvae"))
+
+
+def test_a_job_of_divided_items_that_stopped_or_could_not_write_goes_on_bit_for_bit(
+    jobs, demo_data, tmp_path
+):
+    divided = ("--parallel", "items")
+    stop_one_rank("signal_in_step", demo_data, tmp_path, *divided)
+    arguments = flags(demo_data, tmp_path, *RUN, *divided)
+    error = error_of(run_job("full_disk", *arguments, script=FAULTY_MAIN), code=1)
+    assert error.count("No space left on device); earlier checkpoints are intact") == 2
+    assert newest_step(tmp_path) in (7, 8)
+    output_of(run_job(*arguments))
+    assert_same_run(tmp_path, jobs("mpirun-2", "multvae", "items"))
+
+
 def test_two_workers_go_on_with_what_one_began(alone, demo_data, tmp_path):
     folder = copy(alone("multvae"), tmp_path, keep=8)
     out = output_of(run_job(*flags(demo_data, folder, *RUN)))
@@ -235,19 +308,20 @@ def ranks_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "victim", "number"),
+    ("launcher", "victim", "number", "parallel"),
     [
-        ("mpirun-2", "rank", signal.SIGKILL),
-        ("mpirun-2", "launcher", signal.SIGKILL),
-        pytest.param("gloo-2", "rank", signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("gloo-2", "launcher", signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("mpirun-2", "launcher", signal.SIGTERM, marks=pytest.mark.slow),
+        ("mpirun-2", "rank", signal.SIGKILL, "items"),
+        ("mpirun-2", "launcher", signal.SIGKILL, "users"),
+        pytest.param("mpirun-2", "rank", signal.SIGKILL, "users", marks=pytest.mark.slow),
+        pytest.param("gloo-2", "rank", signal.SIGKILL, "users", marks=pytest.mark.slow),
+        pytest.param("gloo-2", "launcher", signal.SIGKILL, "users", marks=pytest.mark.slow),
+        pytest.param("mpirun-2", "launcher", signal.SIGTERM, "users", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_rank_or_launcher_ends_the_job_and_leaves_a_usable_checkpoint(
-    launcher, victim, number, demo_data, tmp_path
+    launcher, victim, number, parallel, demo_data, tmp_path
 ):
-    endless = command(launcher, demo_data, tmp_path, *ENDLESS)
+    endless = command(launcher, demo_data, tmp_path, *ENDLESS, "--parallel", parallel)
     with running(endless, tmp_path) as (job, ranks):
         os.kill(ranks[-1] if victim == "rank" else job.pid, number)
         wait_for(lambda: not ranks_of(tmp_path), seconds=30)
@@ -365,6 +439,7 @@ def test_an_error_on_one_rank_ends_the_others(demo_data, tmp_path):
     ("more", "saved"),
     [
         (("--save_every", "1e"), ["step-00000005"]),
+        (("--save_every", "1e", "--parallel", "items"), ["step-00000005"]),
         pytest.param(("--check_replicas", 2), [], marks=pytest.mark.slow),
     ],
 )

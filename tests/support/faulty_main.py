@@ -1,5 +1,6 @@
 """main.py with a fault in it: ``python tests/support/faulty_main.py FAULT flags...``."""
 
+import errno
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from main import main
+from vae.models.checkpoints import checkpoint
 from vae.models.graph import precision
 from vae.models.training import train
 from vae.utils import distributed
@@ -62,10 +64,10 @@ def signal_in_validation():
 
 
 def flip_bit():
-    """One bit of a weight of the last rank flips."""
+    """One bit of a weight of the last rank flips, of a layer that all ranks have."""
 
     def flip():
-        kernel = tf.global_variables()[0]
+        kernel = next(v for v in tf.global_variables() if v.op.name == "encoder/latent/kernel")
         session = tf.get_default_session()
         value = session.run(kernel)
         value.view(np.uint32)[0, 0] ^= 1 << 12  # the next steps could round a lower one away
@@ -74,12 +76,22 @@ def flip_bit():
     at("step 7", flip)
 
 
+def full_disk():
+    """The disk is full after the first block of divided items."""
+
+    def write(prefix, parts, blocks):
+        next(blocks)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    checkpoint.merge = write
+
+
 def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.5)  # until the thread that waits for signals has read it
 
 
-FAULTS = (overflow, crash, signal_in_step, signal_in_validation, flip_bit)
+FAULTS = (overflow, crash, signal_in_step, signal_in_validation, flip_bit, full_disk)
 
 if __name__ == "__main__":
     {fault.__name__: fault for fault in FAULTS}[sys.argv.pop(1)]()

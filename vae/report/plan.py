@@ -40,7 +40,8 @@ def plan_lines(
     kind = f"{architecture.encoder} encoder, {architecture.decoder} decoder"
     yield f"Model: {weights:,} parameters; {kind}, {architecture.prior} prior."
     trains = start is not None and start.finished is None
-    needed = needed_bytes(architecture, trains, config.needs_checkpoint, False)
+    shards = workers.size if config.divides_items else 1
+    needed = needed_bytes(architecture, trains, config.needs_checkpoint, False, shards)
     available = available_bytes(workers.local_size)
     yield (
         f"Memory: the models take at least {workers.local_size * needed / _GB:.2f} GB of the "
@@ -49,19 +50,28 @@ def plan_lines(
     if start is not None:
         yield start.description
     if start is not None and trains:
-        training, size = config.training, workers.size
-        batches = TrainingBatches(dataset.train, training.batch_size_train, 0, 0.0, 0, size)
+        training = config.training
+        users = workers.with_all_users() if config.divides_items else workers
+        batches = TrainingBatches(dataset.train, training.batch_size_train, 0, 0.0, 0, users.size)
+        share = batches.max_shard_users
         yield (
             f"Training: epochs {start.state.epoch + 1:,} to {training.epochs:,}, "
-            f"{batches.steps_per_epoch:,} steps each, of {batches.max_shard_users:,} users per "
-            "worker at most."
+            f"{batches.steps_per_epoch:,} steps each, of {share:,} users per worker at most."
         )
-        sent = (2 if config.execution.fp16_allreduce else 4) * weights if size > 1 else 0
+        sent = _sent_bytes(config, architecture, weights, share) if workers.size > 1 else 0
         saved, number = checkpoint_bytes(architecture), config.checkpoints.keep_checkpoints + 2
-        yield f"Traffic: {sent / _MB:,.1f} MB of gradients per step and worker."
+        yield f"Traffic: {sent / _MB:,.1f} MB per step and worker."
         yield f"Checkpoint: {saved / _MB:,.1f} MB each, up to {number} at a time."
     outputs, folders, _ = config.paths()
     for flag, path in [*outputs, *folders]:
         if flag != "--checkpoint_dir" or trains:
             yield f"Would write: {flag} {path}"
     yield "Checked (--check): nothing is written."
+
+
+def _sent_bytes(config: Config, architecture: Architecture, weights: int, users: int) -> int:
+    """Return what a worker contributes to a step: gradients, or sums per user (``item_shard``)."""
+    if not config.divides_items:
+        return (2 if config.execution.fp16_allreduce else 4) * weights
+    encoders = 2 if architecture.prior == "composite" else 1
+    return 4 * users * (encoders * architecture.hidden_dim + architecture.decoder_dim + 2)

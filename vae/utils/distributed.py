@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
+
+from numpy.typing import NDArray
 
 from vae.errors import UserError
 from vae.utils.watchdog import Watchdog
@@ -51,18 +54,40 @@ class Workers:
         """Return a tensor of the graph that sums a tensor over the ranks at each run."""
         return tensor
 
+    def allgather_tensor(self, tensor: Any) -> Any:
+        """Return a tensor of the graph that stacks the ranks' tensors of one shape, in order."""
+        return tensor[None]
+
     def allgather_object(self, value: Any) -> list[Any]:
         """Return the values of all ranks, in order, on every rank; anything that pickles."""
         return [value]
 
-    def broadcast_variables(self, session: Any) -> None:
+    def broadcast_array(self, array: NDArray[Any], root: int) -> NDArray[Any]:
+        """Return a rank's array on every rank; those of the others have its shape and type."""
+        return array
+
+    def broadcast_variables(self, session: Any, variables: Sequence[Any]) -> None:
         """Overwrite every rank's variables of the session's graph with rank 0's."""
+
+    def with_all_users(self) -> Workers:
+        """Return a view of these workers for what each of them does with all users."""
+        return _WithAllUsers(self)
 
     def report_position(self, position: str | None) -> None:
         """Tell the watchdog of a step or a batch, which has to end within ``--stall_timeout``.
 
         None: what begins may take any time.
         """
+
+
+class _WithAllUsers(Workers):
+    """A single process, but for the watchdog."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    def report_position(self, position: str | None) -> None:
+        self._workers.report_position(position)
 
 
 class HorovodWorkers(Workers):
@@ -112,19 +137,41 @@ class HorovodWorkers(Workers):
         """Add an allreduce to the graph."""
         return self._hvd.allreduce(tensor, op=self._hvd.Sum)
 
+    def allgather_tensor(self, tensor: Any) -> Any:
+        """Add an allgather to the graph."""
+        return self._hvd.allgather(tensor[None])
+
     def allgather_object(self, value: Any) -> list[Any]:
         """Pickle, allgather and unpickle, in a session on the CPU separate from the model's."""
-        import tensorflow.compat.v1 as tf
-
-        settings = tf.ConfigProto(device_count={"GPU": 0})
-        with tf.Graph().as_default(), tf.Session(config=settings) as session:
+        with cpu_session() as session:
             # By default Horovod names an operation after the type of the value, and ranks with
             # values of different types would wait for each other forever.
             return list(self._hvd.allgather_object(value, session=session, name="allgather"))
 
-    def broadcast_variables(self, session: Any) -> None:
-        """Broadcast the global variables."""
-        session.run(self._hvd.broadcast_global_variables(0))
+    def broadcast_array(self, array: NDArray[Any], root: int) -> NDArray[Any]:
+        """Broadcast it in a session like that of :meth:`allgather_object`."""
+        import tensorflow.compat.v1 as tf
+
+        with cpu_session() as session:
+            value = tf.placeholder(array.dtype, array.shape)
+            return cast(
+                "NDArray[Any]",
+                session.run(self._hvd.broadcast(value, root, name="array"), {value: array}),
+            )
+
+    def broadcast_variables(self, session: Any, variables: Sequence[Any]) -> None:
+        """Broadcast the variables."""
+        session.run(self._hvd.broadcast_variables(variables, 0))
+
+
+@contextmanager
+def cpu_session() -> Iterator[Any]:
+    """Yield a session of a new graph on the CPU."""
+    import tensorflow.compat.v1 as tf
+
+    settings = tf.ConfigProto(device_count={"GPU": 0})
+    with tf.Graph().as_default(), tf.Session(config=settings) as session:
+        yield session
 
 
 def init(fp16_allreduce: bool = False, stall_timeout: float = 0) -> Workers:

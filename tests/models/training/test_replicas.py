@@ -19,11 +19,11 @@ from vae.models.training import replicas
     ],
 )
 def test_the_ranks_that_differ_from_most_are_named(digests, named, monkeypatch):
-    monkeypatch.setattr(replicas, "_digest", lambda session: "of this rank")
+    monkeypatch.setattr(replicas, "_digest", lambda *_: "of this rank")
     workers = SimpleNamespace(size=len(digests), allgather_object=lambda value: list(digests))
     if named is None:
-        replicas.check_replicas(workers, None, "step 9")
+        replicas.check_replicas(workers, None, (), "step 9")
     else:
         with pytest.raises(UserError, match=named) as caught:
-            replicas.check_replicas(workers, None, "step 9")
+            replicas.check_replicas(workers, None, (), "step 9")
         assert caught.value.exit_code == 1

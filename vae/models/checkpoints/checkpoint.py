@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from vae.config import Architecture
 from vae.errors import UserError, one_line
+from vae.models.checkpoints.item_blocks import Block, merge, read_block
 from vae.models.checkpoints.train_state import TrainState
 from vae.utils.atomic import sha256, sync, write_atomically
 from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
@@ -62,13 +63,18 @@ def write(
     saver: tf.train.Saver,
     state: TrainState,
     item_ids: NDArray[np.generic],
+    blocks: Iterable[Block] | None = None,
 ) -> None:
     """Write a checkpoint, with the (I,) raw ids, to an empty folder and flush it to the disk.
 
-    What cannot be written is an OSError; of the variables, TensorFlow's OpError.
+    The variables of divided items are in ``blocks``. What cannot be written is an OSError; of the
+    variables, TensorFlow's OpError.
     """
     with _variables_in(checkpoint) as prefix:
-        saver.save(session, prefix, write_meta_graph=False, write_state=False)
+        first = prefix if blocks is None else f"{prefix}-0"
+        saver.save(session, first, write_meta_graph=False, write_state=False)
+        if blocks is not None:
+            merge(prefix, [first], blocks)
     np.save(checkpoint / ITEM_IDS_FILE, item_ids, allow_pickle=False)
     digests = {path.name: sha256(path) for path in sorted(checkpoint.iterdir())}
     for name in digests:
@@ -102,6 +108,12 @@ def restore(session: tf.Session, saver: tf.train.Saver, checkpoint: Path) -> Non
     """Load all variables of a training graph from a verified checkpoint."""
     with _reading(checkpoint / _PREFIX), _variables_in(checkpoint) as prefix:
         saver.restore(session, prefix)
+
+
+def read_part(checkpoint: Path, name: str, place: str) -> NDArray[np.float32]:
+    """Return a part of a variable of a verified checkpoint, see ``Block``."""
+    with _reading(checkpoint / _PREFIX), _variables_in(checkpoint) as prefix:
+        return read_block(prefix, name, place)
 
 
 def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:

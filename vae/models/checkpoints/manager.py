@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vae.errors import UserError
 from vae.models.checkpoints import checkpoint
+from vae.models.checkpoints.item_blocks import Block
 from vae.models.checkpoints.train_state import TrainState
 from vae.utils.atomic import remove_leftovers, sync, temporary_file, temporary_folder
 from vae.utils.outputs import make_folder, report_write_errors, write_error
@@ -113,15 +114,17 @@ class CheckpointManager:
         state: TrainState,
         item_ids: NDArray[np.generic],
         keep: int,
+        blocks: Iterable[Block] | None = None,
     ) -> None:
         """Write a checkpoint atomically, then remove all but the latest ones and the best.
 
         Args:
             session: holds the variables.
-            saver: of all variables.
+            saver: of all variables, but for those of divided items.
             state: of the run.
             item_ids: (I,) raw id of each item.
             keep: number of latest checkpoints to keep.
+            blocks: of the variables that the saver lacks, see ``checkpoint.write``.
         """
         target = self.at(state.step)
         try:
@@ -129,7 +132,7 @@ class CheckpointManager:
                 checkpoint.replace_state(target, state)
             else:
                 with temporary_folder(target) as temporary:
-                    checkpoint.write(temporary, session, saver, state, item_ids)
+                    checkpoint.write(temporary, session, saver, state, item_ids, blocks)
                     temporary.rename(target)
                 sync(self.path)
             for step in self.steps()[:-keep]:

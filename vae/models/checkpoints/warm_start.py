@@ -20,9 +20,7 @@ from vae.load.dataset import Dataset
 from vae.load.ids import find_ids
 from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.manager import CheckpointManager, Result
-
-_ITEM_AXES = {"encoder/hidden/kernel": 0, "decoder/items/kernel": 1, "decoder/items/bias": 0}
-"""The axis of the items, by the name of the variable."""
+from vae.models.graph.item_shard import item_axis
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,8 @@ class WarmStart:
             name = variable.op.name
             if name not in values:
                 continue
-            value = values[name]
-            # Adam's slots, and a layer's copy in the prior, are named after the layer.
-            layer = name.removeprefix("prior/")
-            for axis in (axis for start, axis in _ITEM_AXES.items() if layer.startswith(start)):
+            value, axis = values[name], item_axis(name)
+            if axis is not None:
                 common = np.moveaxis(value, axis, 0)[self.source_indices]
                 value = session.run(variable).copy()
                 np.moveaxis(value, axis, 0)[self.target_indices] = common

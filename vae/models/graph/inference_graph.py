@@ -160,7 +160,7 @@ def build_inference_graph(
     """Add the inference graph of a model, with placeholders, to the current graph.
 
     Args:
-        vae: the model.
+        vae: the model; if it has a shard of the items, K must be fixed, without blend or filters.
         k: K, at most the number of items; None to feed it.
         max_users: maximum B.
         blend: as for ``ItemScores``.
@@ -181,11 +181,18 @@ def build_inference_graph(
 
     rankable = ItemScores(vae, blend, item_mask)
     latent_mean, _ = vae.encode(histories)
+    shard = vae.shard
 
     def rank(part: SparseBatch, inputs: Sequence[tf.Tensor]) -> ChunkResult:
-        return ChunkResult([], best_items(rankable(inputs), part, k or fed_k, only_listed))
+        scores = rankable(inputs)
+        if not shard.is_divided:
+            return ChunkResult([], best_items(scores, part, k or fed_k, only_listed))
+        assert k is not None
+        own_k = min(k, int(scores.shape[1]))
+        return ChunkResult([], shard.best(*best_items(scores, part, own_k, only_listed), k))
 
-    _, (items, scores) = map_chunks(rank, listed, rankable.inputs(histories, latent_mean), *chunks)
+    per_user = rankable.inputs(histories, latent_mean)
+    _, (items, scores) = map_chunks(rank, shard.own(listed), per_user, *chunks)
     graph = InferenceGraph(histories, listed, items, scores, latent_mean, fed_k, item_mask)
     if not log_probabilities:
         return graph

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from vae.models.graph.chunking import ChunkResult, map_chunks, users_per_chunk
+from vae.models.graph.item_shard import ItemShard
 from vae.models.graph.sparse_input import SparseBatch
 
 
@@ -26,6 +27,7 @@ def multinomial_nll(
     dtype: tf.DType = tf.float32,
     loss_scale: tf.Tensor | None = None,
     chunk_users: int | None = None,
+    shard: ItemShard | None = None,
 ) -> tf.Tensor:
     """Return the negative log-likelihood of the users' items (section 2.1, equation 2).
 
@@ -44,12 +46,15 @@ def multinomial_nll(
         loss_scale: scalar float32, a power of two that the incoming gradient is multiplied by. The
             factor is applied before the matmuls instead, where it keeps float16 from underflowing.
         chunk_users: maximum number of users per chunk; None for what suits a processor.
+        shard: of the items, if kernel, bias and histories are those of a worker's own items: the
+            value and the gradient by ``hidden`` are nevertheless those of all items.
 
     Returns:
         Scalar float32, in nats times ``weight``; a probability below the smallest normal float32
         counts as that one, 87.3 nats. Differentiable once, by ``hidden``, ``kernel`` and ``bias``.
     """
-    chunk_users = chunk_users or users_per_chunk(int(kernel.shape[1]))
+    shard = shard or ItemShard(int(kernel.shape[1]))
+    chunk_users = chunk_users or users_per_chunk(shard.max_items)
 
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:
@@ -64,11 +69,12 @@ def multinomial_nll(
         affine = tf.concat([kernel, tf.pad(bias[tf.newaxis], padding)], axis=0)
 
         def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
-            return _nll_and_gradients(per_user[0], kernel, affine, part, weight, loss_scale)
+            return _nll_and_gradients(per_user[0], kernel, affine, part, weight, loss_scale, shard)
 
         (value, by_affine), (by_hidden,) = map_chunks(
             body, histories, [hidden], max_users, chunk_users
         )
+        value, by_hidden = shard.sum(value), shard.sum(by_hidden)
 
         def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
             by_kernel, by_bias = by_affine[:units], by_affine[units]
@@ -87,6 +93,7 @@ def _nll_and_gradients(
     histories: SparseBatch,
     weight: tf.Tensor,
     loss_scale: tf.Tensor | None,
+    shard: ItemShard,
 ) -> ChunkResult:
     """Return the value and the (scaled) gradients of one chunk of users.
 
@@ -99,11 +106,11 @@ def _nll_and_gradients(
         Sums: the scalar value, and the (A, I) gradient by ``affine``. Rows: the (B, H) gradient
         by ``hidden``.
     """
-    counts = tf.cast(histories.counts, tf.float32)
+    counts = tf.cast(histories.lengths, tf.float32)
     rows, units = int(affine.shape[0]), int(kernel.shape[0])
     ones = tf.pad(tf.ones_like(counts)[:, tf.newaxis], [[0, 0], [0, rows - units - 1]])
     hidden = tf.concat([hidden, ones], axis=1)
-    probabilities = tf.nn.softmax(tf.matmul(tf.cast(hidden, affine.dtype), affine))
+    probabilities = shard.softmax(tf.matmul(tf.cast(hidden, affine.dtype), affine))
     likelihoods = tf.cast(histories.pick(probabilities), tf.float32)
     value = -tf.reduce_sum(tf.log(tf.maximum(likelihoods, np.finfo(np.float32).tiny)))
     # Only then does no other operation read the probabilities: the sum is computed in place.

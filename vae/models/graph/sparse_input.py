@@ -21,26 +21,36 @@ class SparseBatch(NamedTuple):
         portable: whether to use only operations that every device, and converters to other formats,
             have, as an exported graph needs; a server's batches are small, so their speed matters
             little.
+        lengths: (B,) int32 number of items of each user's whole history: ``counts``, unless these
+            are the items of a range alone.
     """
 
     items: tf.Tensor
     counts: tf.Tensor
     rows: tf.Tensor
-    portable: bool = False
+    portable: bool
+    lengths: tf.Tensor
 
     @classmethod
-    def of(cls, items: tf.Tensor, counts: tf.Tensor, portable: bool = False) -> SparseBatch:
+    def of(
+        cls,
+        items: tf.Tensor,
+        counts: tf.Tensor,
+        portable: bool = False,
+        lengths: tf.Tensor | None = None,
+    ) -> SparseBatch:
         """Return a batch of (N,) int64 item indices and (B,) int32 items per user."""
+        lengths = counts if lengths is None else lengths
         with uncompiled():
             if portable:
                 users = tf.range(tf.size(counts, out_type=tf.int64))
-                return cls(items, counts, tf.repeat(users, counts), portable)
+                return cls(items, counts, tf.repeat(users, counts), portable, lengths)
             # The same in a third of the operations: each user but the first adds one at its start.
             # In ONNX, users that start at the same place, since one has no items, would add one.
             ends = tf.cumsum(counts)[:, tf.newaxis]
             starts = tf.scatter_nd(ends, tf.ones_like(counts), tf.shape(items) + 1)
             rows = tf.cast(tf.cumsum(starts)[:-1], tf.int64)
-            return cls(items, counts, rows, portable)
+            return cls(items, counts, rows, portable, lengths)
 
     @property
     def users(self) -> tf.Tensor:
@@ -57,7 +67,8 @@ class SparseBatch(NamedTuple):
         with uncompiled():
             starts = tf.concat([[0], tf.cumsum(self.counts)], axis=0)
             items = self.items[starts[first] : starts[last]]
-            return SparseBatch.of(items, self.counts[first:last], self.portable)
+            counts, lengths = (tensor[first:last] for tensor in (self.counts, self.lengths))
+            return SparseBatch.of(items, counts, self.portable, lengths)
 
     def keep(self, keep_mask: tf.Tensor) -> SparseBatch:
         """Return the items where the (N,) bool mask is true; ``counts`` are unchanged."""
@@ -66,6 +77,13 @@ class SparseBatch(NamedTuple):
                 items=tf.boolean_mask(self.items, keep_mask),
                 rows=tf.boolean_mask(self.rows, keep_mask),
             )
+
+    def within(self, first: int, end: int) -> SparseBatch:
+        """Return the items of the range ``first`` to ``end`` - 1, as indices from its start."""
+        with uncompiled():
+            part = self.keep((self.items >= first) & (self.items < end))
+            counts = tf.math.unsorted_segment_sum(tf.ones_like(part.rows), part.rows, self.users)
+            return part._replace(items=part.items - first, counts=tf.cast(counts, tf.int32))
 
     def coordinates(self) -> tf.Tensor:
         """Return the (N, 2) int64 row and item index of each item."""

@@ -29,7 +29,8 @@ class TrainingStep:
         objective: flags of the objective.
         training: flags of Adam.
         seed: of the noise.
-        workers: they share the batch; the sums and gradients are reduced over them.
+        workers: they share the batch, and the sums and gradients are reduced over them; or the
+            items (the model's shard), and each has all users and the gradients of its weights.
         max_users: maximum number of users in a shard.
         precision: of the products of dense layers, or of the whole graph.
         chunk_users: as for ``multinomial_nll``.
@@ -61,6 +62,8 @@ class TrainingStep:
         precision: Precision = FLOAT32,
         chunk_users: int | None = None,
     ) -> None:
+        # Of those that share the items, each is alone with its users, sums and gradients.
+        sharing = workers.with_all_users() if vae.shard.is_divided else workers
         self._inputs = Batch(
             items=tf.placeholder(tf.int64, [None], "items"),
             counts=tf.placeholder(tf.int32, [None], "counts"),
@@ -95,18 +98,24 @@ class TrainingStep:
             self.scalars["kl_weight"] = tf.minimum(objective.anneal_cap, annealed)
             loss += self.scalars["kl_weight"] * divergence
         if objective.lam:
-            penalty = tf.add_n([tf.reduce_sum(tf.square(layer.kernel)) for layer in vae.layers])
-            loss += objective.lam / workers.size * penalty
+            squares = [tf.reduce_sum(tf.square(layer.kernel)) for layer in vae.layers]
+            first, *others, last = squares
+            penalty = tf.add_n([vae.shard.sum(first), *others, vae.shard.sum(last)])
+            loss += objective.lam / sharing.size * penalty
         totals = global_users * tf.stack([loss, likelihood_loss, divergence])
         sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))
-        self.totals, self.requests = sums[:3], sums[3:]
+        self.totals = totals if vae.shard.is_divided else sums[:3]
+        self.requests = sums[3:]
 
         optimizer = tf.train.AdamOptimizer(training.lr, training.beta1, training.beta2)
-        optimizer = workers.optimizer(optimizer)
+        optimizer = sharing.optimizer(optimizer)
         if scaling:  # around Horovod's optimizer: all ranks see the same sums, and skip the same
             rewrite = tf.mixed_precision.enable_mixed_precision_graph_rewrite
             optimizer = rewrite(optimizer, scaling)
-        self.update = optimizer.minimize(loss, self.global_step)
+        gradients = optimizer.compute_gradients(loss)
+        if scaling:
+            gradients = vae.shard.share_overflow(gradients)
+        self.update = optimizer.apply_gradients(gradients, self.global_step)
 
     def _terms(
         self,
@@ -126,12 +135,13 @@ class TrainingStep:
         likelihood_loss = multinomial_nll(
             vae.decode_hidden(latent, dtype),
             *vae.item_layer,
-            users,
+            vae.shard.own(users),
             1 / global_users,
             max_users,
             dtype,
             self.scalars.get("loss_scale"),
             chunk_users,
+            vae.shard,
         )
         if vae.architecture.prior == "normal":
             return likelihood_loss, kl_divergence(*posterior)

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from vae.config import Architecture
+from vae.models.graph.item_shard import ItemShard
 from vae.models.graph.session import uncompiled
 from vae.models.graph.sparse_input import SparseBatch
 
@@ -59,12 +60,16 @@ class Encoder:
     Args:
         architecture: shapes and kind.
         seed: of the initial weights of the whole model.
+        shard: of the items, whose rows the first kernel has.
         trainable: whether an optimizer changes the variables.
     """
 
-    def __init__(self, architecture: Architecture, seed: int, trainable: bool = True) -> None:
+    def __init__(
+        self, architecture: Architecture, seed: int, shard: ItemShard, trainable: bool = True
+    ) -> None:
+        self._shard = shard
         self._activation = getattr(tf.nn, architecture.activation)
-        self.layers = _layers(architecture, "encoder/", seed, trainable=trainable)
+        self.layers = _layers(architecture, "encoder/", seed, shard, trainable=trainable)
         hidden_layers = range(1, len(self.layers)) if architecture.encoder == "dense" else ()
         self.norms = [
             _norm(f"encoder/norm_{number}", architecture.hidden_dim, trainable)
@@ -95,10 +100,10 @@ class Encoder:
         Returns:
             Mean and log variance, each (B, Z) float32.
         """
-        lengths = tf.maximum(tf.cast(histories.counts, tf.float32), 1.0)
+        lengths = tf.maximum(tf.cast(histories.lengths, tf.float32), 1.0)
         scale = (tf.math.rsqrt(lengths) / keep_probability)[:, tf.newaxis]
         kernel, bias = self.layers[0]
-        affine = scale * histories.sum(kernel) + bias
+        affine = scale * self._shard.sum(self._shard.own(histories).sum(kernel)) + bias
         hidden = self._dense_hidden(affine, dtype) if self.norms else self._activation(affine)
         mean, log_variance = tf.split(self.layers[-1](hidden, dtype), 2, axis=1)
         return mean, log_variance
@@ -127,16 +132,23 @@ class VAE:
         architecture: shapes and layers.
         seed: of the initial weights.
         item_dtype: dtype of the last kernel, half of all weights; float32 for training.
+        shard: of the items whose weights the model has; None for all of them. Its methods take and
+            return what concerns all items nevertheless.
     """
 
     def __init__(
-        self, architecture: Architecture, seed: int, item_dtype: tf.DType = tf.float32
+        self,
+        architecture: Architecture,
+        seed: int,
+        item_dtype: tf.DType = tf.float32,
+        shard: ItemShard | None = None,
     ) -> None:
         self.architecture = architecture
+        self.shard = shard or ItemShard(architecture.padded_items)
         self._seed = seed
         self._activation = getattr(tf.nn, architecture.activation)
-        self._encoder = Encoder(architecture, seed)
-        self._decoder = _layers(architecture, "decoder/", seed, item_dtype)
+        self._encoder = Encoder(architecture, seed, self.shard)
+        self._decoder = _layers(architecture, "decoder/", seed, self.shard, item_dtype)
         self.encode = self._encoder.encode
 
     @property
@@ -156,7 +168,7 @@ class VAE:
             The copy, initially equal to the encoder, and the operation that makes it equal again.
         """
         with tf.variable_scope("prior"):
-            copy = Encoder(self.architecture, self._seed, trainable=False)
+            copy = Encoder(self.architecture, self._seed, self.shard, trainable=False)
         pairs = zip(copy.variables, self._encoder.variables, strict=True)
         return copy, tf.group([old.assign(new) for old, new in pairs])
 
@@ -169,13 +181,14 @@ class VAE:
 
     @property
     def item_layer(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Kernel (D, I) and float32 bias (I,) of the logits; the bias of a padded item is -inf.
+        """Kernel (D, I) and float32 bias (I,) of the shard's logits; -inf for a padded item.
 
         So a padded item has probability 0, no gradient, and is never recommended.
         """
         kernel, bias = map(tf.convert_to_tensor, self._decoder[-1])
         mask = np.zeros(self.architecture.padded_items, np.float32)
         mask[self.architecture.items :] = -np.inf
+        mask = self.shard.part(mask, 0)
         return kernel, bias + mask if mask.any() else bias
 
 
@@ -183,6 +196,7 @@ def _layers(
     architecture: Architecture,
     part: str,
     seed: int,
+    shard: ItemShard,
     item_dtype: tf.DType = tf.float32,
     trainable: bool = True,
 ) -> list[Layer]:
@@ -204,8 +218,8 @@ def _layers(
         normal = tf.truncated_normal_initializer(stddev=0.001, seed=bias_seed)
         # Compiled, the initial weights would come from another generator.
         with tf.variable_scope(name, use_resource=True), uncompiled():
-            kernel = tf.get_variable("kernel", shape, dtype, glorot, trainable=trainable)
-            bias = tf.get_variable("bias", shape[1:], None, normal, trainable=trainable)
+            kernel = shard.variable("kernel", shape, dtype, glorot, trainable)
+            bias = shard.variable("bias", shape[1:], tf.float32, normal, trainable)
         layers.append(Layer(kernel, bias))
     return layers
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vae.errors import UserError
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.graph.precision import MAX_OVERFLOWS
+from vae.utils.distributed import Workers
 
 
 class DivergenceCheck:
@@ -22,10 +23,11 @@ class DivergenceCheck:
     Args:
         lr: learning rate; the messages suggest a lower one.
         variables: weights and slots of the optimizer.
+        workers: all of them check the weights together, since their items may differ.
     """
 
-    def __init__(self, lr: float, variables: Sequence[tf.Variable]) -> None:
-        self._lr = lr
+    def __init__(self, lr: float, variables: Sequence[tf.Variable], workers: Workers) -> None:
+        self._lr, self._workers = lr, workers
         floating = [v for v in variables if v.dtype.base_dtype.is_floating]
         self._all_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in floating])
         self._overflows = 0  # consecutive steps that the optimizer skipped
@@ -67,7 +69,7 @@ class DivergenceCheck:
 
     def check_weights(self, session: tf.Session, state: TrainState) -> None:
         """Check the weights and slots, which a step with a finite loss may have changed."""
-        if not session.run(self._all_finite):
+        if not all(self._workers.allgather_object(bool(session.run(self._all_finite)))):
             position = f"step {state.step}, epoch {state.epoch + (state.batch > 0)}"
             raise self._diverged(f"weights or Adam's moments are not finite after {position}")
 

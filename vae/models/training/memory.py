@@ -14,19 +14,21 @@ Raises:
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 
 import tensorflow.compat.v1 as tf
 
 from vae.baselines import ease
-from vae.config import Architecture, Evaluation
+from vae.config import ITEM_MULTIPLE, Architecture, Evaluation
 from vae.errors import UserError
 from vae.utils.distributed import Workers
 from vae.utils.host import available_bytes, check_process
 
 _FLOAT32_BYTES = 4
 _ADAM_SLOTS = 2
+_MORE_WORKERS = [2**n for n in range(1, 11)]
 _GB = 1e9
 
 _MAX_ELEMENTS = 2**31
@@ -34,12 +36,20 @@ _MAX_ELEMENTS = 2**31
 offsets in 32 bits and ends in a segmentation fault beyond (seen on 2.18.1)."""
 
 
-def check_host(architecture: Architecture, train: bool, loaded: bool, workers: Workers) -> None:
-    """Check that this host has what its workers' models need."""
+def check_host(
+    architecture: Architecture, train: bool, loaded: bool, workers: Workers, divided: bool = False
+) -> None:
+    """Check that this host has what its workers' models need, of divided items their shards."""
+    shards = workers.size if divided else 1
+    if architecture.padded_items < ITEM_MULTIPLE * shards:
+        raise UserError(
+            f"--parallel items: {architecture.items:,} items are too few for {shards} workers; "
+            "leave it out, or start fewer."
+        )
     check_process(threads=2 * (os.cpu_count() or 1) + 16)  # about as many as TensorFlow starts
     gpu = bool(tf.config.list_physical_devices("GPU"))
     available = available_bytes(workers.local_size)
-    check_memory(architecture, train, loaded, gpu, available, workers.local_size)
+    check_memory(architecture, train, loaded, gpu, available, workers.local_size, shards)
 
 
 def check_ease_memory(users: int, items: int, evaluation: Evaluation, workers: Workers) -> None:
@@ -66,6 +76,7 @@ def check_memory(
     gpu: bool,
     available: int,
     workers_here: int = 1,
+    shards: int = 1,
 ) -> None:
     """Check that a model needs no more memory than available, and that TensorFlow can train it.
 
@@ -75,54 +86,71 @@ def check_memory(
         loaded: whether weights are read from a checkpoint for inference.
         gpu: whether a GPU computes; the host then holds only a copy of the weights.
         available: memory for all workers of this host, in bytes.
-        workers_here: number of workers of this host, each of which holds a model.
+        workers_here: number of workers of this host, each of which holds a model, or a shard.
+        shards: number of workers that divide the items in training.
     """
     items, hidden = architecture.items, architecture.hidden_dim
-    elements = architecture.padded_items * hidden
+    elements = architecture.padded_items * hidden // shards
     if train and elements > _MAX_ELEMENTS:
         raise UserError(
             f"--hidden_dim {hidden}: with {items:,} items a kernel would have {elements:,} "
             f"elements, and TensorFlow trains {_MAX_ELEMENTS:,} at most; lower it to "
-            f"{_MAX_ELEMENTS // architecture.padded_items}."
+            f"{_MAX_ELEMENTS * shards // architecture.padded_items}."
         )
-    needed = workers_here * needed_bytes(architecture, train, loaded, gpu)
+    needed = workers_here * needed_bytes(architecture, train, loaded, gpu, shards)
     if needed > available:
         owners = f" for {workers_here} workers of this host" if workers_here > 1 else ""
+        divided = {n: needed_bytes(architecture, train, loaded, gpu, n) for n in _MORE_WORKERS}
+        fitting = [n for n in _MORE_WORKERS if workers_here * divided[n] <= available and train]
+        hint = ""
+        if fitting and shards == 1:
+            size = divided[fitting[0]] / _GB
+            hint = f", or use --parallel items: on {fitting[0]} workers it takes {size:.1f} GB each"
         raise UserError(
             f"--hidden_dim {hidden} and --latent_dim {architecture.latent_dim}: with {items:,} "
             "items the model takes at least "
             f"{needed / _GB:.1f} GB of memory{owners}, and {available / _GB:.1f} GB are available; "
-            "lower --hidden_dim or --latent_dim."
+            f"lower --hidden_dim or --latent_dim{hint}."
         )
 
 
-def needed_bytes(architecture: Architecture, train: bool, loaded: bool, gpu: bool) -> int:
+def needed_bytes(
+    architecture: Architecture, train: bool, loaded: bool, gpu: bool, shards: int = 1
+) -> int:
     """Return the minimum size of one process in the host's memory, in bytes."""
-    layers = parameters(architecture)
+    if train and loaded and shards > 1:  # first a shard, and then the whole model
+        return max(
+            needed_bytes(architecture, True, False, gpu, shards),
+            needed_bytes(architecture, False, True, gpu),
+        )
+    layers = parameters(architecture, shards)
     weights = sum(layers.values())
     if gpu:
         elements = weights if train or loaded else 0
     elif train:
-        return checkpoint_bytes(architecture) + _FLOAT32_BYTES * max(layers.values())
+        return checkpoint_bytes(architecture, shards) + _FLOAT32_BYTES * max(layers.values())
     else:  # variables of the graph, and a copy as they were read
         elements = (1 + loaded) * weights
     return elements * _FLOAT32_BYTES
 
 
-def checkpoint_bytes(architecture: Architecture) -> int:
+def checkpoint_bytes(architecture: Architecture, shards: int = 1) -> int:
     """Return the size of the variables in training, a few scalars aside, in bytes."""
-    layers = parameters(architecture)
+    layers = parameters(architecture, shards)
     elements = (1 + _ADAM_SLOTS) * sum(layers.values())
     if architecture.prior == "composite":  # a copy of the encoder
         elements += sum(size for name, size in layers.items() if name.startswith("encoder/"))
     return elements * _FLOAT32_BYTES
 
 
-def parameters(architecture: Architecture) -> dict[str, int]:
-    """Return the number of weights of each layer, by its name."""
+def parameters(architecture: Architecture, shards: int = 1) -> dict[str, int]:
+    """Return the number of weights of each layer by its name, of those of items in one shard."""
     # A bias counts as one more row of its kernel; gain and bias of a normalisation are two.
     norms = 2 * (architecture.encoder == "dense")
-    return {
+    layers = {
         name: (rows + 1 + norms * name.startswith("encoder/hidden")) * columns
         for name, (rows, columns) in architecture.shapes.items()
     }
+    for name in ("encoder/hidden", "decoder/items"):
+        layers[name] = math.ceil(layers[name] / shards)
+    return layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -12,15 +13,18 @@ from vae.errors import UserError
 from vae.utils.distributed import Workers
 
 
-def check_replicas(workers: Workers, session: tf.Session, where: str) -> None:
+def check_replicas(
+    workers: Workers, session: tf.Session, variables: Sequence[tf.Variable], where: str
+) -> None:
     """Check that all ranks hold the same weights and optimizer state, bit for bit.
 
-    Every rank starts from rank 0's variables and applies the same sums of gradients, so a
-    difference is a fault: of the memory, the network, or a library.
+    Every rank starts from rank 0's variables and applies the same sums of gradients, or the same
+    gradients, so a difference is a fault: of the memory, the network, or a library.
 
     Args:
         workers: all of them must call this together.
-        session: holds the variables of the current graph.
+        session: holds the variables.
+        variables: those that all ranks have.
         where: position in the run, for the message.
 
     Raises:
@@ -29,7 +33,7 @@ def check_replicas(workers: Workers, session: tf.Session, where: str) -> None:
     """
     if workers.size == 1:
         return
-    digests = workers.allgather_object(_digest(session))
+    digests = workers.allgather_object(_digest(session, variables))
     counts = Counter(digests)
     most = max(digests, key=lambda digest: counts[digest])  # the first of the most frequent
     others = [f"rank {rank}" for rank, digest in enumerate(digests) if digest != most]
@@ -43,9 +47,9 @@ def check_replicas(workers: Workers, session: tf.Session, where: str) -> None:
         )
 
 
-def _digest(session: tf.Session) -> str:
-    """Return the SHA-256 digest of the global variables, one at a time to save memory."""
+def _digest(session: tf.Session, variables: Sequence[tf.Variable]) -> str:
+    """Return the SHA-256 digest of the variables, one at a time to save memory."""
     digest = hashlib.sha256()
-    for variable in tf.global_variables():
+    for variable in variables:
         digest.update(np.ascontiguousarray(session.run(variable)).data)
     return digest.hexdigest()

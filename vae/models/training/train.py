@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +23,17 @@ from vae.load.dataset import Dataset
 from vae.metrics.aggregate import means_and_errors
 from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
 from vae.models.checkpoints import checkpoint
+from vae.models.checkpoints.item_blocks import (
+    collect_blocks,
+    distribute_blocks,
+    replicated,
+    whole_shape,
+)
 from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.resume import ResumePoint, reason_finished
 from vae.models.checkpoints.warm_start import read_warm_start
 from vae.models.graph.inference_graph import build_inference_graph
+from vae.models.graph.item_shard import ItemShard
 from vae.models.graph.precision import Precision, choose_precision
 from vae.models.graph.session import compiled, open_session, run_traced
 from vae.models.graph.train_step import TrainingStep
@@ -34,7 +42,7 @@ from vae.models.inference.evaluate import EvaluationInterrupted, evaluate
 from vae.models.inference.trained_model import TrainedModel
 from vae.models.training.divergence import DivergenceCheck
 from vae.models.training.replicas import check_replicas
-from vae.utils.distributed import Workers, on_rank_0
+from vae.utils.distributed import Workers, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 from vae.utils.signals import StopSignals, exit_code
 from vae.utils.threads import prefetch
@@ -97,7 +105,9 @@ class Trainer:
             self._stop_if_signalled()
             self.workers.report_position(None)
             self.log.say(f"Training finished: {finished}.")
-            weights = self._session.run({v.op.name: v for v in self._vae.variables})
+            weights = None  # of divided items, the whole model is in the checkpoints alone
+            if not self._shard.is_divided:
+                weights = self._session.run({v.op.name: v for v in self._vae.variables})
         metadata = {"trained": self._state.position()}
         model = TrainedModel(self.architecture, weights, metadata, self._state.config)
         return model, self._state.results()
@@ -105,24 +115,30 @@ class Trainer:
     def _build(self, precision: Precision) -> None:
         """Build the graphs of training and of validation, which share the variables."""
         training, seed = self.training, self.execution.seed
+        divided = self.workers if self.execution.parallel == "items" else None
+        self._shard = ItemShard(self.architecture.padded_items, divided)
+        self._sharing = self.workers  # they share the users
+        if self._shard.is_divided:
+            self._sharing = self.workers.with_all_users()
         self._batches = TrainingBatches(
             self.dataset.train,
             training.batch_size_train,
             seed,
             self.objective.dropout,
-            self.workers.rank,
-            self.workers.size,
+            self._sharing.rank,
+            self._sharing.size,
         )
         with compiled(self.execution.xla):
-            self._vae = VAE(self.architecture, seed)
+            self._vae = VAE(self.architecture, seed, shard=self._shard)
             shard_users = self._batches.max_shard_users
             self._step = TrainingStep(
                 self._vae, self.objective, training, seed, self.workers, shard_users, precision
             )
             k = min(MAX_CUTOFF, self.architecture.items)
             self._inference = build_inference_graph(self._vae, k, self.batch_size_validation)
-        self._divergence = DivergenceCheck(training.lr, tf.global_variables())
-        self._saver = tf.train.Saver(max_to_keep=None)
+        self._divergence = DivergenceCheck(training.lr, tf.global_variables(), self.workers)
+        self._replicated = replicated(self._shard)
+        self._saver = tf.train.Saver(self._replicated, max_to_keep=None)
         self._last_save = time.monotonic()
         self._folder: CheckpointManager | None = None
         if self.checkpoint_dir is not None:
@@ -138,7 +154,10 @@ class Trainer:
         """
         self._session.run(tf.global_variables_initializer())
         on_rank_0(self.workers, self._initialise_on_rank_0)
-        self.workers.broadcast_variables(self._session)
+        self.workers.broadcast_variables(self._session, self._replicated)
+        if self.start.checkpoint is not None:
+            read = partial(checkpoint.read_part, self.start.checkpoint)
+            distribute_blocks(self._shard, self._session, read)
 
     def _initialise_on_rank_0(self) -> None:
         source, warm_start = self.start.checkpoint, self.checkpoints.warm_start
@@ -153,7 +172,8 @@ class Trainer:
             )
         if self._folder is None:
             return
-        self._folder.prepare(sum(v.shape.num_elements() * 4 for v in tf.global_variables()))
+        shapes = [whole_shape(self._shard, variable) for variable in tf.global_variables()]
+        self._folder.prepare(sum(4 * math.prod(shape) for shape in shapes))
         if source is not None:
             checkpoint.restore(self._session, self._saver, source)
         in_folder = source is not None and source.parent.samefile(self._folder.path)
@@ -252,9 +272,9 @@ class Trainer:
                 self._session,
                 self._inference,
                 self.dataset.validation,
-                self.workers,
+                self._sharing,
                 self.batch_size_validation,
-                should_stop=lambda: self._signals.received is not None,
+                should_stop=self._should_stop,
             )
         except EvaluationInterrupted:
             self._state = self._state.before_validation()
@@ -273,6 +293,11 @@ class Trainer:
             "best so far" if improved else "",
         )
         return improved
+
+    def _should_stop(self) -> bool:
+        """Return whether this worker, or any of those that divide the items, received a signal."""
+        received = self._signals.received is not None
+        return any(self._shard.workers.allgather_object(received))
 
     def _mean_throughput(self) -> dict[str, float]:
         """Return the mean without the first epochs by its log key; empty before there is one."""
@@ -293,21 +318,29 @@ class Trainer:
             self._stop_if_signalled()
 
     def _save(self) -> None:
-        """Save a checkpoint, if there is a folder for them; only rank 0 writes."""
+        """Save a checkpoint, if there is a folder for them."""
         self.workers.report_position(f"the save after step {self._state.step}")
         self._divergence.check_weights(self._session, self._state)
         if self.checkpoints.check_replicas is None:
             self._check_replicas()
-        on_rank_0(self.workers, self._save_on_rank_0)
+        raise_on_all(self.workers, self._write)
         self._last_save = time.monotonic()
 
-    def _save_on_rank_0(self) -> None:
-        if self._folder is not None:
-            item_ids, keep = self.dataset.item_ids, self.checkpoints.keep_checkpoints
-            self._folder.save(self._session, self._saver, self._state, item_ids, keep)
+    def _write(self) -> None:
+        """Write a checkpoint on rank 0, to which the others send their items, whatever fails."""
+        if self._folder is None:
+            return
+        blocks = collect_blocks(self._shard, self._session) if self._shard.is_divided else None
+        try:
+            if self.workers.rank == 0:
+                item_ids, keep = self.dataset.item_ids, self.checkpoints.keep_checkpoints
+                self._folder.save(self._session, self._saver, self._state, item_ids, keep, blocks)
+        finally:
+            for _ in blocks or ():
+                pass
 
     def _check_replicas(self) -> None:
-        check_replicas(self.workers, self._session, self._state.position())
+        check_replicas(self.workers, self._session, self._replicated, self._state.position())
 
     def _stop_if_signalled(self) -> None:
         """Raise on all ranks if any of them has received a signal."""
