@@ -117,12 +117,15 @@ def test_too_little_disk_is_refused(here, monkeypatch):
 
 
 @pytest.mark.xdist_group("mpi")
-def test_workers_check_together_and_one_of_them_prints_the_plan(here):
+@pytest.mark.parametrize(
+    ("parallel", "users", "hidden"), [("users", 100, None), ("items", 200, 64)]
+)
+def test_workers_check_together_and_one_of_them_prints_the_plan(here, parallel, users, hidden):
     before = tree()
-    done = run_script(
-        "main.py", "--check", *MODES, "--checkpoint_dir", "new", *here, cwd=".", launcher=mpirun(2)
-    )
+    more = (*MODES, "--parallel", parallel, "--checkpoint_dir", "new")
+    done = run_script("main.py", "--check", *more, *here, cwd=".", launcher=mpirun(2))
     assert output_of(done).count("Checked (--check): nothing is written.") == 1
-    assert "of 100 users per worker at most." in done.stdout
-    assert re.search(r"Traffic: \d\.\d MB of gradients per step and worker", done.stdout)
+    assert f"of {users} users per worker at most." in done.stdout
+    sent = float(re.search(r"Traffic: (\d\.\d) MB per step and worker", done.stdout)[1])
+    assert sent > 0.5 if hidden is None else sent == round(4e-6 * users * (2 * hidden + 2), 1)
     assert tree() == before
