@@ -40,14 +40,8 @@ RANDOM, LAST = "random", "last"
 MINIMAL, NONE = "minimal", "none"
 """Quoting: values may be quoted as in RFC 4180; or quotes are data like any other character."""
 
-TRAINING, HELDOUT = "training", "heldout"
-"""Where new users go: all to training, or the usual fraction of them to the held-out sets."""
-
 WHITESPACE = "whitespace"
 """Separator: one or more spaces and tabs."""
-
-ROWS, LISTS = "rows", "lists"
-"""Format of text files: an interaction per row, or a user and all of their items."""
 
 _FORMAT = (
     "format", "sep", "no_header", "encoding", "decimal", "comment", "drop_missing",
@@ -151,10 +145,9 @@ class PrepareConfig:
     force: bool = _source(False, "prepare again what is already prepared")
     extend: str | None = _source(
         None,
-        "add --ratings to prepared data; held-out users stay, new ones go to training, or in part "
-        "to the held-out sets",
-        choices=(TRAINING, HELDOUT),
-        bare=TRAINING,
+        "add --ratings to prepared data; new users go to training or, in part, are held out too",
+        choices=("training", "heldout"),
+        bare="training",
         needs=("ratings",),
     )
 
@@ -170,9 +163,9 @@ class PrepareConfig:
         "folder of a published split: files train, validation_tr, validation_te, test_tr, test_te",
     )
     format: str = _file(
-        ROWS,
+        "rows",
         "of text files: rows: one per interaction; lists: a user and all items, 'user item item'",
-        choices=(ROWS, LISTS),
+        choices=("rows", "lists"),
     )
     user_col: str | None = _file(None, "column of user ids (none: userId; of --split_dir uid)")
     item_col: str | None = _file(None, "column of item ids (none: movieId; of --split_dir sid)")
@@ -251,7 +244,7 @@ class PrepareConfig:
     @property
     def columns(self) -> Columns:
         """Return the columns and the format of the ratings files."""
-        lists, is_split = self.format == LISTS, self.split_dir is not None
+        lists, is_split = self.format == "lists", self.split_dir is not None
         user, item = ("uid", "sid") if is_split else ("userId", "movieId")
         rating = None if lists or is_split or self.rating_col == "none" else self.rating_col
         separator = {r"\t": "\t", r"\s+": WHITESPACE}.get(self.sep or "", self.sep)

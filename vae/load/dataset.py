@@ -35,7 +35,7 @@ class Split:
     Attributes:
         train: (users, items) uint8 ones, at least one per user.
         train_user_ids: (users,) raw ids.
-        item_ids: (items,) raw id of each item index, ascending.
+        item_ids: (items,) raw id of each item index, ascending but for those of ``--extend``.
         validation: users to tune on.
         test: users to report on.
         counts: rows, interactions, users and items that were kept and dropped, by step.

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from vae.cli import changed_values, defaults, flags_text, flags_that_affect
 from vae.errors import UserError
-from vae.load.config import HELDOUT, LAST, PrepareConfig
+from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
 from vae.load.extend import extend
 from vae.load.movielens import obtain
@@ -81,23 +81,27 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
             obtain(config.dataset, config.archive, config.mirror, target, log)
         # Pipes can be read once only: they have no digest and are never known to be the same.
         versions = _of_each((one.path for one in sources if not one.is_pipe), _version)
-        with ThreadPoolExecutor(max_workers=1) as pool:
+        with ThreadPoolExecutor(max_workers=1) as pool:  # digests while the files are read
             digests = pool.submit(_of_each, versions, sha256)
-            if config.extend is not None:
-                _extend(folder, config, sources, versions, digests, log)
-            elif not _is_prepared(folder, config, sources, digests, log):
-                _prepare(folder, config, sources, versions, digests, log)
+            if config.extend is None and _is_prepared(folder, config, sources, digests, log):
+                return
+            split, provenance = (_split if config.extend is None else _extend)(config, sources, log)
+            files = {str(path): digest for path, digest in digests.result().items()}
+        for path, version in _of_each(versions, _version).items():
+            if version != versions[path]:
+                raise UserError(f"{path}: changed while it was read; run the same command again.")
+        if provenance is None:
+            log(f"{folder}: unchanged; the ratings add nothing.")
+            return
+        with progress("Writing", 1, "data sets"):
+            write_split(folder, split, replace(provenance, sources=provenance.sources | files))
+        for line in (*_sizes(split, provenance.flags), *_users_of_most_items(split)):
+            log(line)
+        log(f"Prepared {folder}.")
 
 
-def _prepare(
-    folder: Path,
-    config: PrepareConfig,
-    sources: list[Source],
-    versions: Mapping[Path, tuple[int, ...]],
-    digests: Future[dict[Path, str]],
-    log: Log,
-) -> None:
-    """Read and split while a thread computes the files' digests, then write."""
+def _split(config: PrepareConfig, sources: list[Source], log: Log) -> tuple[Split, Provenance]:
+    """Return a new split and what it was made from, but for the sources."""
     interactions = _read(sources, config, log)
     try:
         with progress("Splitting", 1, "data sets"):
@@ -112,44 +116,39 @@ def _prepare(
         raise
     if lists := lists_in(interactions, config.columns, must_be_rare=True):
         log(f"Warning: {lists}")
-    files = _digests(versions, digests)
-    provenance = Provenance(files, config.columns, config.threshold, _data_flags(config))
-    _write(folder, split, provenance, [*_summary(split, config), *_sizes(split, config)], log)
+    for line in _summary(split.counts, config):
+        log(line)
+    return split, Provenance({}, config.columns, config.threshold, _data_flags(config))
 
 
 def _extend(
-    folder: Path,
-    config: PrepareConfig,
-    sources: list[Source],
-    versions: Mapping[Path, tuple[int, ...]],
-    digests: Future[dict[Path, str]],
-    log: Log,
-) -> None:
-    """Add the interactions of files to prepared data, unless all are there."""
+    config: PrepareConfig, sources: list[Source], log: Log
+) -> tuple[Split, Provenance | None]:
+    """Return a split that has grown by the interactions of files; no provenance if it has not."""
     manifest = require_manifest(config.data_dir, config.dataset)
     data, before = open_dataset(config.data_dir, config.dataset), manifest.provenance
     config = _as_before(config, before.flags)
     kept = {n: v for n, v in changed_values(config).items() if n in _data_flags(config)}
     log(f"Extending with the settings of {config.dataset}: {flags_text(kept)}.")
+    folder = prepared_folder(config.data_dir, config.dataset)
     path = folder / manifest.folder / WAITING
     waiting = _waiting(path, config)
     interactions = _read([Source(path, table=waiting), *sources], config, log)
     with progress("Splitting", 1, "data sets"):
-        split = extend(data, interactions, config.split, config.extend == HELDOUT)
-    log(f"{interactions.rows_read - len(waiting):,} rows read.")
-    for line in _growth(split, config):
-        log(line)
+        split = extend(data, interactions, config.split, config.extend == "heldout")
     counts = split.counts
-    more_wait = counts["waiting_interactions"] - len(waiting)
-    if not any((counts["new_interactions"], counts["new_users"], more_wait)):
-        log(f"{folder}: unchanged; the ratings add nothing.")
-        return
-    provenance = replace(
-        before,
-        sources=before.sources | _digests(versions, digests),
-        grew_from=before.grew_from | {data.fingerprint: data.train.nnz},
+    n = {name: f"{count:,}" for name, count in counts.items()}
+    log(
+        f"{interactions.rows_read - len(waiting):,} rows read, {n['new_interactions']} new "
+        f"training interactions, {n['new_users']} new users, {n['new_items']} new items.\n"
+        f"{n['new_interactions_of_heldout_users']} new interactions of held-out users dropped: "
+        "they keep their fold-in items and targets.\n"
+        f"{n['waiting_interactions']} interactions wait until their user or item has more."
     )
-    _write(folder, split, provenance, _sizes(split, config), log)
+    is_same = counts["waiting_interactions"] == len(waiting) and not counts["new_users"]
+    if is_same and not counts["new_interactions"]:
+        return split, None
+    return split, replace(before, grew_from=before.grew_from | {data.fingerprint: data.train.nnz})
 
 
 def _as_before(config: PrepareConfig, before: Mapping[str, Any]) -> PrepareConfig:
@@ -176,26 +175,6 @@ def _waiting(path: Path, config: PrepareConfig) -> pa.Table:
         ratings = np.full(len(table), config.threshold)
         table = table.append_column(columns.rating, pa.array(ratings))
     return table
-
-
-def _digests(
-    versions: Mapping[Path, tuple[int, ...]], digests: Future[dict[Path, str]]
-) -> dict[str, str]:
-    """Return the digest of each file, none of which has changed since its version was taken."""
-    for path, version in _of_each(versions, _version).items():
-        if version != versions[path]:
-            raise UserError(f"{path}: changed while it was read; run the same command again.")
-    return {str(path): digest for path, digest in digests.result().items()}
-
-
-def _write(
-    folder: Path, split: Split, provenance: Provenance, lines: Iterable[str], log: Log
-) -> None:
-    with progress("Writing", 1, "data sets"):
-        write_split(folder, split, provenance)
-    for line in (*lines, *_users_of_most_items(split)):
-        log(line)
-    log(f"Prepared {folder}.")
 
 
 def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
@@ -329,9 +308,8 @@ def _changes(
     yield from damage(folder, manifest)
 
 
-def _summary(split: Split, config: PrepareConfig) -> Iterator[str]:
+def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
     """Yield what was kept and dropped at each step, line by line."""
-    counts = split.counts
     n = {name: f"{count:,}" for name, count in counts.items()}
     rating = config.columns.rating
     kept = f"kept with a {rating} of at least {config.threshold:g}" if rating else "kept"
@@ -354,32 +332,15 @@ def _summary(split: Split, config: PrepareConfig) -> Iterator[str]:
         )
 
 
-def _growth(split: Split, config: PrepareConfig) -> Iterator[str]:
-    """Yield what is new, and what was dropped of it."""
-    n = {name: f"{count:,}" for name, count in split.counts.items()}
-    yield (
-        f"{n['new_interactions']} new training interactions, {n['new_users']} new users, "
-        f"{n['new_items']} new items."
-    )
-    yield (
-        f"{n['new_interactions_of_heldout_users']} new interactions of held-out users dropped: "
-        "they keep their fold-in items and targets."
-    )
-    yield (
-        f"{n['waiting_interactions']} interactions wait until their user has "
-        f"{config.min_items_per_user} items and their item {config.min_users_per_item} users."
-    )
-
-
-def _sizes(split: Split, config: PrepareConfig) -> Iterator[str]:
+def _sizes(split: Split, flags: Mapping[str, Any]) -> Iterator[str]:
     """Yield what training and the held-out sets have."""
     n = {name: f"{count:,}" for name, count in split.counts.items()}
     size = f"{n['train_users']} users, {n['items']} items"
     yield f"Training: {size}, {n['train_interactions']} interactions."
     dropped = n["heldout_interactions_dropped"]
     yield f"{dropped} held-out interactions dropped: item not in the training set."
-    if config.targets == LAST:
-        yield f"Targets: each held-out user's last items by {config.time_col}."
+    if flags.get("targets") == LAST:
+        yield f"Targets: each held-out user's last items by {flags['time_col']}."
     for name, part in zip(("validation", "test"), split.held_out, strict=True):
         yield (
             f"{name.capitalize()}: {len(part.user_ids):,} users, "

@@ -63,7 +63,11 @@ def published_split(interactions: Interactions, folder: Path) -> Split:
     held, dropped = [], 0
     for start in (1, 3):
         matrices, ids = _matrices(interactions, parts[start : start + 2])
-        _check_items(matrices, ids, interactions.items.values, paths[start : start + 2])
+        for user, item in np.argwhere(matrices[0].multiply(matrices[1]))[:1]:
+            raise UserError(
+                f"{paths[start + 1]}: item {interactions.items.values[item]} of user {ids[user]} "
+                f"is in {paths[start].name} too; an item folds in or is a target."
+            )
         fold_in, targets = (matrix[:, seen] for matrix in matrices)
         dropped += sum(matrix.nnz for matrix in matrices) - fold_in.nnz - targets.nnz
         held.append(HeldOut(fold_in, targets, ids))
@@ -98,17 +102,3 @@ def _check_users(interactions: Interactions, parts: Sequence[slice], paths: Sequ
                     f"{paths[other]}: user {ids[both[0]]} is in "
                     f"{paths[one].name} too; training, validation and test need distinct users."
                 )
-
-
-def _check_items(
-    matrices: Sequence[csr_matrix],
-    user_ids: NDArray[np.generic],
-    item_ids: NDArray[np.generic],
-    paths: Sequence[Path],
-) -> None:
-    """Refuse a fold-in item that is a target too."""
-    for user, item in np.argwhere(matrices[0].multiply(matrices[1]))[:1]:
-        raise UserError(
-            f"{paths[1]}: item {item_ids[item]} of user {user_ids[user]} is in {paths[0].name} "
-            "too; an item folds in or is a target."
-        )

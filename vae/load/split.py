@@ -162,7 +162,9 @@ def kept(
     """
     users_per_item = np.bincount(interactions.indices, minlength=interactions.shape[1])
     items = known[1] | (users_per_item >= options.min_users_per_item)
-    ends = np.append(0, np.cumsum(items[interactions.indices]))[interactions.indptr]
+    ends = interactions.indptr
+    if not items.all():  # a sum of 8 bytes per interaction
+        ends = np.append(0, np.cumsum(items[interactions.indices]))[ends]
     return known[0] | (np.diff(ends) >= max(1, options.min_items_per_user)), items
 
 

@@ -294,10 +294,7 @@ def coded(column: pa.DictionaryArray) -> CodedColumn:
 
 
 def coded_texts(texts: Sequence[str | None], rows: Sequence[int]) -> CodedColumn:
-    """Return a column of texts decoded with ``surrogateescape``; None if one is missing.
-
-    ``rows`` are the numbers of their rows.
-    """
+    """Return a column of some rows; texts are decoded with ``surrogateescape``, None if missing."""
     try:
         return coded(pa.array(texts, pa.string()).dictionary_encode())
     except UnicodeEncodeError:
