@@ -233,7 +233,7 @@ stray -> unrecognized arguments: stray
 --split_dir e --seed 1 --threshold 3 --rating_col x --ratings h.csv -> --archive, --ratings,
  --split_dir and --download are mutually exclusive; --threshold has no effect where every row
  counts; --rating_col has no effect where ...; --seed has no effect with --split_dir, which is split
---rejects r.csv -> --rejects has no effect without --drop_missing
+--rejects r.csv -> --rejects has no effect without --drop_missing or --extend
 --drop_missing --rejects h.csv --ratings h.csv -> --rejects h.csv: would overwrite the file of ...
 --format lists --no_header --user_col 0 --item_col 1 --time_col 2 --targets last
  -> --no_header has no effect with --format lists; --time_col has no effect with --format lists
@@ -449,4 +449,4 @@ def test_ratings_given_several_times_are_all_read():
 def test_flags_arrive_as_they_were_given(values):
     assume(values["dataset"] != "synthetic")
     options = parse_options([f"--{name}={value}" for name, value in values.items()])
-    assert options == dataclasses.replace(PrepareConfig(), **values)
+    assert options == dataclasses.replace(PrepareConfig(), given=frozenset(values), **values)

@@ -601,7 +601,7 @@ class Config:
             names, scores = ["allow", "deny", "explain"], self.modes.score is not None
             if scores or self.files.output is None:
                 yield from useless(names, "with --score" if scores else "without --output")
-        if not self.needs_ease:
+        if not self.needs_ease and self.presets.preset != "auto":
             reason = "without --blend, or --test and ease in --baselines"
             yield from useless(["ease_lambda", "ease_dropout"], reason)
         if self.divides_items:

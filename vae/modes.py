@@ -193,10 +193,12 @@ def _choice(config: Config, users: int) -> str:
     """Return what ``--preset auto`` chose and why, or what was given in its place."""
     training, is_blended = config.training, config.evaluation.blend == "ease"
     size = training.batch_size_train
+    ends = f", fewer after {training.early_stop} validations without gain"
+    ends = ends if training.early_stop else ""
     return (
         f"Preset auto: {config.presets.model}; for {users:,} users batches of "
         f"{size}, {math.ceil(users / size)} an epoch, at a rate of {training.lr:g}; at most "
-        f"{training.epochs} epochs, fewer after {training.early_stop} validations without gain; "
+        f"{training.epochs} epochs{ends}; "
         f"{'blended with EASE, which fits into memory' if is_blended else 'no blend'}."
     )
 
@@ -216,6 +218,9 @@ def check(run: Run) -> None:
     elif start is not None and start.finished is None and folder is not None:
         size = checkpoint_bytes(architecture)
         on_rank_0(workers, lambda: CheckpointManager(folder).check_space(size))
+    warm_start = config.checkpoints.warm_start
+    if start is not None and start.checkpoint is None and warm_start is not None:
+        run.log.say(f"Would start from the weights of {warm_start}.")
     for line in plan_lines(config, architecture, run.dataset, workers, start):
         run.log.say(line)
 

@@ -218,11 +218,17 @@ AUTO = ("--train", "--preset", "auto", "--epochs", 1, "--hidden_dim", 8, "--late
 def test_the_preset_auto_chooses_by_the_data_and_its_model_needs_no_flags_afterwards(
     demo_data, tmp_path
 ):
-    more = (*AUTO, "--lr", 0.004, "--results_dir", tmp_path / "results")
+    more = (*AUTO, "--lr", 0.004, "--ease_lambda", 99, "--results_dir", tmp_path / "results")
     stdout = output_of(run_main(*flags(demo_data, tmp_path, *more)))
     users = open_dataset(demo_data, "synthetic").train.shape[0]
     chosen = {"model": "recvae", "batch_size_train": -(-users // 10), "early_stop": 5}
-    expected = chosen | {"validation_step": 5, "blend": "ease", "epochs": 1, "lr": 0.004}
+    expected = chosen | {
+        "ease_lambda": 99,
+        "validation_step": 5,
+        "blend": "ease",
+        "epochs": 1,
+        "lr": 0.004,
+    }
     args = json.loads((tmp_path / "results/args.json").read_text())
     assert expected.items() <= args.items()
     (line,) = re.findall("Preset auto: .*", stdout)
@@ -242,7 +248,8 @@ def test_the_preset_auto_leaves_out_a_blend_that_does_not_fit_is_refused_or_not_
         return re.findall("Preset auto: .*", output_of(run_main(*line)))[0]
 
     explained = ("--recommend", "--output", tmp_path / "o.csv", "--explain", 1)
-    assert line_of("given", "--blend", "none", "--batch_size_train", 999).endswith("no blend.")
+    given = line_of("given", "--blend", "none", "--batch_size_train", 999, "--early_stop", 0)
+    assert given.endswith("at most 1 epochs; no blend.")
     assert line_of("explained", *explained).endswith("no blend.")
     monkeypatch.setattr("vae.models.training.memory.available_bytes", lambda workers: 5_000_000)
     monkeypatch.setattr("vae.models.training.memory.check_memory", lambda *_: None)

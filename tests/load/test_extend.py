@@ -181,6 +181,10 @@ def test_the_settings_of_the_first_preparation_hold_and_others_are_refused(tmp_p
     (train, *_), _, _ = content(tmp_path, "mine")
     assert train & set(zip(disliked.userId, disliked.movieId, strict=True))
     where = ("--data_dir", tmp_path, "--dataset", "mine", "--ratings", second, "--extend")
+    default = error_of(run_prepare(*where, "--threshold", 4))
+    assert "--threshold 4.0: mine was prepared with 3.0, which --extend keeps" in default
+    rejects = error_of(run_prepare(*where, "--rejects", tmp_path / "rejects.csv"))
+    assert "mine was prepared without --drop_missing, so no row is dropped" in rejects
     assert error_of(run_prepare(*where, "--threshold", 5)).endswith(
         "error: --threshold 5.0: mine was prepared with 3.0, which --extend keeps; leave the flag "
         "out, or prepare all ratings again.\n"

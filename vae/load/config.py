@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -128,9 +129,14 @@ _split = partial(flag, SPLIT, affects="data")
 class PrepareConfig:
     """The flags of ``prepare_dataset.py``.
 
+    Attributes:
+        given: names of the flags of the command line, with their default values or others.
+
     Raises:
         UserError: values out of range or flags that contradict each other, all named at once.
     """
+
+    given: frozenset[str] = frozenset()
 
     data_dir: Path = _source(Path("/data"), "folder of the data sets")
     dataset: str = _source("ml-20m", "name of the data set; 'synthetic' is generated")
@@ -188,7 +194,10 @@ class PrepareConfig:
     comment: str | None = _file(None, "skip lines that start with this character")
     drop_missing: bool = _file(False, "drop rows without an id or a rating, and count them")
     rejects: Path | None = flag(
-        FILE, None, "write these rows and their reasons to a CSV file", needs=("drop_missing",)
+        FILE,
+        None,
+        "write these rows and their reasons to a CSV file",
+        needs=("drop_missing", "extend"),
     )
     keep_null_ids: bool = _file(
         False, r"take ids such as NULL, NA, None and \N as ids, not as missing"
@@ -408,4 +417,7 @@ def _is_text_encoding(name: str) -> bool:
 def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:
     """Parse a command line, by default that of the process."""
     description = "Turn a ratings file into training, validation and test matrices"
-    return parse(PrepareConfig, "prepare_dataset.py", description, arguments)
+    config = parse(PrepareConfig, "prepare_dataset.py", description, arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    given = (word[2:].partition("=")[0] for word in words if word.startswith("--"))
+    return replace(config, given=frozenset(given))

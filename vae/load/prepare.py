@@ -154,12 +154,17 @@ def _extend(
 def _as_before(config: PrepareConfig, before: Mapping[str, Any]) -> PrepareConfig:
     """Return the flags with those that the prepared data depend on, which no flag contradicts."""
     before, now = {**defaults(PrepareConfig), **before}, _data_flags(config)
-    for name in changed_values(config).keys() & now.keys():
+    for name in sorted(config.given & now.keys()):
         if now[name] != before[name]:
             raise UserError(
                 f"--{name} {now[name]}: {config.dataset} was prepared with {before[name]}, which "
                 "--extend keeps; leave the flag out, or prepare all ratings again."
             )
+    if config.rejects is not None and not before["drop_missing"]:
+        raise UserError(
+            f"--rejects {config.rejects}: {config.dataset} was prepared without --drop_missing, "
+            "so no row is dropped; leave --rejects out."
+        )
     return replace(config, **{name: before[name] for name in now})
 
 
@@ -180,6 +185,11 @@ def _waiting(path: Path, config: PrepareConfig) -> pa.Table:
 def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     """Refuse a split without targets: no metric and no best checkpoint would be defined."""
     for name in ("validation", "test"):
+        if config.split_dir is not None and counts[f"{name}_fold_in_interactions"] == 0:
+            raise UserError(
+                f"--split_dir {config.split_dir}: no item of {name}_tr is an item of train; "
+                "check that all files have the same ids."
+            )
         if counts[f"{name}_target_interactions"] == 0:
             if config.split_dir is not None:
                 raise UserError(
