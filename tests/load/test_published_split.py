@@ -142,12 +142,12 @@ def test_a_missing_or_second_file_of_a_part_is_named(theirs, tmp_path):
     assert "has 2 files of the part test_te (test_te.csv, test_te.tsv); keep one." in error
 
 
-@pytest.mark.parametrize(("part", "problem"), [("te", "no target of"), ("tr", "no item of")])
+@pytest.mark.parametrize(("part", "problem"), [("_te", "no target of"), ("_tr", "no item of")])
 def test_held_out_users_without_an_item_of_training_are_refused(theirs, tmp_path, part, problem):
-    for name in (f"validation_{part}", f"test_{part}"):
+    for name in (f"validation{part}", f"test{part}"):
         write(theirs / f"{name}.csv", f"uid,sid\n{name},i1\n")
     error = error_of(prepare(tmp_path, "--split_dir", theirs))
-    assert f"{problem} validation_{part} is an item of train; check that all files" in error
+    assert f"{problem} validation{part} is an item of train; check that all files" in error
 
 
 def interactions_of(folder):
