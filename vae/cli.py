@@ -93,17 +93,19 @@ def parse(
 
     ``options`` is a dataclass of ``flag`` fields, or of such dataclasses. ``presets`` holds, by the
     name of a flag and its value, the values of flags that are not given; a preset of the first flag
-    may set the next one. ``fallbacks`` are for flags that are neither given nor in such a preset.
+    may set the next one. ``fallbacks`` are for flags that are neither given nor in such a preset. A
+    field ``given`` of the options gets the names of the given flags.
 
     Raises:
         FlagError: a flag is unknown, a value has the wrong type, or ``options`` rejects the values.
     """
     parser = _build_parser(options, prog, description, presets or {})
     values, problems = parser.parse_all(arguments)
+    given = frozenset(values)
     for name, choices in (presets or {}).items():
         if name in values:
             values = {**choices[values[name]], **values}
-    values = {**(fallbacks or {}), **values}
+    values = {**(fallbacks or {}), **values, "given": given}
     if not problems:
         return from_values(options, values)
     try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 import math
 import re
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -417,7 +416,4 @@ def _is_text_encoding(name: str) -> bool:
 def parse_flags(arguments: Sequence[str] | None = None) -> PrepareConfig:
     """Parse a command line, by default that of the process."""
     description = "Turn a ratings file into training, validation and test matrices"
-    config = parse(PrepareConfig, "prepare_dataset.py", description, arguments)
-    words = sys.argv[1:] if arguments is None else arguments
-    given = (word[2:].partition("=")[0] for word in words if word.startswith("--"))
-    return replace(config, given=frozenset(given))
+    return parse(PrepareConfig, "prepare_dataset.py", description, arguments)
