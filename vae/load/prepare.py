@@ -185,17 +185,7 @@ def _waiting(path: Path, config: PrepareConfig) -> pa.Table:
 def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     """Refuse a split without targets: no metric and no best checkpoint would be defined."""
     for name in ("validation", "test"):
-        if config.split_dir is not None and counts[f"{name}_fold_in_interactions"] == 0:
-            raise UserError(
-                f"--split_dir {config.split_dir}: no item of {name}_tr is an item of train; "
-                "check that all files have the same ids."
-            )
         if counts[f"{name}_target_interactions"] == 0:
-            if config.split_dir is not None:
-                raise UserError(
-                    f"--split_dir {config.split_dir}: no target of {name}_te is an item of train; "
-                    "check that all files have the same ids."
-                )
             min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / config.test_proportion))
             after = (
                 f", and targets after {config.split_time}, in the unit of the times (a date is in "

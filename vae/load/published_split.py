@@ -11,7 +11,7 @@ Raises:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -74,6 +74,7 @@ def published_split(interactions: Interactions, folder: Path) -> Split:
     split = Split(train[0][:, seen], user_ids, interactions.items.values[seen], held[0], held[1])
     users = {"users": len(split.all_user_ids()), "heldout_users": len(held[1].user_ids)}
     sizes = {"heldout_interactions_dropped": dropped, **users, **split.sizes()}
+    _check_parts(sizes, folder)
     distinct = dropped + split.all_histories().nnz
     return replace(split, counts=read_counts(interactions, distinct) | sizes)
 
@@ -101,4 +102,15 @@ def _check_users(interactions: Interactions, parts: Sequence[slice], paths: Sequ
                 raise UserError(
                     f"{paths[other]}: user {ids[both[0]]} is in "
                     f"{paths[one].name} too; training, validation and test need distinct users."
+                )
+
+
+def _check_parts(sizes: Mapping[str, int], folder: Path) -> None:
+    """Refuse held-out users without an item or a target: no metric would be of use."""
+    for name in ("validation", "test"):
+        for kind, part, size in (("item", "tr", "fold_in"), ("target", "te", "target")):
+            if sizes[f"{name}_{size}_interactions"] == 0:
+                raise UserError(
+                    f"--split_dir {folder}: no {kind} of {name}_{part} is an item of train; check "
+                    "that all files have the same ids."
                 )
