@@ -187,15 +187,19 @@ def waiting_interactions(
     Returns:
         Raw ids in the columns ``user`` and ``item``, and ``time`` if there are times.
     """
-    users = np.repeat(np.arange(len(user_ids), dtype=np.int32), np.diff(interactions.indptr))
-    is_waiting = ~(is_kept[0][users] & is_kept[1][interactions.indices]) & ~is_held_out[users]
-    codes = {"user": users[is_waiting], "item": interactions.indices[is_waiting]}
+    lengths = np.diff(interactions.indptr)
+    is_waiting = np.repeat(~(is_kept[0] | is_held_out), lengths)  # a byte per interaction
+    if not is_kept[1].all():
+        is_waiting |= ~is_kept[1][interactions.indices] & np.repeat(~is_held_out, lengths)
+    waiting = np.flatnonzero(is_waiting)
+    users = np.searchsorted(interactions.indptr, waiting, side="right") - 1
+    codes = {"user": users, "item": interactions.indices[waiting]}
     columns = {}
     for (name, column), ids in zip(codes.items(), (user_ids, item_ids), strict=True):
         used, places = np.unique(column, return_inverse=True)
         columns[name] = pa.DictionaryArray.from_arrays(places.astype(np.int32), pa.array(ids[used]))
     if interactions.dtype == np.float64:
-        columns["time"] = interactions.data[is_waiting]
+        columns["time"] = interactions.data[waiting]
     return pa.table(columns)
 
 
