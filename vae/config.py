@@ -459,6 +459,11 @@ class Execution:
     )
     seed: int = flag(0, "seed of all random numbers", ge=0, le=2**31 - 1, affects="order")
 
+    @property
+    def divides_items(self) -> bool:
+        """Whether the workers divide the items in training."""
+        return self.parallel == "items"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -500,11 +505,6 @@ class Config:
         modes = self.modes
         scores = modes.train, modes.test, modes.recommend, modes.score, modes.export
         return self.evaluation.blend is None and any((*scores, modes.inference_benchmark))
-
-    @property
-    def divides_items(self) -> bool:
-        """Whether the workers divide the items in training."""
-        return self.execution.parallel == "items"
 
     @property
     def needs_ease(self) -> bool:
@@ -575,11 +575,11 @@ class Config:
             "(5e or 5)": not _INTERVAL.fullmatch(save_every),
             "--parallel items and --warm_start are mutually exclusive: train an epoch with "
             "--parallel users first, and resume it": (
-                self.divides_items and self.checkpoints.warm_start is not None
+                self.execution.divides_items and self.checkpoints.warm_start is not None
             ),
             f"{user or '--inference_benchmark'} after --parallel items needs --checkpoint_dir, "
             "since no worker holds the whole model": (
-                self.divides_items
+                self.execution.divides_items
                 and files.checkpoint_dir is None
                 and (user is not None or modes.inference_benchmark)
             ),
@@ -604,7 +604,7 @@ class Config:
         if not self.needs_ease and self.presets.preset != "auto":
             reason = "without --blend, or --test and ease in --baselines"
             yield from useless(["ease_lambda", "ease_dropout"], reason)
-        if self.divides_items:
+        if self.execution.divides_items:
             yield from useless(["fp16_allreduce"], "with --parallel items: no gradients are sent")
         if self.files.checkpoint_dir is None:
             yield from useless(_SAVING, "without --checkpoint_dir")

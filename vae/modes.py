@@ -162,7 +162,7 @@ def _check(
     config: Config, architecture: Architecture, dataset: Dataset, workers: Workers
 ) -> Inputs:
     """Check the host, and on rank 0 the outputs that the flags name; return the inputs."""
-    train, divided = config.modes.train, config.divides_items
+    train, divided = config.modes.train, config.execution.divides_items
     check_host(architecture, train, config.needs_checkpoint, workers, divided)
     if config.needs_ease:
         users, items = dataset.train.shape

@@ -40,7 +40,7 @@ def plan_lines(
     kind = f"{architecture.encoder} encoder, {architecture.decoder} decoder"
     yield f"Model: {weights:,} parameters; {kind}, {architecture.prior} prior."
     trains = start is not None and start.finished is None
-    shards = workers.size if config.divides_items else 1
+    shards = workers.size if config.execution.divides_items else 1
     needed = needed_bytes(architecture, trains, config.needs_checkpoint, False, shards)
     available = available_bytes(workers.local_size)
     yield (
@@ -51,7 +51,7 @@ def plan_lines(
         yield start.description
     if start is not None and trains:
         training = config.training
-        users = workers.with_all_users() if config.divides_items else workers
+        users = workers.with_all_users() if config.execution.divides_items else workers
         batches = TrainingBatches(dataset.train, training.batch_size_train, 0, 0.0, 0, users.size)
         share = batches.max_shard_users
         yield (
@@ -71,7 +71,7 @@ def plan_lines(
 
 def _sent_bytes(config: Config, architecture: Architecture, weights: int, users: int) -> int:
     """Return what a worker contributes to a step: gradients, or sums per user (``item_shard``)."""
-    if not config.divides_items:
+    if not config.execution.divides_items:
         return (2 if config.execution.fp16_allreduce else 4) * weights
     encoders = 2 if architecture.prior == "composite" else 1
     return 4 * users * (encoders * architecture.hidden_dim + architecture.decoder_dim + 2)

@@ -115,7 +115,7 @@ class Trainer:
     def _build(self, precision: Precision) -> None:
         """Build the graphs of training and of validation, which share the variables."""
         training, seed = self.training, self.execution.seed
-        divided = self.workers if self.execution.parallel == "items" else None
+        divided = self.workers if self.execution.divides_items else None
         self._shard = ItemShard(self.architecture.padded_items, divided)
         self._sharing = self.workers  # they share the users
         if self._shard.is_divided:
