@@ -108,9 +108,9 @@ def _check_users(interactions: Interactions, parts: Sequence[slice], paths: Sequ
 def _check_parts(sizes: Mapping[str, int], folder: Path) -> None:
     """Refuse held-out users without an item or a target: no metric would be of use."""
     for name in ("validation", "test"):
-        for kind, part, size in (("item", "tr", "fold_in"), ("target", "te", "target")):
+        for kind, part, size in (("item", "_tr", "fold_in"), ("target", "_te", "target")):
             if sizes[f"{name}_{size}_interactions"] == 0:
                 raise UserError(
-                    f"--split_dir {folder}: no {kind} of {name}_{part} is an item of train; check "
+                    f"--split_dir {folder}: no {kind} of {name}{part} is an item of train; check "
                     "that all files have the same ids."
                 )
