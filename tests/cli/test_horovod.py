@@ -37,8 +37,8 @@ from helpers import (
     wait_for,
     write,
 )
-from scipy.sparse import load_npz
 
+from vae.load.store import open_dataset
 from vae.models.checkpoints.checkpoint import verify
 
 EPOCHS, STEPS = 4, 5
@@ -151,8 +151,7 @@ def test_items_that_are_divided_end_as_those_of_one_worker_whatever_their_number
             "--dataset", "odd", "--data_dir", tmp_path, "--ratings", ratings, "--heldout_users", 4
         )
     )
-    last = (tmp_path / "odd").rglob("train.npz")
-    users, items = load_npz(next(last)).shape
+    users, items = open_dataset(tmp_path, "odd").train.shape
     assert (items, users % 2) == (27, 1)
     more = ("--train", "--hidden_dim", 5, "--latent_dim", 3, "--validation_step", 1, "--epochs", 3)
     more = (

@@ -150,7 +150,7 @@ def test_ratings_that_change_while_they_are_read_are_refused(
 @pytest.mark.parametrize("damage", ["a byte", "the length", "a missing file", "the manifest"])
 def test_running_again_replaces_damaged_data(tmp_path, flags, prepared, damage):
     folder, digest = prepared
-    path = folder / "data-0/test_targets.npz"
+    path = folder / "data-0/test_targets_indices.npy"
     content = bytearray(path.read_bytes())
     if damage == "a byte":
         content[len(content) // 2] ^= 1

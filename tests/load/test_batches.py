@@ -129,6 +129,13 @@ def test_an_epoch_is_the_same_whatever_was_drawn_before(train, size, seed, numbe
     assert epoch(used, number) == epoch(TrainingBatches(train, size, seed, 0.5), number)
 
 
+def test_drawing_dropout_block_by_block_changes_nothing(monkeypatch):
+    batches = TrainingBatches(random_matrix(30, 12, 0.5, 0), 7, seed=1, dropout=0.5)
+    whole = [plain(batch) for batch in batches.epoch(3)]
+    monkeypatch.setattr("vae.load.batches._BLOCK", 5)
+    assert [plain(batch) for batch in batches.epoch(3)] == whole
+
+
 def test_every_epoch_and_every_seed_has_its_own_order_and_its_own_dropout():
     rng = np.random.default_rng(0)
     train = csr_matrix(rng.random((200, 30)) < 0.5, dtype=np.uint8)

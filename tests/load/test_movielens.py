@@ -199,10 +199,11 @@ def test_without_a_network_a_sentence_says_what_to_do_by_hand(server, folder):
     place = folder.parents[1] / "ml-20m.zip"
     assert "refused" in sentence
     assert f"save the file as {place}" in sentence
-    place.write_bytes(archive())
+    saved = archive()
+    place.write_bytes(saved)
     fetch(server, folder)
     assert content(folder) == FILES
-    assert place.read_bytes() == archive()  # which the program did not download
+    assert place.read_bytes() == saved  # which the program did not download
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix, load_npz
+from scipy.sparse import csr_matrix
 
 from vae.errors import UserError
 from vae.load import store
@@ -30,7 +29,7 @@ from vae.load.store import (
 from vae.utils.atomic import sha256
 from vae.utils.sealed_json import seal
 
-EMPTY = {"format_version": 5, "files": {}}
+EMPTY = {"format_version": store.FORMAT_VERSION, "files": {}}
 PROVENANCE = Provenance({}, Columns("user", "item"), 3.5, {"seed": 0})
 
 
@@ -189,7 +188,6 @@ def steps(monkeypatch):
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for owner, name in (
-        (store, "save_npz"),
         (store.np, "save"),
         (store, "sha256"),
         (store, "sync"),
@@ -219,7 +217,7 @@ def test_every_file_is_flushed_and_in_its_place_before_the_manifest_is(tmp_path,
 
 def count_steps(tmp_path, steps):
     seen, _ = steps
-    written(tmp_path / "count", make_split())
+    written(tmp_path / "count", make_split(3))
     count = len(seen)
     seen.clear()
     return count
@@ -246,17 +244,12 @@ def test_a_full_disk_at_any_step_leaves_what_was_there(tmp_path, steps):
                     assert_same(open_dataset(tmp_path, "set"), old)
 
 
-@pytest.mark.parametrize("layout", ["present", "earlier"])
-def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_or_the_new_data(
-    tmp_path, steps, layout
-):
+def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_or_the_new_data(tmp_path, steps):
     seen, fail = steps
     old, new = make_split(1), make_split(3)
     found = []
     for step in range(1, count_steps(tmp_path, steps) + 1):
-        folder = written(tmp_path, old)
-        if layout == "earlier":
-            as_earlier(folder)
+        written(tmp_path, old)
         seen.clear()
         fail.update({"at": step, "with": Crash()})
         with pytest.raises(Crash):
@@ -271,23 +264,14 @@ def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_or_the_new_data(
     assert 30 < found.count(False) < len(found)
 
 
-def as_earlier(folder):
-    """Give prepared data the layout of earlier versions: all files beside the manifest."""
-    for path in (folder / read_manifest(folder).folder).iterdir():
-        path.unlink() if path.name == "waiting.parquet" else path.replace(folder / path.name)
-    document = json.loads((folder / "manifest.json").read_text())
-    del document["folder"], document["provenance"]["grew_from"]
-    document["files"].pop("waiting.parquet", None)
-    (folder / "manifest.json").write_text(seal(document))
-
-
-def test_data_of_an_earlier_version_are_opened_and_replaced(tmp_path):
-    folder = written(tmp_path, make_split(1))
-    as_earlier(folder)
-    assert_same(open_dataset(tmp_path, "set"), make_split(1))
+def test_opened_matrices_are_mapped_and_outlive_their_replacement(tmp_path):
+    written(tmp_path, make_split(1))
+    data = open_dataset(tmp_path, "set")
+    mapped = Path("/proc/self/maps").read_text()
+    for name in (name for name in FILES if not name.endswith("_ids.npy")):
+        assert str(prepared_folder(tmp_path, "set") / "data-0" / name) in mapped
     written(tmp_path, make_split(2))
-    assert_same(open_dataset(tmp_path, "set"), make_split(2))
-    assert sorted(path.name for path in folder.iterdir()) == ["data-0", "manifest.json"]
+    assert_same(data, make_split(1))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -315,7 +299,7 @@ def test_a_damaged_file_is_named_wherever_it_is_damaged(original, name, truncate
         path.write_bytes(sound)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"format_version": 5}', seal(EMPTY)])
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"format_version": 6}', seal(EMPTY)])
 def test_a_manifest_that_is_none_is_named(copy, text):
     path = prepared_folder(copy, "set") / "manifest.json"
     path.write_text(text)
@@ -326,8 +310,8 @@ def test_a_manifest_that_is_none_is_named(copy, text):
 
 def test_files_of_two_preparations_do_not_mix(copy, tmp_path):
     other = written(tmp_path / "other", make_split(1))
-    path = prepared_folder(copy, "set") / "data-0/train.npz"
-    shutil.copy(other / "data-0/train.npz", path)
+    path = prepared_folder(copy, "set") / "data-0/train_indices.npy"
+    shutil.copy(other / "data-0/train_indices.npy", path)
     assert refusal(copy).startswith(f"{path}: ")
 
 
@@ -338,7 +322,7 @@ def rewrite_manifest(folder, /, **changes):
     path.write_text(seal(json.loads(path.read_text()) | {"files": files} | changes))
 
 
-@pytest.mark.parametrize("names", [FILES[1:], (*FILES, "../train.npz"), ["/etc/passwd"]])
+@pytest.mark.parametrize("names", [FILES[1:], (*FILES, "../train_indices.npy"), ["/etc/passwd"]])
 def test_a_manifest_that_names_other_files_is_damaged(copy, names):
     rewrite_manifest(prepared_folder(copy, "set"), files=dict.fromkeys(names, "0" * 64))
     assert "manifest.json: is damaged (it does not list the prepared files)" in refusal(copy)
@@ -349,12 +333,12 @@ def test_a_manifest_that_names_another_folder_is_damaged(copy):
     assert "manifest.json: is damaged (its folder is another)" in refusal(copy)
 
 
-@pytest.mark.parametrize("version", [4, 999, None])
+@pytest.mark.parametrize("version", [5, 999, None])
 def test_the_format_of_another_program_is_refused(copy, version):
     folder = prepared_folder(copy, "set")
     rewrite_manifest(folder, format_version=version)
     assert refusal(copy) == (
-        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 5; "
+        f"{folder / 'manifest.json'}: was written in format {version}, this program reads 6; "
         "remove it and run prepare_dataset.py again."
     )
 
@@ -368,20 +352,11 @@ class Pickled:
         return (setattr, (Pickled, "loaded", True))
 
 
-@pytest.mark.parametrize("place", ["ids", "matrix"])
-def test_a_pickle_among_the_ids_or_inside_a_matrix_is_not_loaded(copy, place):
-    folder = prepared_folder(copy, "set") / "data-0"
-    np.save(folder / "data.npy", np.array([Pickled()]), allow_pickle=True)
-    if place == "ids":
-        (folder / "data.npy").replace(folder / "item_ids.npy")
-    else:
-        with zipfile.ZipFile(folder / "train.npz") as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        members["data.npy"] = (folder / "data.npy").read_bytes()
-        with zipfile.ZipFile(folder / "train.npz", "w") as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
-    rewrite_manifest(folder.parent)
+@pytest.mark.parametrize("name", ["item_ids.npy", "train_indices.npy"])
+def test_a_pickle_among_the_ids_or_in_a_matrix_is_not_loaded(copy, name):
+    folder = prepared_folder(copy, "set")
+    np.save(folder / "data-0" / name, np.array([Pickled()]), allow_pickle=True)
+    rewrite_manifest(folder)
     assert "cannot be opened (" in refusal(copy)
     assert not Pickled.loaded
 
@@ -389,7 +364,7 @@ def test_a_pickle_among_the_ids_or_inside_a_matrix_is_not_loaded(copy, place):
 def test_what_a_killed_preparation_left_is_removed_by_the_next(copy):
     folder = prepared_folder(copy, "set")
     (folder / ".writing-0123").mkdir()
-    (folder / ".writing-0123/train.npz").write_bytes(b"half of it")
+    (folder / ".writing-0123/train_indices.npy").write_bytes(b"half of it")
     with store.locked(folder):
         assert not list(folder.glob(".*"))
     open_dataset(copy, "set")
@@ -405,13 +380,12 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         open_dataset(tmp_path, "set")
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "train.npz"])
-def test_a_link_in_a_shared_folder_is_not_followed(tmp_path, name):
+def test_a_link_in_a_shared_folder_is_not_followed(tmp_path):
     precious = tmp_path / "precious.txt"
     precious.write_text("of somebody else")
     folder = prepared_folder(tmp_path, "set")
     folder.mkdir(parents=True)
-    (folder / name).symlink_to(precious)
+    (folder / "manifest.json").symlink_to(precious)
     with store.locked(folder):
         written(tmp_path, make_split())
     assert precious.read_text() == "of somebody else"
@@ -419,7 +393,7 @@ def test_a_link_in_a_shared_folder_is_not_followed(tmp_path, name):
     assert_same(open_dataset(tmp_path, "set"), make_split())
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "train.npz", "item_ids.npy"])
+@pytest.mark.parametrize("name", ["manifest.json", "train_indices.npy", "item_ids.npy"])
 def test_a_pipe_in_the_place_of_a_file_hangs_nothing(tmp_path, name):
     folder = written(tmp_path, make_split())
     folder = folder if name == "manifest.json" else folder / "data-0"
@@ -430,12 +404,12 @@ def test_a_pipe_in_the_place_of_a_file_hangs_nothing(tmp_path, name):
 
 
 def test_data_that_are_prepared_again_while_they_are_opened_are_refused(copy, monkeypatch):
-    def load_after_another_preparation(path):
-        monkeypatch.setattr(store, "load_npz", load_npz)
+    def load_after_another_preparation(path, **kwargs):
+        monkeypatch.undo()
         written(copy, make_split(1))
-        return load_npz(path)
+        return np.load(path, **kwargs)
 
-    monkeypatch.setattr(store, "load_npz", load_after_another_preparation)
+    monkeypatch.setattr(np, "load", load_after_another_preparation)
     with pytest.raises(UserError, match="was prepared again while it was being opened"):
         open_dataset(copy, "set")
     assert_same(open_dataset(copy, "set"), make_split(1))

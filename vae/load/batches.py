@@ -21,6 +21,8 @@ from vae.utils.distributed import shard
 _ORDER, _DROPOUT = range(2)
 """Independent streams of random numbers."""
 
+_BLOCK = 1 << 20
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -82,10 +84,11 @@ class TrainingBatches:
         workers see the same number of batches.
         """
         order = self._generator(epoch, _ORDER).permutation(self.train.shape[0])
-        # Drawn for all users at once, in a thousandth of an epoch's time: neither the number of
-        # workers nor the batch size changes which items a user keeps.
-        uniform = self._generator(epoch, _DROPOUT).random(self.train.nnz, dtype=np.float32)
-        mask = uniform >= self.dropout
+        # Drawn for all users, in a thousandth of an epoch's time: neither the number of workers nor
+        # the batch size changes which items a user keeps.
+        generator, mask = self._generator(epoch, _DROPOUT), np.empty(self.train.nnz, np.bool_)
+        for block in np.array_split(mask, self.train.nnz // _BLOCK + 1):  # a byte per item, not 5
+            block[:] = generator.random(len(block), dtype=np.float32) >= self.dropout
         # With the mask as the matrix's values, one selection of rows yields both items and mask.
         masked = csr_matrix((mask, self.train.indices, self.train.indptr), self.train.shape)
         for batch in range(first_batch, self.steps_per_epoch):

@@ -27,7 +27,7 @@ DATASET = "data set"
 FILE = "ratings file"
 SPLIT = "filter and split"
 
-SCALES = ("demo", "ml-20m", "wide")
+SCALES = ("demo", "ml-20m", "wide", "million")
 DOWNLOADS = ("ml-20m", "ml-100k", "ml-1m", "ml-10m", "ml-25m", "ml-32m", "ml-latest-small")
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 

@@ -1,9 +1,9 @@
 """Prepared data on the disk: ``<data_dir>/<name>/preprocessed``.
 
-Five CSR matrices in SciPy's format, uncompressed for fast loading, the raw ids of their rows and
-columns and the interactions that wait for more lie in a folder ``data-0`` or ``data-1``;
-``manifest.json``, which is sealed, names the folder and has the digest of each file. Its atomic
-replacement turns from the old data to the new ones.
+Five CSR matrices, the raw ids of their rows and columns and the interactions that wait for more lie
+in a folder ``data-0`` or ``data-1``; ``manifest.json``, which is sealed, names the folder and has
+the digest of each file. Its atomic replacement turns from the old data to the new ones. The
+matrices, all of ones, are opened memory-mapped: the workers of a host share one copy.
 
 Raises:
     UserError: the folder cannot be read or written.
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from scipy.sparse import csr_matrix, load_npz, save_npz
+from scipy.sparse import csr_matrix
 
 from vae.errors import UserError, one_line
 from vae.load.config import Columns
@@ -38,15 +38,14 @@ from vae.utils.atomic import (
 from vae.utils.outputs import report_write_errors
 from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MANIFEST = "manifest.json"
 
-_PARTS = (
-    "train",
-    *("validation_fold_in", "validation_targets", "test_fold_in", "test_targets"),
-    *("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids"),
-)
-FILES = tuple(f"{name}.npy" if name.endswith("_ids") else f"{name}.npz" for name in _PARTS)
+_MATRICES = ("train", "validation_fold_in", "validation_targets", "test_fold_in", "test_targets")
+_IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
+_CSR = ("indptr", "indices")
+
+FILES = tuple(f"{name}.npy" for name in (*(f"{m}_{a}" for m in _MATRICES for a in _CSR), *_IDS))
 """What every data set has beside the manifest."""
 
 WAITING = "waiting.parquet"
@@ -81,14 +80,14 @@ class Manifest:
         provenance: what the data were made from.
         counts: what was kept and dropped, by step; see ``split.py``.
         files: SHA-256 digest of each other file by its name.
-        folder: folder of these files; empty for that of the manifest, as earlier versions had it.
+        folder: name of the folder of these files.
     """
 
     fingerprint: str
     provenance: Provenance
     counts: dict[str, int]
     files: dict[str, str]
-    folder: str = ""
+    folder: str
 
 
 def prepared_folder(data_dir: Path, name: str) -> Path:
@@ -125,11 +124,9 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         before = read_manifest(folder)
     name, other = reversed(_FOLDERS) if before and before.folder == _FOLDERS[0] else _FOLDERS
     with report_write_errors(folder), temporary_folder(folder / name) as new:
-        for file, part in zip(FILES, parts.values(), strict=True):
-            if isinstance(part, csr_matrix):
-                save_npz(new / file, part, compressed=False)
-            else:
-                np.save(new / file, part, allow_pickle=False)
+        matrices = [getattr(parts[matrix], array) for matrix in _MATRICES for array in _CSR]
+        for file, array in zip(FILES, [*matrices, *(parts[name] for name in _IDS)], strict=True):
+            np.save(new / file, array, allow_pickle=False)
         if split.waiting is not None:
             with (new / WAITING).open("wb") as file_object:  # any name, not UTF-8 alone
                 pq.write_table(split.waiting, file_object)
@@ -143,8 +140,6 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
         write_atomically(folder / MANIFEST, text, durable=True)
         rmtree(folder / other, ignore_errors=True)
-        for file in FILES:  # of an earlier version
-            (folder / file).unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -171,7 +166,7 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
     # No file elsewhere is ever opened.
     if document["files"].keys() - {WAITING} != set(FILES):
         raise ValueError("it does not list the prepared files")
-    if document.get("folder", "") not in ("", *_FOLDERS):
+    if document["folder"] not in _FOLDERS:
         raise ValueError("its folder is another")
     return Manifest(provenance=Provenance(columns=columns, **provenance), **document)
 
@@ -192,10 +187,11 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     """Open a prepared data set and check every file against the manifest."""
     folder = prepared_folder(data_dir, name)
     manifest = require_manifest(data_dir, name)
-    part, problem = {}, next(damage(folder, manifest), None)
+    part: dict[str, Any] = {}
+    problem = next(damage(folder, manifest), None)
     try:
-        for path in (folder / manifest.folder / file for file in FILES if problem is None):
-            part[path.stem] = load_npz(path) if path.suffix == ".npz" else np.load(path)
+        if problem is None:
+            part = _open_parts(folder / manifest.folder)
     except (OSError, ValueError) as error:
         problem = f"{folder}: cannot be opened ({one_line(error)})"
     # A preparation removes the old files after it has replaced the manifest.
@@ -237,7 +233,18 @@ def _parts(split: Split) -> dict[str, Any]:
     held_out = split.held_out
     matrices = [matrix for part in held_out for matrix in (part.fold_in, part.targets)]
     ids = [split.item_ids, split.train_user_ids, *(part.user_ids for part in held_out)]
-    return dict(zip(_PARTS, [split.train, *matrices, *ids], strict=True))
+    return dict(zip((*_MATRICES, *_IDS), [split.train, *matrices, *ids], strict=True))
+
+
+def _open_parts(folder: Path) -> dict[str, Any]:
+    """Return the matrices, read-only, and the ids by their names."""
+    part: dict[str, Any] = {name: np.load(folder / f"{name}.npy") for name in _IDS}
+    for name in _MATRICES:
+        indptr, indices = (np.load(folder / f"{name}_{array}.npy", mmap_mode="r") for array in _CSR)
+        ones = np.ones(len(indices), np.uint8)
+        shape = len(indptr) - 1, len(part["item_ids"])
+        part[name] = csr_matrix((ones, indices, indptr), shape)
+    return part
 
 
 def _fingerprint(parts: Mapping[str, Any]) -> str:
