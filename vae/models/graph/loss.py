@@ -69,7 +69,9 @@ def multinomial_nll(
         affine = tf.concat([kernel, tf.pad(bias[tf.newaxis], padding)], axis=0)
 
         def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
-            return _nll_and_gradients(per_user[0], kernel, affine, part, weight, loss_scale, shard)
+            users = min(max_users, chunk_users)
+            tensors = per_user[0], kernel, affine, part, weight, loss_scale
+            return _nll_and_gradients(*tensors, users, shard)
 
         (value, by_affine), (by_hidden,) = map_chunks(
             body, histories, [hidden], max_users, chunk_users
@@ -93,6 +95,7 @@ def _nll_and_gradients(
     histories: SparseBatch,
     weight: tf.Tensor,
     loss_scale: tf.Tensor | None,
+    max_users: int,
     shard: ItemShard,
 ) -> ChunkResult:
     """Return the value and the (scaled) gradients of one chunk of users.
@@ -113,10 +116,10 @@ def _nll_and_gradients(
     probabilities = shard.softmax(tf.matmul(tf.cast(hidden, affine.dtype), affine))
     likelihoods = tf.cast(histories.pick(probabilities), tf.float32)
     value = -tf.reduce_sum(tf.log(tf.maximum(likelihoods, np.finfo(np.float32).tiny)))
-    # Only then does no other operation read the probabilities: the sum is computed in place.
+    # Only then does no other operation read the probabilities, which the sum overwrites.
     with tf.control_dependencies([value]):
         targets = tf.cast(histories.spread(-1 / counts), kernel.dtype)
-        difference = histories.add_to(probabilities, targets)
+        difference = histories.overwrite(probabilities, targets, max_users)
     if loss_scale is not None:
         difference *= loss_scale
     factor = (weight * counts)[:, tf.newaxis]

@@ -151,6 +151,19 @@ class SparseBatch(NamedTuple):
             shape = tf.shape(matrix, out_type=tf.int64)
             return tf.sparse.add(matrix, tf.SparseTensor(self.coordinates(), values, shape))
 
+    def overwrite(self, matrix: tf.Tensor, values: tf.Tensor, max_users: int) -> tf.Tensor:
+        """Return what ``add_to`` does, in place of the matrix, which nobody may read afterwards.
+
+        It is in place on a CPU, and with fewer elements than an int32 can count.
+        """
+        if self._for_any_device or max_users * int(matrix.shape[1]) >= 2**31:
+            return self.add_to(matrix, values)
+        with uncompiled():
+            places = tf.cast(self.rows * int(matrix.shape[1]) + self.items, tf.int32)
+            column = tf.reshape(matrix, [-1, 1])
+            added = tf.raw_ops.InplaceAdd(x=column, i=places, v=values[:, tf.newaxis])
+            return tf.reshape(added, tf.shape(matrix))
+
     def only(self, matrix: tf.Tensor) -> tf.Tensor:
         """Return a (B, I) matrix with -inf but at the users' items."""
         with uncompiled():
