@@ -173,7 +173,7 @@ def _waiting(path: Path, config: PrepareConfig) -> pa.Table:
     columns = config.columns
     names = [name for name in (columns.user, columns.item, config.time_col) if name is not None]
     table = pa.table({name: [] for name in names})
-    if path.exists():  # unless an earlier version wrote the data, or they are a published split
+    if path.exists():  # unless the data are a published split
         with path.open("rb") as file:
             table = pq.read_table(file).rename_columns(names)
     if columns.rating is not None:

@@ -22,6 +22,9 @@ class Rank(Workers):
     def allgather_tensor(self, _):
         return tf.constant(next(self._gathered))
 
+    def allreduce_tensor(self, tensor):
+        return tensor + next(self._gathered)
+
 
 def initial(architecture, workers):
     with tf.Graph().as_default(), tf.Session() as session:
@@ -59,3 +62,23 @@ def test_the_best_items_of_the_shards_are_the_best_of_all():
         found = session.run(best)
     np.testing.assert_array_equal(found[0], [[0, 31, 8, 16]])
     np.testing.assert_array_equal(found[1], [[5, 4, 3, 2]])
+
+
+@pytest.mark.parametrize("own", [1.0, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("others", [0.0, np.nan])
+def test_an_overflow_in_any_range_is_one_on_all_workers(own, others):
+    """Sums over the ranges: those of the others have no overflow, or have one."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        shard = ItemShard(16, Rank(0, 2, [others]))
+        shared, items = (
+            tf.get_variable(name, [8, 3], initializer=tf.zeros_initializer(), use_resource=True)
+            for name in ("decoder/hidden/kernel", "encoder/hidden/kernel")
+        )
+        one, given = tf.ones([8, 3]), tf.placeholder(tf.float32, [8, 3])
+        (first, _), (second, _) = shard.share_overflow([(2 * one, shared), (given, items)])
+        fed = np.ones([8, 3], np.float32)
+        fed[3, 1] = own
+        found, kept = session.run([first, second], {given: fed})
+    np.testing.assert_array_equal(kept, fed)
+    expected = 2 if np.isfinite(own) and others == 0 else np.nan
+    np.testing.assert_array_equal(found, np.full([8, 3], expected))

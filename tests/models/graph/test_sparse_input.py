@@ -45,6 +45,24 @@ def test_a_sum_over_no_items_is_zero_and_so_is_its_gradient(items, counts, devic
     np.testing.assert_array_equal(found[1], np.outer(weights @ history, np.ones(64)))
 
 
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+@pytest.mark.parametrize("max_users", [3, 2**31 // ITEMS + 1], ids=["few", "beyond int32"])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_overwriting_adds_at_the_items_alone(device, max_users, dtype, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", {device: [device]}.get)
+    items, counts = [2, 5, 0, 5], [2, 0, 2]
+    expected = np.full((3, ITEMS), 0.25)
+    expected[[0, 0, 2, 2], items] += [1, 2, 4, 8]
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        users = placeholders()
+        matrix = tf.cast(tf.fill([users.users, ITEMS], 0.25), dtype)
+        found = users.overwrite(matrix, tf.constant([1, 2, 4, 8], dtype), max_users)
+        found = session.run(tf.cast(found, tf.float32), {users.items: items, users.counts: counts})
+        kinds = {operation.type for operation in graph.get_operations()}
+    np.testing.assert_array_equal(found, expected)
+    assert ("InplaceAdd" in kinds) == (device == "CPU" and max_users == 3)
+
+
 def lost_batch(counts):
     """Users of whose items none survives dropout."""
     counts = np.array(counts, np.int32)

@@ -58,9 +58,11 @@ def test_a_model_is_refused_where_a_byte_is_missing(train, gpu, workers):
     assert sentence.startswith("--hidden_dim 1048576 and --latent_dim 200: with 1,200 items")
     assert sentence.count(f"{needed / 1e9:.1f} GB") == 2
     assert ("for 3 workers" in sentence) == (workers == 3)
-    shard = needed_bytes(HUGE, train, True, gpu, shards=2)
+    divided = max(workers, 2)
+    shard = needed_bytes(HUGE, train, True, gpu, shards=divided)
     # One worker loads the whole model after training; two that divide the items train it in less.
-    hint = f", or use --parallel items: on 2 workers it takes {shard / 1e9:.1f} GB each"
+    hint = f", or use --parallel items: on {divided} workers, {workers} per host, "
+    hint += f"{shard / 1e9:.1f} GB each"
     hint = hint if train and not gpu else ""
     assert sentence.endswith(f"lower --hidden_dim or --latent_dim{hint}.")
 

@@ -205,5 +205,7 @@ def _reading(path: Path) -> Iterator[Path]:
     checkpoint = path.parent
     paths = (path_of(checkpoint.parent, step) for step in steps_in(checkpoint.parent))
     older = [path for path in paths if path.name < checkpoint.name]
-    fix = f"resume from an older one with --resume {older[-1]}" if older else "use --restart"
+    fix = "train again with --restart"
+    if older:
+        fix = f"resume from an older one with --resume {older[-1]}"
     raise UserError(f"{path}: the checkpoint is damaged ({cause}); {fix}, or remove {checkpoint}.")

@@ -28,7 +28,6 @@ from vae.utils.host import available_bytes, check_process
 
 _FLOAT32_BYTES = 4
 _ADAM_SLOTS = 2
-_MORE_WORKERS = [2**n for n in range(1, 11)]
 _GB = 1e9
 
 _MAX_ELEMENTS = 2**31
@@ -100,12 +99,13 @@ def check_memory(
     needed = workers_here * needed_bytes(architecture, train, loaded, gpu, shards)
     if needed > available:
         owners = f" for {workers_here} workers of this host" if workers_here > 1 else ""
-        divided = {n: needed_bytes(architecture, train, loaded, gpu, n) for n in _MORE_WORKERS}
-        fitting = [n for n in _MORE_WORKERS if workers_here * divided[n] <= available and train]
+        more = [workers_here * 2**n for n in range(11)] if train and shards == 1 else []
+        divided = {n: needed_bytes(architecture, train, loaded, gpu, n) for n in more if n > 1}
+        fitting = [n for n, size in divided.items() if workers_here * size <= available]
         hint = ""
-        if fitting and shards == 1:
-            size = divided[fitting[0]] / _GB
-            hint = f", or use --parallel items: on {fitting[0]} workers it takes {size:.1f} GB each"
+        if fitting:
+            size, here = divided[fitting[0]] / _GB, f"{workers_here} per host"
+            hint = f", or use --parallel items: on {fitting[0]} workers, {here}, {size:.1f} GB each"
         raise UserError(
             f"--hidden_dim {hidden} and --latent_dim {architecture.latent_dim}: with {items:,} "
             "items the model takes at least "
