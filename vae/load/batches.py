@@ -22,6 +22,7 @@ _ORDER, _DROPOUT = range(2)
 """Independent streams of random numbers."""
 
 _BLOCK = 1 << 20
+"""Random numbers of dropout that are drawn at a time."""
 
 
 @dataclass(frozen=True)
