@@ -353,7 +353,7 @@ class Pickled:
 
 
 @pytest.mark.parametrize("name", ["item_ids.npy", "train_indices.npy"])
-def test_a_pickle_among_the_ids_or_in_a_matrix_is_not_loaded(copy, name):
+def test_a_pickle_among_the_ids_or_inside_a_matrix_is_not_loaded(copy, name):
     folder = prepared_folder(copy, "set")
     np.save(folder / "data-0" / name, np.array([Pickled()]), allow_pickle=True)
     rewrite_manifest(folder)
