@@ -343,7 +343,7 @@ def export_items(run: Run) -> None:
     """Write the item vectors to ``--export_items``."""
     path = run.config.modes.export_items
     if run.is_first and path is not None:
-        run.log.say(write_item_vectors(path, run.recommender))
+        write_item_vectors(path, run.recommender, run.log)
 
 
 def export_users(run: Run) -> None:

@@ -228,12 +228,7 @@ class Recommender:
     ) -> Iterator[pd.DataFrame]:
         """Recommend to users batch by batch; yield the rows of a ``RecommendationTable``.
 
-        Args:
-            users: their histories.
-            k: items per user.
-            filters: what may be recommended.
-            explain: number of history items to name for each recommendation.
-            advance: takes the number of users of each part of a batch that is done.
+        ``advance`` takes the number of users of each part of a batch that is done.
         """
         table, ranking = self.table(explain > 0), _Ranking(self, filters, min(k, self.items))
         with self._inference(users.users, explain > 0) as inference, report_session_errors():

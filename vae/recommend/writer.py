@@ -37,16 +37,7 @@ def write_recommendations(
     explain: int,
     log: RunLog,
 ) -> dict[str, float]:
-    """Write recommendations to a file in raw ids.
-
-    Args:
-        path: the file, ``--output``.
-        recommender: the model and its data.
-        users: users to recommend for.
-        filters: what may be recommended.
-        k: number of items per user.
-        explain: number of history items to name for each recommendation.
-        log: run log.
+    """Write recommendations, ``k`` per user with ``explain`` history items each, in raw ids.
 
     Returns:
         Number of users, number of cold-start users, users per second and, with filters, number of
@@ -84,14 +75,9 @@ def write_recommendations(
 def write_scores(
     path: Path, recommender: Recommender, pairs: Pairs, users: UserHistories, log: RunLog
 ) -> dict[str, float]:
-    """Write the scores of pairs of a user and an item to a file, in the order of the pairs.
+    """Write the scores of pairs of a user and an item, in their order.
 
-    Args:
-        path: the file, ``--output``.
-        recommender: the model and its data.
-        pairs: the pairs.
-        users: the histories that they were read with.
-        log: run log.
+    The users are the histories that the pairs were read with.
 
     Returns:
         Numbers of pairs and of those without a score, by their log keys.
@@ -107,18 +93,11 @@ def write_scores(
     return {"score_pairs": len(pairs), "score_unknown_pairs": (~is_known).sum()}
 
 
-def write_item_vectors(path: Path, recommender: Recommender) -> str:
+def write_item_vectors(path: Path, recommender: Recommender, log: RunLog) -> None:
     """Write a row for each item: raw ``id``, ``title`` if there are titles, ``vector``, ``bias``.
 
     A vector is a list of D float32, the item's column of the decoder's last kernel.
     ``--similar_items`` compares just these, by cosine.
-
-    Args:
-        path: the Parquet file, ``--export_items``.
-        recommender: the model, its data and the titles.
-
-    Returns:
-        A sentence for the log.
     """
     vectors = recommender.item_vectors()
     columns = {"id": pa.array(recommender.dataset.item_ids)}
@@ -128,20 +107,13 @@ def write_item_vectors(path: Path, recommender: Recommender) -> str:
     table = pa.table(columns)
     with table_writer("--export_items", path, table.schema) as write:
         write(table)
-    return f"Item vectors: {vectors.shape[1]:,} items of {len(vectors)} dimensions: {path}"
+    log.say(f"Item vectors: {vectors.shape[1]:,} items of {len(vectors)} dimensions: {path}")
 
 
 def write_user_vectors(
     path: Path, recommender: Recommender, users: UserHistories, log: RunLog
 ) -> None:
-    """Write a row for each user: raw ``id`` and ``vector``, the latent mean, a list of Z float32.
-
-    Args:
-        path: the Parquet file, ``--export_users``.
-        recommender: the model and its data.
-        users: the users and their histories.
-        log: run log.
-    """
+    """Write a row for each user: raw ``id`` and ``vector``, the latent mean of Z float32."""
     dimensions, first = recommender.model.architecture.latent_dim, 0
     ids = pa.array(users.user_ids)
     schema = pa.schema({"id": ids.type, "vector": pa.list_(pa.float32(), dimensions)})

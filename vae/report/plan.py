@@ -22,15 +22,7 @@ def plan_lines(
     workers: Workers,
     start: ResumePoint | None,
 ) -> Iterator[str]:
-    """Yield the plan of a run.
-
-    Args:
-        config: flags.
-        architecture: of the model.
-        dataset: prepared data set.
-        workers: workers of the run.
-        start: where training starts; None without ``--train``.
-    """
+    """Yield the plan of a run; ``start`` is None without ``--train``."""
     validation, test = (len(part.user_ids) for part in dataset.held_out)
     yield (
         f"Held out: {validation:,} validation users and {test:,} test users; "
