@@ -387,6 +387,7 @@ def test_a_link_in_a_shared_folder_is_not_followed(tmp_path):
     folder = prepared_folder(tmp_path, "set")
     folder.mkdir(parents=True)
     (folder / "manifest.json").symlink_to(precious)
+    (folder / "data-0").symlink_to(tmp_path)
     with store.locked(folder):
         written(tmp_path, make_split())
     assert precious.read_text() == "of somebody else"

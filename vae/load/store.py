@@ -134,6 +134,8 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         for path in (*new.iterdir(), new):
             sync(path)
         rmtree(folder / name, ignore_errors=True)  # of a killed preparation
+        if (folder / name).is_symlink():  # which rmtree leaves
+            (folder / name).unlink()
         new.replace(folder / name)
         sync(folder)
         manifest = Manifest(_fingerprint(split), provenance, split.counts, files, name)
