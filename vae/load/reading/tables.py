@@ -67,13 +67,9 @@ class Block:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def where(self, name: str, position: int) -> str:
-        """Return the place of a value in the file."""
-        return f"column {name!r}, row {self.rows[position]}"
-
-    def where_with_text(self, name: str, position: int) -> str:
-        """Return the place of a value in the file, with the values of its row."""
-        return self.where(name, position) + shown(self.text(position))
+    def error(self, name: str, position: int, problem: object, text: str = "") -> FileError:
+        """Return the error for a value, the text of whose row follows its place."""
+        return FileError(f"column {name!r}, row {self.rows[position]}{shown(text)}: {problem}")
 
     def text(self, position: int) -> str:
         """Return the values that were read of a row, shortened."""
@@ -219,7 +215,7 @@ def _read_json(
                 for document in documents:
                     texts.append(_json_text(document.get(name), name in ids))
             except ValueError as error:
-                raise FileError(f"{block.where(name, len(texts))}: {error}") from None
+                raise block.error(name, len(texts), error) from None
             block.columns[name] = coded_texts(texts, rows)
         yield block
         first_row = rows.stop
@@ -318,9 +314,8 @@ def _arrow_texts(block: Block, name: str, column: pa.Array) -> CodedColumn:
         try:
             texts.append(value.decode() if isinstance(value, bytes) else _id_text(value))
         except ValueError as error:
-            where = block.where(name, int(np.argmax(codes == code)))
             problem = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else error
-            raise FileError(f"{where}: {problem}") from None
+            raise block.error(name, int(np.argmax(codes == code)), problem) from None
     return CodedColumn(codes, np.array(texts, object))
 
 

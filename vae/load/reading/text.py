@@ -39,10 +39,10 @@ _ROW_BYTES = 32
 _UNIT_SEPARATOR = b"\x1f"
 """Replaces separators of several characters; text does not contain it."""
 
+_QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
+
 ONE_ROW_EACH = "one row per interaction is needed, as pandas' DataFrame.explode makes of lists"
 """What to do about many items in one value."""
-
-_QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
 
 _ESCAPE = "surrogateescape"
 UNDECODED = re.compile("[\ud800-\udfff]")
@@ -105,7 +105,10 @@ class TextFile:
 
     def split(self, separator: str) -> list[list[str]]:
         """Return the values of the first rows; none if the file is empty, or no ratings file."""
-        self._set_separator(separator)
+        is_single = len(separator) == 1
+        self._separator = separator
+        self._delimiter = separator if is_single else _UNIT_SEPARATOR.decode()
+        self._is_quoted = is_single and self._layout.quoting == MINIMAL
         try:
             return list(self._reader([self._normalised(self._sample)], strict=False))
         except csv.Error:  # such as a value beyond the limit
@@ -163,12 +166,6 @@ class TextFile:
                 self._row = first + len(columns[0].codes)
                 yield range(first, self._row), columns
             skip = 0
-
-    def _set_separator(self, separator: str) -> None:
-        is_single = len(separator) == 1
-        self._separator = separator
-        self._delimiter = separator if is_single else _UNIT_SEPARATOR.decode()
-        self._is_quoted = is_single and self._layout.quoting == MINIMAL
 
     def _parse(self, block: bytes, positions: Sequence[int], skip: int) -> list[CodedColumn]:
         names = [str(position) for position in positions]
