@@ -59,8 +59,6 @@ class Provenance:
 
     Attributes:
         sources: SHA-256 digest of each ratings file by its path as it was given, without pipes.
-        columns: columns of the ratings files.
-        threshold: least rating of an interaction.
         flags: value of every flag that the data depend on, by its name.
         grew_from: training interactions of earlier data, by fingerprint; the oldest first.
     """
@@ -78,7 +76,6 @@ class Manifest:
 
     Attributes:
         fingerprint: SHA-256 digest of the content of the matrices and ids, hexadecimal.
-        provenance: what the data were made from.
         counts: what was kept and dropped, by step; see ``split.py``.
         files: SHA-256 digest of each other file by its name.
         folder: name of the folder of these files.
@@ -115,16 +112,14 @@ def locked(folder: Path) -> Iterator[None]:
 def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
     """Write a split and its manifest so that a crash leaves all of it or what was there before.
 
-    Args:
-        folder: folder of the prepared data, locked by the caller.
-        split: matrices, ids and counts.
-        provenance: what the split was made from.
+    The caller has locked the folder.
     """
     before = None
     with suppress(UserError):  # damaged data are replaced
         before = read_manifest(folder)
     name, other = reversed(_FOLDERS) if before and before.folder == _FOLDERS[0] else _FOLDERS
-    with report_write_errors(folder), temporary_folder(folder / name) as new:
+    place = folder / name
+    with report_write_errors(folder), temporary_folder(place) as new:
         for file, attribute in FILES.items():
             np.save(new / file, attrgetter(attribute)(split), allow_pickle=False)
         if split.waiting is not None:
@@ -133,10 +128,10 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         files = {path.name: sha256(path) for path in sorted(new.iterdir())}
         for path in (*new.iterdir(), new):
             sync(path)
-        rmtree(folder / name, ignore_errors=True)  # of a killed preparation
-        if (folder / name).is_symlink():  # which rmtree leaves
-            (folder / name).unlink()
-        new.replace(folder / name)
+        rmtree(place, ignore_errors=True)  # of a killed preparation
+        if place.is_symlink():  # which rmtree leaves
+            place.unlink()
+        new.replace(place)
         sync(folder)
         manifest = Manifest(_fingerprint(split), provenance, split.counts, files, name)
         text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
