@@ -59,12 +59,7 @@ T = TypeVar("T")
 
 
 def prepare(config: PrepareConfig, log: Log = print_line) -> None:
-    """Prepare a data set unless it is already prepared from the same ratings and flags.
-
-    Args:
-        config: the flags.
-        log: takes the lines of the summary.
-    """
+    """Prepare a data set unless it is already prepared from the same ratings and flags."""
     folder = prepared_folder(config.data_dir, config.dataset)
     fetched = config.synthetic or config.download or config.archive is not None
     if config.rejects is not None:
@@ -130,8 +125,7 @@ def _extend(
     config = _as_before(config, before.flags)
     kept = {n: v for n, v in changed_values(config).items() if n in _data_flags(config)}
     log(f"Extending with the settings of {config.dataset}: {flags_text(kept)}.")
-    folder = prepared_folder(config.data_dir, config.dataset)
-    path = folder / manifest.folder / WAITING
+    path = prepared_folder(config.data_dir, config.dataset) / manifest.folder / WAITING
     waiting = _waiting(path, config)
     interactions = _read([Source(path, table=waiting), *sources], config, log)
     with progress("Splitting", 1, "data sets"):
@@ -187,12 +181,11 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     for name in ("validation", "test"):
         if counts[f"{name}_target_interactions"] == 0:
             min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / config.test_proportion))
-            after = (
-                f", and targets after {config.split_time}, in the unit of the times (a date is in "
-                "seconds since 1970)"
-            )
-            after = after if config.split_time else ""
             lower = ", or lower --threshold" if config.columns.rating else ""
+            after = ""
+            if config.split_time is not None:
+                unit = "in the unit of the times (a date is in seconds since 1970)"
+                after = f", and targets after {config.split_time}, {unit}"
             raise UserError(
                 f"no {name} user has a held-out target; a user needs at least {min_items} items "
                 f"seen in training{after}; raise --heldout_users, --min_items_per_user or "
@@ -216,12 +209,9 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
 def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interactions:
     """Return the interactions, at least one."""
     with progress("Reading the ratings", None, "rows") as bar:
+        columns, threshold, time = config.columns, config.threshold, config.time_col
         interactions = read_interactions(
-            sources,
-            config.columns,
-            config.threshold,
-            time_column=config.time_col,
-            advance=bar.update,
+            sources, columns, threshold, time_column=time, advance=bar.update
         )
     for note in interactions.notes:
         log(note)
@@ -255,14 +245,13 @@ def _data_flags(config: PrepareConfig) -> dict[str, Any]:
     """Return the flags that the prepared data depend on, with the values that take effect."""
     flags = {name: getattr(config, name) for name in flags_that_affect(PrepareConfig, "data")}
     columns = config.columns
-    effective = {
+    return flags | {
         "user_col": columns.user,
         "item_col": columns.item,
         "rating_col": columns.rating or "none",
         "sep": columns.separator,
         "heldout_users": config.split.heldout_users,
     }
-    return flags | effective
 
 
 def _is_prepared(
