@@ -49,16 +49,13 @@ from vae.utils.outputs import check_file
 _MIN_ITEMS_TO_WARN = 20
 _MAX_NAMED_USERS = 3
 
-Log = Callable[[str], None]
-"""Takes a line of output."""
-
-print_line = partial(print, flush=True)
+log = partial(print, flush=True)
 """Prints a line at once, into a pipe too."""
 
 T = TypeVar("T")
 
 
-def prepare(config: PrepareConfig, log: Log = print_line) -> None:
+def prepare(config: PrepareConfig) -> None:
     """Prepare a data set unless it is already prepared from the same ratings and flags."""
     folder = prepared_folder(config.data_dir, config.dataset)
     fetched = config.synthetic or config.download or config.archive is not None
@@ -67,7 +64,7 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
     if config.extend is not None:
         require_manifest(config.data_dir, config.dataset)
     # A missing file is reported before anything is created.
-    sources = [Source(config.default_source)] if fetched else _find_sources(config, log)
+    sources = [Source(config.default_source)] if fetched else _find_sources(config)
     with locked(folder):
         if config.synthetic:
             generate(config.default_source, config.scale or "demo", config.seed, log)
@@ -78,9 +75,9 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
         versions = _of_each((one.path for one in sources if not one.is_pipe), _version)
         with ThreadPoolExecutor(max_workers=1) as pool:  # digests while the files are read
             digests = pool.submit(_of_each, versions, sha256)
-            if config.extend is None and _is_prepared(folder, config, sources, digests, log):
+            if config.extend is None and _is_prepared(folder, config, sources, digests):
                 return
-            split, provenance = (_split if config.extend is None else _extend)(config, sources, log)
+            split, provenance = (_split if config.extend is None else _extend)(config, sources)
             files = {str(path): digest for path, digest in digests.result().items()}
         for path, version in _of_each(versions, _version).items():
             if version != versions[path]:
@@ -90,14 +87,14 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
             return
         with progress("Writing", 1, "data sets"):
             write_split(folder, split, replace(provenance, sources=provenance.sources | files))
-        for line in (*_sizes(split, provenance.flags), *_users_of_most_items(split)):
-            log(line)
+        _log_sizes(split, provenance.flags)
+        _warn_of_users_of_most_items(split)
         log(f"Prepared {folder}.")
 
 
-def _split(config: PrepareConfig, sources: list[Source], log: Log) -> tuple[Split, Provenance]:
+def _split(config: PrepareConfig, sources: list[Source]) -> tuple[Split, Provenance]:
     """Return a new split and what it was made from, but for the sources."""
-    interactions = _read(sources, config, log)
+    interactions = _read(sources, config)
     try:
         with progress("Splitting", 1, "data sets"):
             if config.split_dir is not None:
@@ -111,14 +108,11 @@ def _split(config: PrepareConfig, sources: list[Source], log: Log) -> tuple[Spli
         raise
     if lists := lists_in(interactions, config.columns, must_be_rare=True):
         log(f"Warning: {lists}")
-    for line in _summary(split.counts, config):
-        log(line)
+    _log_summary(split.counts, config)
     return split, Provenance({}, config.columns, config.threshold, _data_flags(config))
 
 
-def _extend(
-    config: PrepareConfig, sources: list[Source], log: Log
-) -> tuple[Split, Provenance | None]:
+def _extend(config: PrepareConfig, sources: list[Source]) -> tuple[Split, Provenance | None]:
     """Return a split that has grown by the interactions of files; no provenance if it has not."""
     manifest = require_manifest(config.data_dir, config.dataset)
     data, before = open_dataset(config.data_dir, config.dataset), manifest.provenance
@@ -127,7 +121,7 @@ def _extend(
     log(f"Extending with the settings of {config.dataset}: {flags_text(kept)}.")
     path = prepared_folder(config.data_dir, config.dataset) / manifest.folder / WAITING
     waiting = _waiting(path, config)
-    interactions = _read([Source(path, table=waiting), *sources], config, log)
+    interactions = _read([Source(path, table=waiting), *sources], config)
     with progress("Splitting", 1, "data sets"):
         split = extend(data, interactions, config.split, config.extend == "heldout")
     counts = split.counts
@@ -193,7 +187,7 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
             )
 
 
-def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
+def _find_sources(config: PrepareConfig) -> list[Source]:
     paths: Sequence[Path] = config.ratings or [config.default_source]
     if config.split_dir is not None:
         paths = find_parts(config.split_dir)
@@ -206,7 +200,7 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
     return sources
 
 
-def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interactions:
+def _read(sources: list[Source], config: PrepareConfig) -> Interactions:
     """Return the interactions, at least one."""
     with progress("Reading the ratings", None, "rows") as bar:
         columns, threshold, time = config.columns, config.threshold, config.time_col
@@ -255,11 +249,7 @@ def _data_flags(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _is_prepared(
-    folder: Path,
-    config: PrepareConfig,
-    sources: list[Source],
-    digests: Future[dict[Path, str]],
-    log: Log,
+    folder: Path, config: PrepareConfig, sources: list[Source], digests: Future[dict[Path, str]]
 ) -> bool:
     """Return whether the folder holds just these data; log that, or why not."""
     try:
@@ -297,41 +287,41 @@ def _changes(
     yield from damage(folder, manifest)
 
 
-def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
-    """Yield what was kept and dropped at each step, line by line."""
+def _log_summary(counts: Mapping[str, int], config: PrepareConfig) -> None:
+    """Log what was kept and dropped at each step, line by line."""
     n = {name: f"{count:,}" for name, count in counts.items()}
     rating = config.columns.rating
     kept = f"kept with a {rating} of at least {config.threshold:g}" if rating else "kept"
-    yield f"{n['rows']} rows read, {n['interactions']} {kept}."
+    log(f"{n['rows']} rows read, {n['interactions']} {kept}.")
     if counts["rows_missing"]:
-        yield f"{n['rows_missing']} rows with a missing value dropped."
+        log(f"{n['rows_missing']} rows with a missing value dropped.")
     duplicates = counts["interactions"] - counts["distinct_interactions"]
-    yield f"{n['distinct_interactions']} distinct interactions; {duplicates:,} duplicates dropped."
+    log(f"{n['distinct_interactions']} distinct interactions; {duplicates:,} duplicates dropped.")
     if config.min_users_per_item > 1:
         fewer = f"fewer than {config.min_users_per_item} users"
-        yield f"{n['dropped_items']} items with {fewer} dropped."
+        log(f"{n['dropped_items']} items with {fewer} dropped.")
     if config.split_dir is None:
         fewer = f"fewer than {config.min_items_per_user} items"
-        yield f"{n['users']} users kept; {n['dropped_users']} with {fewer} dropped."
+        log(f"{n['users']} users kept; {n['dropped_users']} with {fewer} dropped.")
     if config.split_time is not None:
-        yield (
+        log(
             f"{n['train_interactions_after_split_time']} interactions of training users after "
             f"{config.split_time} dropped, and {n['train_users_after_split_time']} users without "
             "an earlier one."
         )
 
 
-def _sizes(split: Split, flags: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what training and the held-out sets have."""
+def _log_sizes(split: Split, flags: Mapping[str, Any]) -> None:
+    """Log what training and the held-out sets have."""
     n = {name: f"{count:,}" for name, count in split.counts.items()}
     size = f"{n['train_users']} users, {n['items']} items"
-    yield f"Training: {size}, {n['train_interactions']} interactions."
+    log(f"Training: {size}, {n['train_interactions']} interactions.")
     dropped = n["heldout_interactions_dropped"]
-    yield f"{dropped} held-out interactions dropped: item not in the training set."
+    log(f"{dropped} held-out interactions dropped: item not in the training set.")
     if flags.get("targets") == LAST:
-        yield f"Targets: each held-out user's last items by {flags['time_col']}."
+        log(f"Targets: each held-out user's last items by {flags['time_col']}.")
     for name, part in zip(("validation", "test"), split.held_out, strict=True):
-        yield (
+        log(
             f"{name.capitalize()}: {len(part.user_ids):,} users, "
             f"{n[f'{name}_fold_in_interactions']} fold-in items, "
             f"{n[f'{name}_target_interactions']} targets; "
@@ -339,8 +329,8 @@ def _sizes(split: Split, flags: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _users_of_most_items(split: Split) -> Iterator[str]:
-    """Yield a warning of users with so many items that their id may stand for missing users."""
+def _warn_of_users_of_most_items(split: Split) -> None:
+    """Warn of users with so many items that their id may stand for missing users."""
     held_out = [np.diff(part.fold_in.indptr + part.targets.indptr) for part in split.held_out]
     items = np.concatenate([np.diff(split.train.indptr), *held_out])
     catalogue = len(split.item_ids)
@@ -353,7 +343,7 @@ def _users_of_most_items(split: Split) -> Iterator[str]:
     )
     more = ", ..." if len(users) > _MAX_NAMED_USERS else ""
     has = "user has" if len(users) == 1 else "users have"
-    yield (
+    log(
         f"Warning: {len(users):,} {has} more than half of the {catalogue:,} items: {named}{more}; "
         "if such an id stands for missing users, remove its rows."
     )
