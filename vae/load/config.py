@@ -43,13 +43,11 @@ MINIMAL, NONE = "minimal", "none"
 WHITESPACE = "whitespace"
 """Separator: one or more spaces and tabs."""
 
-_FORMAT = (
-    "format", "sep", "no_header", "encoding", "decimal", "comment", "drop_missing",
-    "keep_null_ids", "quoting",
-)  # fmt: skip
-"""Flags on the format of ratings files."""
+_SAME_IN_COLUMNS = ("encoding", "decimal", "comment", "drop_missing", "keep_null_ids", "quoting")
+"""Flags that ``Columns`` has under the same names."""
 
-_SAME_IN_COLUMNS = ("quoting", "encoding", "decimal", "comment", "keep_null_ids", "drop_missing")
+_FORMAT = ("format", "sep", "no_header", *_SAME_IN_COLUMNS)
+"""Flags on the format of ratings files."""
 
 _SEPARATOR = r'[\t\x20-\x7e](?<!")|[\x21-\x7e]{2,}(?<!")'
 """Pattern of a column separator: printable ASCII characters, or a tab; no quote."""
