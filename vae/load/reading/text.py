@@ -126,13 +126,14 @@ class TextFile:
             skip: 1 to skip the header row, else 0.
         """
         self._widths = [len(row) for row in self.split(separator)]
+        self._positions = positions or ()
         try:
             # Closed before the file is, also where an error keeps what reads the lines.
             with closing(prefetch(map(self._normalised, self._whole_lines()))) as blocks:
                 if positions is None:
                     yield from map(self._lists, blocks)
                 else:
-                    yield from self._coded_blocks(blocks, positions, skip)
+                    yield from self._coded_blocks(blocks, skip)
         except _LineError as error:
             before, problem = error.args
             raise FileError(f"row {self._row + before}: {problem}") from None
@@ -146,29 +147,27 @@ class TextFile:
         self._row += len(lists)
         return rows, [coded_texts(users, rows), coded_texts(items, rows)]
 
-    def _coded_blocks(
-        self, blocks: Iterator[bytes], positions: Sequence[int], skip: int
-    ) -> Iterator[CodedRows]:
+    def _coded_blocks(self, blocks: Iterator[bytes], skip: int) -> Iterator[CodedRows]:
         for block in blocks:
             if skip:
                 block = _BLANK_LINES.sub(b"", block)
             if not block:
                 continue
             if self._is_quoted and b'"' in block:
-                yield from self._csv_blocks(chain([block], blocks), positions, skip)
+                yield from self._csv_blocks(chain([block], blocks), skip)
                 return
             try:
-                columns = self._parse(block, positions, skip)
+                columns = self._parse(block, skip)
             except pa.ArrowInvalid:  # a row is blank, ragged or not in UTF-8, or there is none
-                yield from self._csv_blocks([block], positions, skip)
+                yield from self._csv_blocks([block], skip)
             else:
                 first = self._row + skip
                 self._row = first + len(columns[0].codes)
                 yield range(first, self._row), columns
             skip = 0
 
-    def _parse(self, block: bytes, positions: Sequence[int], skip: int) -> list[CodedColumn]:
-        names = [str(position) for position in positions]
+    def _parse(self, block: bytes, skip: int) -> list[CodedColumn]:
+        names = [str(position) for position in self._positions]
         table = pa_csv.read_csv(
             pa.BufferReader(block),
             pa_csv.ReadOptions(
@@ -186,14 +185,12 @@ class TextFile:
         )
         return [coded(table[name].combine_chunks()) for name in names]
 
-    def _csv_blocks(
-        self, blocks: Iterable[bytes], positions: Sequence[int], skip: int
-    ) -> Iterator[CodedRows]:
+    def _csv_blocks(self, blocks: Iterable[bytes], skip: int) -> Iterator[CodedRows]:
         rows = self._csv_rows(blocks)
         next(islice(rows, skip, skip), None)
         # One flat sequence: lists of rows that wait would cost the garbage collector's time.
+        first, positions, width = self._row, self._positions, len(self._positions)
         values = (row[position] for row in rows for position in positions)
-        first, width = self._row, len(positions)
         while part := [*islice(values, self._block_rows * width)]:
             numbers, first = range(first, self._row), self._row
             yield numbers, [coded_texts(part[column::width], numbers) for column in range(width)]
