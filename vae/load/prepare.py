@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from vae.cli import changed_values, defaults, flags_text, flags_that_affect
 from vae.errors import UserError
+from vae.load import store
 from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
 from vae.load.extend import extend
@@ -29,18 +30,6 @@ from vae.load.reading.files import Source, find_sources, reading
 from vae.load.reading.interactions import Interactions, lists_in, read_interactions
 from vae.load.rejects import write_rejects
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
-from vae.load.store import (
-    WAITING,
-    Manifest,
-    Provenance,
-    damage,
-    locked,
-    open_dataset,
-    prepared_folder,
-    read_manifest,
-    require_manifest,
-    write_split,
-)
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
 from vae.utils.console import progress
@@ -57,15 +46,15 @@ T = TypeVar("T")
 
 def prepare(config: PrepareConfig) -> None:
     """Prepare a data set unless it is already prepared from the same ratings and flags."""
-    folder = prepared_folder(config.data_dir, config.dataset)
+    folder = store.prepared_folder(config.data_dir, config.dataset)
     fetched = config.synthetic or config.download or config.archive is not None
     if config.rejects is not None:
         check_file(config.rejects, "--rejects")
     if config.extend is not None:
-        require_manifest(config.data_dir, config.dataset)
+        store.require_manifest(config.data_dir, config.dataset)
     # A missing file is reported before anything is created.
     sources = [Source(config.default_source)] if fetched else _find_sources(config)
-    with locked(folder):
+    with store.locked(folder):
         if config.synthetic:
             generate(config.default_source, config.scale or "demo", config.seed, log)
         elif fetched:
@@ -85,14 +74,15 @@ def prepare(config: PrepareConfig) -> None:
         if provenance is None:
             log(f"{folder}: unchanged; the ratings add nothing.")
             return
+        provenance = replace(provenance, sources=provenance.sources | files)
         with progress("Writing", 1, "data sets"):
-            write_split(folder, split, replace(provenance, sources=provenance.sources | files))
+            store.write_split(folder, split, provenance)
         _log_sizes(split, provenance.flags)
         _warn_of_users_of_most_items(split)
         log(f"Prepared {folder}.")
 
 
-def _split(config: PrepareConfig, sources: list[Source]) -> tuple[Split, Provenance]:
+def _split(config: PrepareConfig, sources: list[Source]) -> tuple[Split, store.Provenance]:
     """Return a new split and what it was made from, but for the sources."""
     interactions = _read(sources, config)
     try:
@@ -109,17 +99,17 @@ def _split(config: PrepareConfig, sources: list[Source]) -> tuple[Split, Provena
     if lists := lists_in(interactions, config.columns, must_be_rare=True):
         log(f"Warning: {lists}")
     _log_summary(split.counts, config)
-    return split, Provenance({}, config.columns, config.threshold, _data_flags(config))
+    return split, store.Provenance({}, config.columns, config.threshold, _data_flags(config))
 
 
-def _extend(config: PrepareConfig, sources: list[Source]) -> tuple[Split, Provenance | None]:
+def _extend(config: PrepareConfig, sources: list[Source]) -> tuple[Split, store.Provenance | None]:
     """Return a split that has grown by the interactions of files; no provenance if it has not."""
-    manifest = require_manifest(config.data_dir, config.dataset)
-    data, before = open_dataset(config.data_dir, config.dataset), manifest.provenance
+    manifest = store.require_manifest(config.data_dir, config.dataset)
+    data, before = store.open_dataset(config.data_dir, config.dataset), manifest.provenance
     config = _as_before(config, before.flags)
     kept = {n: v for n, v in changed_values(config).items() if n in _data_flags(config)}
     log(f"Extending with the settings of {config.dataset}: {flags_text(kept)}.")
-    path = prepared_folder(config.data_dir, config.dataset) / manifest.folder / WAITING
+    path = store.prepared_folder(config.data_dir, config.dataset) / manifest.folder / store.WAITING
     waiting = _waiting(path, config)
     interactions = _read([Source(path, table=waiting), *sources], config)
     with progress("Splitting", 1, "data sets"):
@@ -253,7 +243,7 @@ def _is_prepared(
 ) -> bool:
     """Return whether the folder holds just these data; log that, or why not."""
     try:
-        manifest = read_manifest(folder)
+        manifest = store.read_manifest(folder)
     except UserError as error:
         log(f"Preparing again: {error}")
         return False
@@ -262,15 +252,13 @@ def _is_prepared(
     reasons = list(_changes(folder, manifest, config, digests.result()))
     reasons += [f"{source.path} is a pipe" for source in sources if source.is_pipe]
     reasons += [f"--{name} is set" for name in ("force", "rejects") if getattr(config, name)]
-    if reasons:
-        log(f"Preparing again: {'; '.join(reasons)}.")
-        return False
-    log(f"{folder} is already prepared from the same ratings with the same parameters.")
-    return True
+    same = f"{folder} is already prepared from the same ratings with the same parameters."
+    log(f"Preparing again: {'; '.join(reasons)}." if reasons else same)
+    return not reasons
 
 
 def _changes(
-    folder: Path, manifest: Manifest, config: PrepareConfig, sources: Mapping[Path, str]
+    folder: Path, manifest: store.Manifest, config: PrepareConfig, sources: Mapping[Path, str]
 ) -> Iterator[str]:
     """Yield what differs from the last preparation."""
     before = manifest.provenance
@@ -284,7 +272,7 @@ def _changes(
     if sources and [*sources.values()] != [*before.sources.values()]:
         more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
         yield f"{next(iter(sources))}{more} has changed since it was last prepared"
-    yield from damage(folder, manifest)
+    yield from store.damage(folder, manifest)
 
 
 def _log_summary(counts: Mapping[str, int], config: PrepareConfig) -> None:
