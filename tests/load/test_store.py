@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def make_split(seed=0, items=7, users=(9, 3, 4), strings=False, fill=0.5):
 
 
 def fields(data):
-    """The matrices and ids of a split or a data set, by the names of their files."""
-    return store._parts(data)
+    """The matrices and ids of a split or a data set, by their attributes."""
+    return {name: attrgetter(name)(data) for name in (*store._MATRICES, *store._IDS)}
 
 
 def assert_same(one, other):
@@ -322,7 +323,7 @@ def rewrite_manifest(folder, /, **changes):
     path.write_text(seal(json.loads(path.read_text()) | {"files": files} | changes))
 
 
-@pytest.mark.parametrize("names", [FILES[1:], (*FILES, "../train_indices.npy"), ["/etc/passwd"]])
+@pytest.mark.parametrize("names", [[*FILES][1:], (*FILES, "../train_indices.npy"), ["/etc/passwd"]])
 def test_a_manifest_that_names_other_files_is_damaged(copy, names):
     rewrite_manifest(prepared_folder(copy, "set"), files=dict.fromkeys(names, "0" * 64))
     assert "manifest.json: is damaged (it does not list the prepared files)" in refusal(copy)
@@ -386,6 +387,7 @@ def test_a_link_in_a_shared_folder_is_not_followed(tmp_path):
     folder = prepared_folder(tmp_path, "set")
     folder.mkdir(parents=True)
     (folder / "manifest.json").symlink_to(precious)
+    (folder / "data-0").symlink_to(tmp_path)
     with store.locked(folder):
         written(tmp_path, make_split())
     assert precious.read_text() == "of somebody else"

@@ -30,7 +30,7 @@ def prepared(folder, name, user="userId", item="movieId"):
         data_dir=folder, dataset=name, ratings=(source,), user_col=user, item_col=item,
         rating_col="none", heldout_users=10, min_items_per_user=1,
     )  # fmt: skip
-    prepare(options, lambda _: None)
+    prepare(options)
 
 
 @pytest.fixture(scope="module")

@@ -52,11 +52,9 @@ class TrainingBatches:
 
     Attributes:
         train: (users, items) training matrix.
-        batch_size: users per global batch.
+        batch_size: users per global batch; the shards of workers differ by one user at most.
         seed: seed of the order of users and of dropout.
         dropout: fraction of the items to drop.
-        rank: rank of this worker.
-        workers: number of workers; their shards of a batch differ by one user at most.
     """
 
     train: csr_matrix

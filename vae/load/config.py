@@ -43,15 +43,14 @@ MINIMAL, NONE = "minimal", "none"
 WHITESPACE = "whitespace"
 """Separator: one or more spaces and tabs."""
 
-_FORMAT = (
-    "format", "sep", "no_header", "encoding", "decimal", "comment", "drop_missing",
-    "keep_null_ids", "quoting",
-)  # fmt: skip
+_SAME_IN_COLUMNS = ("encoding", "decimal", "comment", "drop_missing", "keep_null_ids", "quoting")
+"""Flags that ``Columns`` has under the same names."""
+
+_FORMAT = ("format", "sep", "no_header", *_SAME_IN_COLUMNS)
 """Flags on the format of ratings files."""
 
 _SEPARATOR = r'[\t\x20-\x7e](?<!")|[\x21-\x7e]{2,}(?<!")'
 """Pattern of a column separator: printable ASCII characters, or a tab; no quote."""
-
 
 NUMBER = re.compile(
     r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
@@ -67,20 +66,15 @@ _DATE = re.compile(
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of ratings files, and the format of text files.
+    """Columns of ratings files, and the format of text files; see also the flags of these names.
 
     Attributes:
         user: name of the column of user ids; without a header its number from 0.
         item: the same of item ids.
         rating: the same of ratings; None if every row is an interaction.
         separator: characters between columns, or ``WHITESPACE``; None to find it out.
-        quoting: ``MINIMAL`` or ``NONE``.
         header: whether the first row has the names of the columns.
-        encoding: encoding of files without a byte-order mark; None for UTF-8.
-        decimal: character before the fraction of a rating.
-        comment: character at the start of lines to skip; None if there are none.
-        keep_null_ids: whether ids such as NULL are ids like others, not missing values.
-        drop_missing: whether to drop rows with a missing value.
+        encoding: that of files without a byte-order mark.
         lists: whether the rows of text files are lists, ``user item item ...``, without a header.
     """
 
@@ -255,20 +249,14 @@ class PrepareConfig:
         lists, is_split = self.format == "lists", self.split_dir is not None
         user, item = ("uid", "sid") if is_split else ("userId", "movieId")
         rating = None if lists or is_split or self.rating_col == "none" else self.rating_col
-        separator = {r"\t": "\t", r"\s+": WHITESPACE}.get(self.sep or "", self.sep)
         return Columns(
             self.user_col or user,
             self.item_col or item,
             rating,
-            separator,
-            self.quoting,
-            not self.no_header,
-            self.encoding,
-            self.decimal,
-            self.comment,
-            self.keep_null_ids,
-            self.drop_missing,
-            lists,
+            separator={r"\t": "\t", r"\s+": WHITESPACE}.get(self.sep or "", self.sep),
+            header=not self.no_header,
+            lists=lists,
+            **{name: getattr(self, name) for name in _SAME_IN_COLUMNS},
         )
 
     @property
@@ -340,13 +328,10 @@ class PrepareConfig:
 
     def _contradictions_of_text(self) -> Iterator[str]:
         columns, separator = self.columns, self.columns.separator
-        fetched = {
-            "--dataset synthetic": self.synthetic,
-            "--download": self.download,
-            "--archive": self.archive is not None,
-        }
-        for source in (source for source, is_given in fetched.items() if is_given):
-            yield from useless(self, _FORMAT, f"with {source}, whose files have one format")
+        sources = {"dataset synthetic": self.synthetic}
+        sources |= {"download": self.download, "archive": self.archive is not None}
+        for source in filter(sources.get, sources):
+            yield from useless(self, _FORMAT, f"with --{source}, whose files have one format")
         if columns.rating is None:
             yield from useless(self, ("threshold", "decimal"), "where every row counts")
             if self.rating_col != "none":

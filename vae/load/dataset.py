@@ -84,7 +84,6 @@ class Dataset(Split):
     """A prepared data set.
 
     Attributes:
-        name: name of the data set.
         fingerprint: SHA-256 digest of the content, hexadecimal.
         columns: columns of the ratings files that it was prepared from.
         threshold: least rating of an interaction.

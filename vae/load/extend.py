@@ -27,11 +27,8 @@ def extend(
 ) -> Split:
     """Return a data set with further interactions; ``counts`` says what is new.
 
-    Args:
-        data: the data set.
-        interactions: those that wait since the last preparation, and new ones.
-        options: how it was filtered and split.
-        hold_out: whether some of the new users go to the held-out sets.
+    They are those that wait since the last preparation, and new ones. If ``hold_out`` is set, some
+    of the new users go to the held-out sets.
     """
     matrix, user_ids = distinct(interactions), interactions.users.values
     held_out_ids = concatenate_ids(*(part.user_ids for part in data.held_out))
@@ -95,10 +92,7 @@ def _unknown(
 
 
 def _sets(
-    counts: Mapping[str, int],
-    user_ids: NDArray[np.generic],
-    is_new: NDArray[np.bool_],
-    seed: int,
+    counts: Mapping[str, int], user_ids: NDArray[np.generic], is_new: NDArray[np.bool_], seed: int
 ) -> NDArray[np.int64]:
     """Return (users,) the set of each user: 0 for training, 1 for validation, 2 for test.
 

@@ -125,11 +125,8 @@ def sources_of(
 ) -> tuple[list[Source], list[str]]:
     """Return a table as what the readers take, and sentences on what was skipped.
 
-    Args:
-        table: file, folder or data frame. If the ratings have no header, the columns of a data
-            frame are ``user``, ``item`` and ``rating``.
-        name: name of a data frame in messages.
-        columns: columns of the ratings.
+    If the ratings have no header, the columns of a data frame, which messages call by its ``name``,
+    are ``user``, ``item`` and ``rating``.
     """
     if isinstance(table, Path):
         return find_sources([table])

@@ -59,12 +59,8 @@ def unknown_ids(
 ) -> UserError:
     """Return the error for a file without any id of the data set: they may be written differently.
 
-    Args:
-        where: file, after its flag.
-        column: its column of ids.
-        kind: what the ids should be, such as "an item of ml-20m".
-        ids: (n,) ids of the file.
-        known: (m,) ids of the data set.
+    ``where`` names the file, after its flag; ``kind`` says what the ids should be, such as "an item
+    of ml-20m".
     """
     return UserError(
         f"{where}: no id in its column {column!r} is {kind}; its ids are like "

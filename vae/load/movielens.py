@@ -17,7 +17,7 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -25,8 +25,7 @@ from vae.errors import UserError, one_line
 from vae.utils.atomic import temporary_file, temporary_folder
 from vae.utils.outputs import report_write_errors
 
-Say = Callable[[str], None]
-"""Takes a line for the user."""
+Log = Callable[[str], None]
 
 _LICENCE = (
     "MovieLens belongs to GroupLens at the University of Minnesota. It is for research: cite it in "
@@ -41,6 +40,12 @@ _OLDER_MEMBERS = {
 }
 """README, titles and ratings in the archive."""
 
+_TITLES = {
+    "movies.dat": ("::", ("movieId", "title", "genres")),
+    "u.item": ("|", ("movieId", "title")),
+}
+"""Separator and first columns of titles without a header."""
+
 _FOLDERS = {"ml-10m": "ml-10M100K"}
 """Folder inside the archive, where that is not named after the data set."""
 
@@ -52,7 +57,7 @@ _INVALID_ARCHIVE = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueErr
 """What zipfile raises on an archive that is damaged or is not one."""
 
 
-def obtain(name: str, archive: Path | None, mirror: str, folder: Path, say: Say) -> None:
+def obtain(name: str, archive: Path | None, mirror: str, folder: Path, log: Log) -> None:
     """Unpack the archive of a MovieLens data set as GroupLens publishes it, unless its files exist.
 
     Args:
@@ -61,26 +66,26 @@ def obtain(name: str, archive: Path | None, mirror: str, folder: Path, say: Say)
             unpacked and stays; a downloaded one lies there until it is unpacked.
         mirror: URL of the folder that holds the archive.
         folder: where the files go.
-        say: takes lines for the user.
+        log: takes a line of output.
     """
     files = _files(name)
     if all((folder / file).is_file() for file in files):
-        say(f"{folder} is already {'downloaded' if archive is None else 'unpacked'}.")
+        log(f"{folder} is already {'downloaded' if archive is None else 'unpacked'}.")
         return
-    say(_LICENCE.format(readme=folder / next(iter(files))))
+    log(_LICENCE.format(readme=folder / next(iter(files))))
     path = archive or folder.parents[1] / f"{name}.zip"
     is_downloaded = archive is None and not path.exists()
     with report_write_errors(folder):
         if is_downloaded:
             folder.mkdir(parents=True, exist_ok=True)
-            _fetch(mirror.rstrip("/"), path, say)
+            _fetch(mirror.rstrip("/"), path, log)
         if not path.is_file():
             raise UserError(f"{path}: file not found.")
         folder.mkdir(parents=True, exist_ok=True)
         _unpack(path, name, folder)
         if is_downloaded:
             path.unlink()
-    say(f"Unpacked {path.name} to {folder}.")
+    log(f"Unpacked {path.name} to {folder}.")
 
 
 def _files(name: str) -> dict[str, str]:
@@ -90,7 +95,7 @@ def _files(name: str) -> dict[str, str]:
     return {readme_file: readme, "movies.csv": movies, "ratings.csv": ratings}
 
 
-def _fetch(mirror: str, archive: Path, say: Say) -> None:
+def _fetch(mirror: str, archive: Path, log: Log) -> None:
     """Download an archive and compare it with the MD5 that the server publishes, if any."""
     import pooch
     import requests
@@ -99,7 +104,7 @@ def _fetch(mirror: str, archive: Path, say: Say) -> None:
     for logger in (pooch.get_logger(), logging.getLogger("urllib3")):
         logger.setLevel(logging.ERROR)
     url = f"{mirror}/{archive.name}"
-    say(f"Downloading {url}.")
+    log(f"Downloading {url}.")
     try:
         md5 = _published_md5(f"{url}.md5")
         with temporary_folder(archive) as folder:
@@ -124,9 +129,9 @@ def _fetch(mirror: str, archive: Path, say: Say) -> None:
             exit_code=1,
         ) from None
     if md5 is None:
-        say(f"{url}.md5: not found; only the checksums inside the archive are verified.")
+        log(f"{url}.md5: not found; only the checksums inside the archive are verified.")
     else:
-        say(f"{url}: downloaded; its MD5 is {md5}, as published.")
+        log(f"{url}: downloaded; its MD5 is {md5}, as published.")
 
 
 def _published_md5(url: str) -> str | None:
@@ -177,22 +182,13 @@ def _convert(source: IO[bytes], file: IO[bytes], member: str, name: str) -> None
         file.write(b"userId,movieId,rating,timestamp\n")
         for line in source:
             file.write(line.replace(b"::", b",").replace(b"\t", b","))
-    elif member == "movies.dat":
-        columns = ("movieId", "title", "genres")
-        _convert_movies(source, file, "::", "utf-8" if name == "ml-10m" else "latin-1", columns)
-    elif member == "u.item":
-        _convert_movies(source, file, "|", "latin-1", ("movieId", "title"))
+    elif member in _TITLES:
+        separator, columns = _TITLES[member]
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for title in io.TextIOWrapper(source, "utf-8" if name == "ml-10m" else "latin-1"):
+            writer.writerow(title.rstrip("\n").split(separator)[: len(columns)])
+        text.detach()
     else:
         shutil.copyfileobj(source, file, _BLOCK_BYTES)
-
-
-def _convert_movies(
-    source: IO[bytes], file: IO[bytes], separator: str, encoding: str, columns: Sequence[str]
-) -> None:
-    """Write the first columns of a table without a header as CSV."""
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for line in io.TextIOWrapper(source, encoding=encoding):
-        writer.writerow(line.rstrip("\n").split(separator)[: len(columns)])
-    text.detach()

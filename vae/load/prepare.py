@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from vae.cli import changed_values, defaults, flags_text, flags_that_affect
 from vae.errors import UserError
+from vae.load import store
 from vae.load.config import LAST, PrepareConfig
 from vae.load.dataset import Split
 from vae.load.extend import extend
@@ -29,18 +30,6 @@ from vae.load.reading.files import Source, find_sources, reading
 from vae.load.reading.interactions import Interactions, lists_in, read_interactions
 from vae.load.rejects import write_rejects
 from vae.load.split import MIN_ITEMS_TO_SPLIT, split_interactions
-from vae.load.store import (
-    WAITING,
-    Manifest,
-    Provenance,
-    damage,
-    locked,
-    open_dataset,
-    prepared_folder,
-    read_manifest,
-    require_manifest,
-    write_split,
-)
 from vae.load.synthetic import generate
 from vae.utils.atomic import sha256
 from vae.utils.console import progress
@@ -49,31 +38,23 @@ from vae.utils.outputs import check_file
 _MIN_ITEMS_TO_WARN = 20
 _MAX_NAMED_USERS = 3
 
-Log = Callable[[str], None]
-"""Takes a line of output."""
-
-print_line = partial(print, flush=True)
+log = partial(print, flush=True)
 """Prints a line at once, into a pipe too."""
 
 T = TypeVar("T")
 
 
-def prepare(config: PrepareConfig, log: Log = print_line) -> None:
-    """Prepare a data set unless it is already prepared from the same ratings and flags.
-
-    Args:
-        config: the flags.
-        log: takes the lines of the summary.
-    """
-    folder = prepared_folder(config.data_dir, config.dataset)
+def prepare(config: PrepareConfig) -> None:
+    """Prepare a data set unless it is already prepared from the same ratings and flags."""
+    folder = store.prepared_folder(config.data_dir, config.dataset)
     fetched = config.synthetic or config.download or config.archive is not None
     if config.rejects is not None:
         check_file(config.rejects, "--rejects")
     if config.extend is not None:
-        require_manifest(config.data_dir, config.dataset)
+        store.require_manifest(config.data_dir, config.dataset)
     # A missing file is reported before anything is created.
-    sources = [Source(config.default_source)] if fetched else _find_sources(config, log)
-    with locked(folder):
+    sources = [Source(config.default_source)] if fetched else _find_sources(config)
+    with store.locked(folder):
         if config.synthetic:
             generate(config.default_source, config.scale or "demo", config.seed, log)
         elif fetched:
@@ -83,9 +64,9 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
         versions = _of_each((one.path for one in sources if not one.is_pipe), _version)
         with ThreadPoolExecutor(max_workers=1) as pool:  # digests while the files are read
             digests = pool.submit(_of_each, versions, sha256)
-            if config.extend is None and _is_prepared(folder, config, sources, digests, log):
+            if config.extend is None and _is_prepared(folder, config, sources, digests):
                 return
-            split, provenance = (_split if config.extend is None else _extend)(config, sources, log)
+            split, provenance = (_split if config.extend is None else _extend)(config, sources)
             files = {str(path): digest for path, digest in digests.result().items()}
         for path, version in _of_each(versions, _version).items():
             if version != versions[path]:
@@ -93,16 +74,17 @@ def prepare(config: PrepareConfig, log: Log = print_line) -> None:
         if provenance is None:
             log(f"{folder}: unchanged; the ratings add nothing.")
             return
+        provenance = replace(provenance, sources=provenance.sources | files)
         with progress("Writing", 1, "data sets"):
-            write_split(folder, split, replace(provenance, sources=provenance.sources | files))
-        for line in (*_sizes(split, provenance.flags), *_users_of_most_items(split)):
-            log(line)
+            store.write_split(folder, split, provenance)
+        _log_sizes(split, provenance.flags)
+        _warn_of_users_of_most_items(split)
         log(f"Prepared {folder}.")
 
 
-def _split(config: PrepareConfig, sources: list[Source], log: Log) -> tuple[Split, Provenance]:
+def _split(config: PrepareConfig, sources: list[Source]) -> tuple[Split, store.Provenance]:
     """Return a new split and what it was made from, but for the sources."""
-    interactions = _read(sources, config, log)
+    interactions = _read(sources, config)
     try:
         with progress("Splitting", 1, "data sets"):
             if config.split_dir is not None:
@@ -116,24 +98,20 @@ def _split(config: PrepareConfig, sources: list[Source], log: Log) -> tuple[Spli
         raise
     if lists := lists_in(interactions, config.columns, must_be_rare=True):
         log(f"Warning: {lists}")
-    for line in _summary(split.counts, config):
-        log(line)
-    return split, Provenance({}, config.columns, config.threshold, _data_flags(config))
+    _log_summary(split.counts, config)
+    return split, store.Provenance({}, config.columns, config.threshold, _data_flags(config))
 
 
-def _extend(
-    config: PrepareConfig, sources: list[Source], log: Log
-) -> tuple[Split, Provenance | None]:
+def _extend(config: PrepareConfig, sources: list[Source]) -> tuple[Split, store.Provenance | None]:
     """Return a split that has grown by the interactions of files; no provenance if it has not."""
-    manifest = require_manifest(config.data_dir, config.dataset)
-    data, before = open_dataset(config.data_dir, config.dataset), manifest.provenance
+    manifest = store.require_manifest(config.data_dir, config.dataset)
+    data, before = store.open_dataset(config.data_dir, config.dataset), manifest.provenance
     config = _as_before(config, before.flags)
     kept = {n: v for n, v in changed_values(config).items() if n in _data_flags(config)}
     log(f"Extending with the settings of {config.dataset}: {flags_text(kept)}.")
-    folder = prepared_folder(config.data_dir, config.dataset)
-    path = folder / manifest.folder / WAITING
+    path = store.prepared_folder(config.data_dir, config.dataset) / manifest.folder / store.WAITING
     waiting = _waiting(path, config)
-    interactions = _read([Source(path, table=waiting), *sources], config, log)
+    interactions = _read([Source(path, table=waiting), *sources], config)
     with progress("Splitting", 1, "data sets"):
         split = extend(data, interactions, config.split, config.extend == "heldout")
     counts = split.counts
@@ -187,12 +165,11 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
     for name in ("validation", "test"):
         if counts[f"{name}_target_interactions"] == 0:
             min_items = max(MIN_ITEMS_TO_SPLIT, math.ceil(1 / config.test_proportion))
-            after = (
-                f", and targets after {config.split_time}, in the unit of the times (a date is in "
-                "seconds since 1970)"
-            )
-            after = after if config.split_time else ""
             lower = ", or lower --threshold" if config.columns.rating else ""
+            after = ""
+            if config.split_time is not None:
+                unit = "in the unit of the times (a date is in seconds since 1970)"
+                after = f", and targets after {config.split_time}, {unit}"
             raise UserError(
                 f"no {name} user has a held-out target; a user needs at least {min_items} items "
                 f"seen in training{after}; raise --heldout_users, --min_items_per_user or "
@@ -200,7 +177,7 @@ def _check_targets(counts: Mapping[str, int], config: PrepareConfig) -> None:
             )
 
 
-def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
+def _find_sources(config: PrepareConfig) -> list[Source]:
     paths: Sequence[Path] = config.ratings or [config.default_source]
     if config.split_dir is not None:
         paths = find_parts(config.split_dir)
@@ -213,15 +190,12 @@ def _find_sources(config: PrepareConfig, log: Log) -> list[Source]:
     return sources
 
 
-def _read(sources: list[Source], config: PrepareConfig, log: Log) -> Interactions:
+def _read(sources: list[Source], config: PrepareConfig) -> Interactions:
     """Return the interactions, at least one."""
     with progress("Reading the ratings", None, "rows") as bar:
+        columns, threshold, time = config.columns, config.threshold, config.time_col
         interactions = read_interactions(
-            sources,
-            config.columns,
-            config.threshold,
-            time_column=config.time_col,
-            advance=bar.update,
+            sources, columns, threshold, time_column=time, advance=bar.update
         )
     for note in interactions.notes:
         log(note)
@@ -255,26 +229,21 @@ def _data_flags(config: PrepareConfig) -> dict[str, Any]:
     """Return the flags that the prepared data depend on, with the values that take effect."""
     flags = {name: getattr(config, name) for name in flags_that_affect(PrepareConfig, "data")}
     columns = config.columns
-    effective = {
+    return flags | {
         "user_col": columns.user,
         "item_col": columns.item,
         "rating_col": columns.rating or "none",
         "sep": columns.separator,
         "heldout_users": config.split.heldout_users,
     }
-    return flags | effective
 
 
 def _is_prepared(
-    folder: Path,
-    config: PrepareConfig,
-    sources: list[Source],
-    digests: Future[dict[Path, str]],
-    log: Log,
+    folder: Path, config: PrepareConfig, sources: list[Source], digests: Future[dict[Path, str]]
 ) -> bool:
     """Return whether the folder holds just these data; log that, or why not."""
     try:
-        manifest = read_manifest(folder)
+        manifest = store.read_manifest(folder)
     except UserError as error:
         log(f"Preparing again: {error}")
         return False
@@ -283,15 +252,13 @@ def _is_prepared(
     reasons = list(_changes(folder, manifest, config, digests.result()))
     reasons += [f"{source.path} is a pipe" for source in sources if source.is_pipe]
     reasons += [f"--{name} is set" for name in ("force", "rejects") if getattr(config, name)]
-    if reasons:
-        log(f"Preparing again: {'; '.join(reasons)}.")
-        return False
-    log(f"{folder} is already prepared from the same ratings with the same parameters.")
-    return True
+    same = f"{folder} is already prepared from the same ratings with the same parameters."
+    log(f"Preparing again: {'; '.join(reasons)}." if reasons else same)
+    return not reasons
 
 
 def _changes(
-    folder: Path, manifest: Manifest, config: PrepareConfig, sources: Mapping[Path, str]
+    folder: Path, manifest: store.Manifest, config: PrepareConfig, sources: Mapping[Path, str]
 ) -> Iterator[str]:
     """Yield what differs from the last preparation."""
     before = manifest.provenance
@@ -305,44 +272,44 @@ def _changes(
     if sources and [*sources.values()] != [*before.sources.values()]:
         more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
         yield f"{next(iter(sources))}{more} has changed since it was last prepared"
-    yield from damage(folder, manifest)
+    yield from store.damage(folder, manifest)
 
 
-def _summary(counts: Mapping[str, int], config: PrepareConfig) -> Iterator[str]:
-    """Yield what was kept and dropped at each step, line by line."""
+def _log_summary(counts: Mapping[str, int], config: PrepareConfig) -> None:
+    """Log what was kept and dropped at each step, line by line."""
     n = {name: f"{count:,}" for name, count in counts.items()}
     rating = config.columns.rating
     kept = f"kept with a {rating} of at least {config.threshold:g}" if rating else "kept"
-    yield f"{n['rows']} rows read, {n['interactions']} {kept}."
+    log(f"{n['rows']} rows read, {n['interactions']} {kept}.")
     if counts["rows_missing"]:
-        yield f"{n['rows_missing']} rows with a missing value dropped."
+        log(f"{n['rows_missing']} rows with a missing value dropped.")
     duplicates = counts["interactions"] - counts["distinct_interactions"]
-    yield f"{n['distinct_interactions']} distinct interactions; {duplicates:,} duplicates dropped."
+    log(f"{n['distinct_interactions']} distinct interactions; {duplicates:,} duplicates dropped.")
     if config.min_users_per_item > 1:
         fewer = f"fewer than {config.min_users_per_item} users"
-        yield f"{n['dropped_items']} items with {fewer} dropped."
+        log(f"{n['dropped_items']} items with {fewer} dropped.")
     if config.split_dir is None:
         fewer = f"fewer than {config.min_items_per_user} items"
-        yield f"{n['users']} users kept; {n['dropped_users']} with {fewer} dropped."
+        log(f"{n['users']} users kept; {n['dropped_users']} with {fewer} dropped.")
     if config.split_time is not None:
-        yield (
+        log(
             f"{n['train_interactions_after_split_time']} interactions of training users after "
             f"{config.split_time} dropped, and {n['train_users_after_split_time']} users without "
             "an earlier one."
         )
 
 
-def _sizes(split: Split, flags: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what training and the held-out sets have."""
+def _log_sizes(split: Split, flags: Mapping[str, Any]) -> None:
+    """Log what training and the held-out sets have."""
     n = {name: f"{count:,}" for name, count in split.counts.items()}
     size = f"{n['train_users']} users, {n['items']} items"
-    yield f"Training: {size}, {n['train_interactions']} interactions."
+    log(f"Training: {size}, {n['train_interactions']} interactions.")
     dropped = n["heldout_interactions_dropped"]
-    yield f"{dropped} held-out interactions dropped: item not in the training set."
+    log(f"{dropped} held-out interactions dropped: item not in the training set.")
     if flags.get("targets") == LAST:
-        yield f"Targets: each held-out user's last items by {flags['time_col']}."
+        log(f"Targets: each held-out user's last items by {flags['time_col']}.")
     for name, part in zip(("validation", "test"), split.held_out, strict=True):
-        yield (
+        log(
             f"{name.capitalize()}: {len(part.user_ids):,} users, "
             f"{n[f'{name}_fold_in_interactions']} fold-in items, "
             f"{n[f'{name}_target_interactions']} targets; "
@@ -350,8 +317,8 @@ def _sizes(split: Split, flags: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _users_of_most_items(split: Split) -> Iterator[str]:
-    """Yield a warning of users with so many items that their id may stand for missing users."""
+def _warn_of_users_of_most_items(split: Split) -> None:
+    """Warn of users with so many items that their id may stand for missing users."""
     held_out = [np.diff(part.fold_in.indptr + part.targets.indptr) for part in split.held_out]
     items = np.concatenate([np.diff(split.train.indptr), *held_out])
     catalogue = len(split.item_ids)
@@ -364,7 +331,7 @@ def _users_of_most_items(split: Split) -> Iterator[str]:
     )
     more = ", ..." if len(users) > _MAX_NAMED_USERS else ""
     has = "user has" if len(users) == 1 else "users have"
-    yield (
+    log(
         f"Warning: {len(users):,} {has} more than half of the {catalogue:,} items: {named}{more}; "
         "if such an id stands for missing users, remove its rows."
     )

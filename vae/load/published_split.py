@@ -46,12 +46,7 @@ def find_parts(folder: Path) -> list[Path]:
 
 
 def published_split(interactions: Interactions, folder: Path) -> Split:
-    """Return the split in a folder.
-
-    Args:
-        interactions: those of all parts, one part after another.
-        folder: the folder.
-    """
+    """Return the split in a folder, whose interactions come one part after another."""
     paths = find_parts(folder)
     files = interactions.counts.items()
     counts = [sum(n for file, n in files if path in (file, *file.parents)) for path in paths]

@@ -43,9 +43,7 @@ MIN_ITEMS_TO_SPLIT = 5
 def split_interactions(interactions: Interactions, options: SplitOptions) -> Split:
     """Filter the interactions, split the users, and split the held-out users' items.
 
-    Args:
-        interactions: their memory is released early unless the caller keeps a reference.
-        options: how to filter and split.
+    The memory of the interactions is released early unless the caller keeps a reference.
 
     Raises:
         UserError: too few users are left, or no interaction to train on.
@@ -125,13 +123,9 @@ def _train_until(
 ) -> tuple[csr_matrix, NDArray[np.generic], dict[str, int]]:
     """Drop the training interactions after a time, and the users to whom none is left.
 
-    Args:
-        time: the last time to train on.
-        train: (users, items) float64 times.
-        user_ids: (users,) raw ids.
-
     Returns:
-        Matrix and ids of those who stay, and the numbers of interactions and users dropped.
+        Matrix of times and ids of those who stay, and the numbers of interactions and users
+        dropped.
     """
     is_early = train.data <= time
     if not is_early.any():
@@ -177,12 +171,7 @@ def waiting_interactions(
 ) -> pa.Table:
     """Return the interactions that are dropped as their user or item is rare, for ``--extend``.
 
-    Args:
-        interactions: (users, items) ones or times.
-        is_kept: which users and items are not rare.
-        is_held_out: (users,) the users whose interactions are fixed.
-        user_ids: (users,) raw ids.
-        item_ids: (items,) raw ids.
+    Those of held-out users are fixed and not among them.
 
     Returns:
         Raw ids in the columns ``user`` and ``item``, and ``time`` if there are times.
@@ -227,13 +216,8 @@ def split_items(
 ) -> HeldOut:
     """Split each user's items; floor(test_proportion * n) of n items are targets.
 
-    With ``split_time`` those of them that are not after it fold in.
-
-    Args:
-        interactions: (users, items), with times if the options need them.
-        user_ids: (users,) raw ids.
-        options: how to split.
-        rng: source of the random order.
+    With ``split_time`` those of them that are not after it fold in. The (users, items) matrix has
+    times if the options need them.
     """
     lengths = np.diff(interactions.indptr)
     targets = np.where(

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -41,12 +42,12 @@ from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 FORMAT_VERSION = 6
 MANIFEST = "manifest.json"
 
-_MATRICES = ("train", "validation_fold_in", "validation_targets", "test_fold_in", "test_targets")
-_IDS = ("item_ids", "train_user_ids", "validation_user_ids", "test_user_ids")
-_CSR = ("indptr", "indices")
+_MATRICES = ("train", "validation.fold_in", "validation.targets", "test.fold_in", "test.targets")
+_IDS = ("item_ids", "train_user_ids", "validation.user_ids", "test.user_ids")
+_ARRAYS = (*(f"{name}.{part}" for name in _MATRICES for part in ("indptr", "indices")), *_IDS)
 
-FILES = tuple(f"{name}.npy" for name in (*(f"{m}_{a}" for m in _MATRICES for a in _CSR), *_IDS))
-"""What every data set has beside the manifest."""
+FILES = {f"{name.replace('.', '_')}.npy": name for name in _ARRAYS}
+"""What every data set has beside the manifest: the attribute of a split in each file."""
 
 WAITING = "waiting.parquet"
 _FOLDERS = ("data-0", "data-1")
@@ -58,8 +59,6 @@ class Provenance:
 
     Attributes:
         sources: SHA-256 digest of each ratings file by its path as it was given, without pipes.
-        columns: columns of the ratings files.
-        threshold: least rating of an interaction.
         flags: value of every flag that the data depend on, by its name.
         grew_from: training interactions of earlier data, by fingerprint; the oldest first.
     """
@@ -77,7 +76,6 @@ class Manifest:
 
     Attributes:
         fingerprint: SHA-256 digest of the content of the matrices and ids, hexadecimal.
-        provenance: what the data were made from.
         counts: what was kept and dropped, by step; see ``split.py``.
         files: SHA-256 digest of each other file by its name.
         folder: name of the folder of these files.
@@ -114,29 +112,28 @@ def locked(folder: Path) -> Iterator[None]:
 def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
     """Write a split and its manifest so that a crash leaves all of it or what was there before.
 
-    Args:
-        folder: folder of the prepared data, locked by the caller.
-        split: matrices, ids and counts.
-        provenance: what the split was made from.
+    The caller has locked the folder.
     """
-    parts, before = _parts(split), None
+    before = None
     with suppress(UserError):  # damaged data are replaced
         before = read_manifest(folder)
     name, other = reversed(_FOLDERS) if before and before.folder == _FOLDERS[0] else _FOLDERS
-    with report_write_errors(folder), temporary_folder(folder / name) as new:
-        matrices = [getattr(parts[matrix], array) for matrix in _MATRICES for array in _CSR]
-        for file, array in zip(FILES, [*matrices, *(parts[name] for name in _IDS)], strict=True):
-            np.save(new / file, array, allow_pickle=False)
+    place = folder / name
+    with report_write_errors(folder), temporary_folder(place) as new:
+        for file, attribute in FILES.items():
+            np.save(new / file, attrgetter(attribute)(split), allow_pickle=False)
         if split.waiting is not None:
             with (new / WAITING).open("wb") as file_object:  # any name, not UTF-8 alone
                 pq.write_table(split.waiting, file_object)
         files = {path.name: sha256(path) for path in sorted(new.iterdir())}
         for path in (*new.iterdir(), new):
             sync(path)
-        rmtree(folder / name, ignore_errors=True)  # of a killed preparation
-        new.replace(folder / name)
+        rmtree(place, ignore_errors=True)  # of a killed preparation
+        if place.is_symlink():  # which rmtree leaves
+            place.unlink()
+        new.replace(place)
         sync(folder)
-        manifest = Manifest(_fingerprint(parts), provenance, split.counts, files, name)
+        manifest = Manifest(_fingerprint(split), provenance, split.counts, files, name)
         text = seal({"format_version": FORMAT_VERSION, **asdict(manifest)})
         write_atomically(folder / MANIFEST, text, durable=True)
         rmtree(folder / other, ignore_errors=True)
@@ -187,11 +184,11 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
     """Open a prepared data set and check every file against the manifest."""
     folder = prepared_folder(data_dir, name)
     manifest = require_manifest(data_dir, name)
-    part: dict[str, Any] = {}
+    split: dict[str, Any] = {}
     problem = next(damage(folder, manifest), None)
     try:
         if problem is None:
-            part = _open_parts(folder / manifest.folder)
+            split = _open_split(folder / manifest.folder)
     except (OSError, ValueError) as error:
         problem = f"{folder}: cannot be opened ({one_line(error)})"
     # A preparation removes the old files after it has replaced the manifest.
@@ -201,12 +198,8 @@ def open_dataset(data_dir: Path, name: str) -> Dataset:
         )
     if problem is not None:
         raise UserError(f"{problem}; run prepare_dataset.py again.")
-    validation, test = (
-        HeldOut(part[f"{name}_fold_in"], part[f"{name}_targets"], part[f"{name}_user_ids"])
-        for name in ("validation", "test")
-    )
     return Dataset(
-        *(part["train"], part["train_user_ids"], part["item_ids"], validation, test),
+        **split,
         counts=manifest.counts,
         name=name,
         fingerprint=manifest.fingerprint,
@@ -228,30 +221,28 @@ def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{path}: {'is missing' if is_missing else 'cannot be read'}"
 
 
-def _parts(split: Split) -> dict[str, Any]:
-    """Return the matrices and the ids by their names."""
-    held_out = split.held_out
-    matrices = [matrix for part in held_out for matrix in (part.fold_in, part.targets)]
-    ids = [split.item_ids, split.train_user_ids, *(part.user_ids for part in held_out)]
-    return dict(zip((*_MATRICES, *_IDS), [split.train, *matrices, *ids], strict=True))
-
-
-def _open_parts(folder: Path) -> dict[str, Any]:
-    """Return the matrices, read-only, and the ids by their names."""
-    part: dict[str, Any] = {name: np.load(folder / f"{name}.npy") for name in _IDS}
+def _open_split(folder: Path) -> dict[str, Any]:
+    """Return the attributes of a split: ids and read-only matrices."""
+    part: dict[str, Any] = {
+        name: np.load(folder / file, mmap_mode=None if name in _IDS else "r")
+        for file, name in FILES.items()
+    }
     for name in _MATRICES:
-        indptr, indices = (np.load(folder / f"{name}_{array}.npy", mmap_mode="r") for array in _CSR)
-        ones = np.ones(len(indices), np.uint8)
+        indptr, indices = part.pop(f"{name}.indptr"), part.pop(f"{name}.indices")
         shape = len(indptr) - 1, len(part["item_ids"])
-        part[name] = csr_matrix((ones, indices, indptr), shape)
+        part[name] = csr_matrix((np.ones(len(indices), np.uint8), indices, indptr), shape)
+    for name in ("validation", "test"):
+        attributes = ("fold_in", "targets", "user_ids")
+        part[name] = HeldOut(*(part.pop(f"{name}.{attribute}") for attribute in attributes))
     return part
 
 
-def _fingerprint(parts: Mapping[str, Any]) -> str:
+def _fingerprint(split: Split) -> str:
     """Return the SHA-256 digest of the data, independent of how NumPy and zip write them."""
     digest = hashlib.sha256()
-    for name, part in parts.items():
-        if isinstance(part, csr_matrix):
+    for attribute in (*_MATRICES, *_IDS):
+        name, part = attribute.replace(".", "_"), attrgetter(attribute)(split)
+        if attribute in _MATRICES:
             digest.update(f"{name} {part.shape}".encode())
             digest.update(np.ascontiguousarray(part.indptr, "<i8").data)
             digest.update(np.ascontiguousarray(part.indices, "<i4").data)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,11 +33,7 @@ class Population:
     The popularity of the item of rank r is proportional to (r + offset) ** -exponent.
 
     Attributes:
-        users: number of users.
-        items: number of items.
-        clusters: number of clusters of taste.
-        mean_rows: mean number of ratings per user, before repeated items are dropped.
-        min_rows: least number of ratings per user, before repeated items are dropped.
+        mean_rows: ratings per user, before repeated items are dropped; so is ``min_rows``.
         favourites: number of favourite clusters per user.
         loyalty: fraction of a user's ratings that come from the favourite clusters.
         popularity_offset: a larger one makes the most popular items less exceptional.
@@ -66,19 +62,16 @@ POPULATIONS = {
 def generate(path: Path, scale: str, seed: int, log: Callable[[str], None]) -> None:
     """Write the ratings of a population unless the file already holds just those.
 
-    ``movies.csv`` beside it has a title per item, which names the item's cluster.
-
-    Args:
-        path: CSV file with the columns userId, movieId, rating and timestamp.
-        scale: key of ``POPULATIONS``.
-        seed: seed of all random numbers.
-        log: takes a line of output.
+    ``movies.csv`` beside it has a title per item, which names the item's cluster; a JSON file, the
+    parameters. ``scale`` is a key of ``POPULATIONS``.
     """
     population = POPULATIONS[scale]
     parameters = {"generator": GENERATOR_VERSION, "seed": seed, **asdict(population)}
-    note = path.with_suffix(".json")
-    titles = path.with_name("movies.csv")
-    if path.is_file() and titles.is_file() and _read_note(note) == parameters:
+    note, titles = path.with_suffix(".json"), path.with_name("movies.csv")
+    written = None
+    with suppress(OSError, ValueError):
+        written = json.loads(read_text(note))
+    if path.is_file() and titles.is_file() and written == parameters:
         log(f"{path} is already generated.")
         return
     with report_write_errors(path):
@@ -90,14 +83,6 @@ def generate(path: Path, scale: str, seed: int, log: Callable[[str], None]) -> N
             ratings.replace(path)
         write_atomically(note, json.dumps(parameters, indent=2) + "\n")
     log(f"Generated {path}: {rows:,} ratings of {population.users:,} users.")
-
-
-def _read_note(note: Path) -> Any:
-    """Return the parameters of the last generation, None if they cannot be read."""
-    try:
-        return json.loads(read_text(note))
-    except (OSError, ValueError):
-        return None
 
 
 def _write(
@@ -145,9 +130,7 @@ class _World:
 
     def ratings(self, user_ids: NDArray[np.int64], rng: np.random.Generator) -> pa.Table:
         """Return the ratings of some users, a table of the columns of the file."""
-        population = self._population
-        users = len(user_ids)
-        spread = 0.9
+        population, users, spread = self._population, len(user_ids), 0.9
         mean = population.mean_rows - population.min_rows
         extra = rng.lognormal(np.log(mean) - spread**2 / 2, spread, users)
         lengths = population.min_rows + np.minimum(extra, population.items / 3).astype(np.int64)
@@ -170,16 +153,10 @@ class _World:
     def _draw_items(
         self, user: NDArray[np.int64], users: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Draw an item per row.
-
-        Args:
-            user: (rows,) index of the user in the block.
-            users: users of the block.
-            rng: random numbers.
+        """Draw an item for the user in each row of a block.
 
         Returns:
-            (rows,) int64 item indices, and (rows,) bool, whether an item was drawn from a favourite
-            cluster.
+            (rows,) item indices, and (rows,) whether they were drawn from a favourite cluster.
         """
         population = self._population
         favourites = rng.integers(0, population.clusters, (users, population.favourites))

@@ -382,7 +382,7 @@ def prepared_fingerprint(data_dir, sources):
         heldout_users=6,
         force=True,
     )
-    prepare(options, lambda _: None)
+    prepare(options)
     return read_manifest(prepared_folder(data_dir, "any")).fingerprint
 
 

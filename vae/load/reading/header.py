@@ -23,17 +23,13 @@ Header = tuple[list[str], bool, str]
 
 @dataclass
 class Wanted:
-    """The columns to read of several files.
+    """The columns to read of several files; see also ``read_interactions``.
 
     Attributes:
-        columns: names of the columns of ids and ratings, and the format of text files.
         names: the columns to read.
-        optional: the one of them that a file may lack; None if there is none.
-        advice: how to fix a file that lacks a column, if it is read beside the ratings: its
-            separator and header need not be theirs. Empty for ratings: by the flags that name
-            columns.
-        time: the one of them that has times; None if there is none.
-        allow_single_column: the one of them that a file may consist of; None if there is none.
+        optional: the one of them that a file may lack.
+        advice: how to fix a file that lacks a column. If it is not empty, the file is read beside
+            the ratings: its separator and header need not be theirs.
         first_header: header of the first text file, which later ones may lack.
     """
 
@@ -130,20 +126,9 @@ class Wanted:
         return [name for name in dict.fromkeys(self.names) if name not in optional]
 
     def _missing_column(self, header: Sequence[str], name: str) -> FileError:
+        """Return the error for a file without a column of this name, with how to fix it."""
         if any(map(UNDECODED.search, header)):
             return FileError(f"row 1: {NOT_UTF8}")
-        others = ", ".join(repr(other[:100]) for other in header[:_MAX_NAMED])
-        fix = self._fix(header, name)
-        if len(header) > _MAX_NAMED:
-            others += ", ..."
-            fix += (
-                "; if each column is an item, one row per interaction is needed, as pandas' "
-                "DataFrame.melt makes of them"
-            )
-        return FileError(f"has no column {name!r} but {others}; {fix}")
-
-    def _fix(self, header: Sequence[str], name: str) -> str:
-        """Return how to fix a file without a column of this name."""
         has_ids = {self.columns.user, self.columns.item} <= set(header)
         fixes = {
             "prepare the data with --encoding, e.g. utf-16-le": "\0" in "".join(header),
@@ -163,7 +148,15 @@ class Wanted:
             "name the separator with --sep, such as ';' or '\\t'": len(header) == 1,
             "name the columns with --user_col, --item_col and --rating_col": True,
         }
-        return next(fix for fix, applies in fixes.items() if applies)
+        fix = next(fix for fix, applies in fixes.items() if applies)
+        others = ", ".join(repr(other[:100]) for other in header[:_MAX_NAMED])
+        if len(header) > _MAX_NAMED:
+            others += ", ..."
+            fix += (
+                "; if each column is an item, one row per interaction is needed, as pandas' "
+                "DataFrame.melt makes of them"
+            )
+        return FileError(f"has no column {name!r} but {others}; {fix}")
 
 
 def _is_header(rows: list[list[str]]) -> bool:

@@ -14,7 +14,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vae.errors import UserError, one_line
 from vae.load.config import NUMBER, Columns, parse_time
-from vae.load.reading.files import FileError, Source, reading
+from vae.load.reading.files import Source, reading
 from vae.load.reading.header import Wanted
 from vae.load.reading.tables import BLOCK_ROWS, Block, Tables, named
 from vae.load.reading.text import ONE_ROW_EACH
@@ -65,11 +65,10 @@ class Interactions:
 
     Attributes:
         users: user per interaction; empty if the files have items alone.
-        items: item per interaction; empty if the files have users alone.
+        items: the same of items; empty if the files have users alone.
         is_liked: (interactions,) bool, whether the rating is at least the threshold; None if the
             others were dropped.
         times: (interactions,) float64, finite; None if they were not asked for.
-        rows_read: number of rows of the files.
         rows_missing: number of rows that were dropped because a value is missing.
         notes: sentences on what was assumed about the files.
         counts: number of interactions of each file.
@@ -118,7 +117,7 @@ def read_interactions(
         block_rows: number of rows of a block, approximately.
     """
     names = columns.names if time_column is None else (*columns.names, time_column)
-    may_lack_users = optional == columns.user
+    never_dropped = optional if optional == columns.user else None
     wanted = Wanted(columns, names, optional, advice, time_column, allow_single_column)
     tables = Tables(sources, wanted, block_rows)
     users, items = CodedIdsBuilder(columns.user), CodedIdsBuilder(columns.item)
@@ -133,7 +132,6 @@ def read_interactions(
         for block in blocks:
             rows += len(block)
             with reading(block.path):
-                never_dropped = columns.user if may_lack_users else None
                 is_present = _is_present(block, columns, never_dropped, rejects)
                 is_liked = np.ones(len(block), bool)
                 if columns.rating is not None and columns.rating in block.columns:
@@ -150,7 +148,7 @@ def read_interactions(
             counts[block.path] = counts.get(block.path, 0) + int(np.count_nonzero(keep_mask))
             liked += is_liked[keep_mask].data if keep_all else b""
             advance(len(block))
-    if not rows and not may_lack_users:
+    if not rows and never_dropped is None:
         problem = "no row has a user and items" if columns.lists else "no rows"
         raise UserError(f"{named([source.path for source in sources])}: {problem}.")
     return Interactions(
@@ -211,7 +209,7 @@ class CodedIdsBuilder:
             text = texts[code]
             if problem := _problem_of_id(text):
                 position = int(np.argmax(codes == code))
-                raise FileError(f"{block.where_with_text(self._name, position)}: {problem}")
+                raise block.error(self._name, position, problem, block.text(position))
             ends = text[:1] + text[-1:]
             if not ends.isprintable() or " " in ends:
                 self._invisible_ends.append(text)
@@ -249,10 +247,8 @@ class CodedIdsBuilder:
 def _values(texts: list[str]) -> NDArray[Any]:
     """Return distinct ids as int64 if that loses nothing, else as fixed-width unicode."""
     if all(map(_INTEGER.fullmatch, texts)):
-        try:
+        with suppress(OverflowError):
             return np.array([int(text) for text in texts], np.int64)
-        except OverflowError:
-            pass
     return np.array(texts, np.str_)
 
 
@@ -303,7 +299,7 @@ def _is_present(
             if name == never_dropped:
                 fix = "a list has a user in every row or in none; fill it in or remove the row"
             if is_refused:
-                raise FileError(f"{block.where_with_text(name, position)}: {problem}; {fix}")
+                raise block.error(name, position, f"{problem}; {fix}", block.text(position))
             row = block.rows[position]
             rejects.append(Reject(block.path, row, name, block.text(position), problem))
         is_present &= ~is_missing
@@ -337,7 +333,7 @@ def _numbers(
             problem = "the rating is not finite"
         elif re.fullmatch(r"-?[0-9]+,[0-9]+", text):
             problem += " (for a decimal comma prepare the data with --decimal ,)"
-        raise FileError(f"{block.where_with_text(name, position)}: {problem}")
+        raise block.error(name, position, problem, block.text(position))
     return rows
 
 

@@ -11,10 +11,9 @@ import codecs
 import io
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,9 +45,6 @@ _JSON_LINES = (
     "to_json(orient='records', lines=True) (an object of columns)"
 )
 
-Select = Callable[[Sequence[str]], list[str]]
-"""Takes the columns that a file has and returns those to read."""
-
 
 @dataclass(frozen=True)
 class Block:
@@ -67,13 +63,9 @@ class Block:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def where(self, name: str, position: int) -> str:
-        """Return the place of a value in the file."""
-        return f"column {name!r}, row {self.rows[position]}"
-
-    def where_with_text(self, name: str, position: int) -> str:
-        """Return the place of a value in the file, with the values of its row."""
-        return self.where(name, position) + shown(self.text(position))
+    def error(self, name: str, position: int, problem: object, text: str = "") -> FileError:
+        """Return the error for a value, the text of whose row follows its place."""
+        return FileError(f"column {name!r}, row {self.rows[position]}{shown(text)}: {problem}")
 
     def text(self, position: int) -> str:
         """Return the values that were read of a row, shortened."""
@@ -150,21 +142,17 @@ class Tables:
         self._names_before = names
 
     def _read(self, source: Source) -> Iterator[Block]:
-        size, wanted = self._block_rows, self._wanted
-        select = partial(wanted.select, source)
-        path, table, rating = source.path, source.table, wanted.columns.rating
+        size, wanted, table = self._block_rows, self._wanted, source.table
         if table is not None:
-            batches = table.select(select(table.column_names)).to_batches(size)
-            yield from _arrow_blocks(path, batches, rating, wanted.time)
+            batches = table.select(wanted.select(source, table.column_names)).to_batches(size)
+            yield from _arrow_blocks(source.path, batches, wanted)
         elif is_parquet(source):
-            batches = _parquet_batches(path, select, size)
-            yield from _arrow_blocks(path, batches, rating, wanted.time)
+            yield from _arrow_blocks(source.path, _parquet_batches(source, wanted, size), wanted)
         else:
-            with decompressed(path) as content:
+            with decompressed(source.path) as content:
                 start = content.peek(64).removeprefix(codecs.BOM_UTF8)
                 if start.lstrip()[:1] in (b"{", b"["):
-                    ids = (wanted.columns.user, wanted.columns.item, wanted.names[0])
-                    yield from _read_json(content, path, select, ids, size)
+                    yield from _read_json(content, source, wanted, size)
                 else:
                     yield from self._read_text(content, source)
 
@@ -200,9 +188,10 @@ def named(paths: Sequence[Path]) -> str:
 
 
 def _read_json(
-    content: io.BufferedReader, path: Path, select: Select, ids: Sequence[str], block_rows: int
+    content: io.BufferedReader, source: Source, wanted: Wanted, block_rows: int
 ) -> Iterator[Block]:
     """Yield JSON lines: one object per line, whose keys are the columns."""
+    ids = (wanted.columns.user, wanted.columns.item, wanted.names[0])
     text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape")
     lines = filter(str.strip, text)
     keys: dict[str, None] = {}  # of all objects so far, in order
@@ -212,14 +201,14 @@ def _read_json(
         documents = [_parse_json(row, line) for row, line in zip(rows, part, strict=True)]
         for document in documents:
             keys.update(dict.fromkeys(document))
-        block = Block(path, rows, {})
-        for name in select(list(keys)):
+        block = Block(source.path, rows, {})
+        for name in wanted.select(source, list(keys)):
             texts: list[str | None] = []
             try:
                 for document in documents:
                     texts.append(_json_text(document.get(name), name in ids))
             except ValueError as error:
-                raise FileError(f"{block.where(name, len(texts))}: {error}") from None
+                raise block.error(name, len(texts), error) from None
             block.columns[name] = coded_texts(texts, rows)
         yield block
         first_row = rows.stop
@@ -263,24 +252,23 @@ def _id_text(value: float | Decimal) -> str:
     return str(int(value))
 
 
-def _parquet_batches(path: Path, select: Select, block_rows: int) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(source: Source, wanted: Wanted, block_rows: int) -> Iterator[pa.RecordBatch]:
     with (
-        path.open("rb") as raw,  # any name, not UTF-8 alone
+        source.path.open("rb") as raw,  # any name, not UTF-8 alone
         pq.ParquetFile(raw, page_checksum_verification=True) as file,
     ):
         rows, all_rows = 0, file.metadata.num_rows
-        for batch in file.iter_batches(block_rows, columns=select(file.schema_arrow.names)):
+        columns = wanted.select(source, file.schema_arrow.names)
+        for batch in file.iter_batches(block_rows, columns=columns):
             rows += len(batch)
             yield batch
         if rows != all_rows:  # a damaged row group may end early
             raise FileError(f"is damaged, with {rows} of {all_rows} rows; copy it again")
 
 
-def _arrow_blocks(
-    path: Path, batches: Iterable[pa.RecordBatch], rating: str | None, time: str | None
-) -> Iterator[Block]:
+def _arrow_blocks(path: Path, batches: Iterable[pa.RecordBatch], wanted: Wanted) -> Iterator[Block]:
     """Yield the rows of Arrow's batches, which have the columns to read and are numbered from 1."""
-    first_row = 1
+    rating, time, first_row = wanted.columns.rating, wanted.time, 1
     for batch in filter(len, batches):  # without rows, columns may lack a type
         block = Block(path, range(first_row, first_row + len(batch)), {})
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -318,9 +306,8 @@ def _arrow_texts(block: Block, name: str, column: pa.Array) -> CodedColumn:
         try:
             texts.append(value.decode() if isinstance(value, bytes) else _id_text(value))
         except ValueError as error:
-            where = block.where(name, int(np.argmax(codes == code)))
             problem = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else error
-            raise FileError(f"{where}: {problem}") from None
+            raise block.error(name, int(np.argmax(codes == code)), problem) from None
     return CodedColumn(codes, np.array(texts, object))
 
 

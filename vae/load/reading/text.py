@@ -39,10 +39,10 @@ _ROW_BYTES = 32
 _UNIT_SEPARATOR = b"\x1f"
 """Replaces separators of several characters; text does not contain it."""
 
+_QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
+
 ONE_ROW_EACH = "one row per interaction is needed, as pandas' DataFrame.explode makes of lists"
 """What to do about many items in one value."""
-
-_QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
 
 _ESCAPE = "surrogateescape"
 UNDECODED = re.compile("[\ud800-\udfff]")
@@ -105,7 +105,10 @@ class TextFile:
 
     def split(self, separator: str) -> list[list[str]]:
         """Return the values of the first rows; none if the file is empty, or no ratings file."""
-        self._set_separator(separator)
+        is_single = len(separator) == 1
+        self._separator = separator
+        self._delimiter = separator if is_single else _UNIT_SEPARATOR.decode()
+        self._is_quoted = is_single and self._layout.quoting == MINIMAL
         try:
             return list(self._reader([self._normalised(self._sample)], strict=False))
         except csv.Error:  # such as a value beyond the limit
@@ -123,13 +126,14 @@ class TextFile:
             skip: 1 to skip the header row, else 0.
         """
         self._widths = [len(row) for row in self.split(separator)]
+        self._positions = positions or ()
         try:
             # Closed before the file is, also where an error keeps what reads the lines.
             with closing(prefetch(map(self._normalised, self._whole_lines()))) as blocks:
                 if positions is None:
                     yield from map(self._lists, blocks)
                 else:
-                    yield from self._coded_blocks(blocks, positions, skip)
+                    yield from self._coded_blocks(blocks, skip)
         except _LineError as error:
             before, problem = error.args
             raise FileError(f"row {self._row + before}: {problem}") from None
@@ -143,35 +147,27 @@ class TextFile:
         self._row += len(lists)
         return rows, [coded_texts(users, rows), coded_texts(items, rows)]
 
-    def _coded_blocks(
-        self, blocks: Iterator[bytes], positions: Sequence[int], skip: int
-    ) -> Iterator[CodedRows]:
+    def _coded_blocks(self, blocks: Iterator[bytes], skip: int) -> Iterator[CodedRows]:
         for block in blocks:
             if skip:
                 block = _BLANK_LINES.sub(b"", block)
             if not block:
                 continue
             if self._is_quoted and b'"' in block:
-                yield from self._csv_blocks(chain([block], blocks), positions, skip)
+                yield from self._csv_blocks(chain([block], blocks), skip)
                 return
             try:
-                columns = self._parse(block, positions, skip)
+                columns = self._parse(block, skip)
             except pa.ArrowInvalid:  # a row is blank, ragged or not in UTF-8, or there is none
-                yield from self._csv_blocks([block], positions, skip)
+                yield from self._csv_blocks([block], skip)
             else:
                 first = self._row + skip
                 self._row = first + len(columns[0].codes)
                 yield range(first, self._row), columns
             skip = 0
 
-    def _set_separator(self, separator: str) -> None:
-        is_single = len(separator) == 1
-        self._separator = separator
-        self._delimiter = separator if is_single else _UNIT_SEPARATOR.decode()
-        self._is_quoted = is_single and self._layout.quoting == MINIMAL
-
-    def _parse(self, block: bytes, positions: Sequence[int], skip: int) -> list[CodedColumn]:
-        names = [str(position) for position in positions]
+    def _parse(self, block: bytes, skip: int) -> list[CodedColumn]:
+        names = [str(position) for position in self._positions]
         table = pa_csv.read_csv(
             pa.BufferReader(block),
             pa_csv.ReadOptions(
@@ -189,14 +185,12 @@ class TextFile:
         )
         return [coded(table[name].combine_chunks()) for name in names]
 
-    def _csv_blocks(
-        self, blocks: Iterable[bytes], positions: Sequence[int], skip: int
-    ) -> Iterator[CodedRows]:
+    def _csv_blocks(self, blocks: Iterable[bytes], skip: int) -> Iterator[CodedRows]:
         rows = self._csv_rows(blocks)
         next(islice(rows, skip, skip), None)
         # One flat sequence: lists of rows that wait would cost the garbage collector's time.
+        first, positions, width = self._row, self._positions, len(self._positions)
         values = (row[position] for row in rows for position in positions)
-        first, width = self._row, len(positions)
         while part := [*islice(values, self._block_rows * width)]:
             numbers, first = range(first, self._row), self._row
             yield numbers, [coded_texts(part[column::width], numbers) for column in range(width)]
