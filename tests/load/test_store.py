@@ -381,13 +381,17 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         open_dataset(tmp_path, "set")
 
 
-def test_a_link_in_a_shared_folder_is_not_followed(tmp_path):
+@pytest.mark.parametrize("place", ["link", "file"])
+def test_a_link_in_a_shared_folder_is_not_followed_and_a_file_there_replaced(tmp_path, place):
     precious = tmp_path / "precious.txt"
     precious.write_text("of somebody else")
     folder = prepared_folder(tmp_path, "set")
     folder.mkdir(parents=True)
     (folder / "manifest.json").symlink_to(precious)
-    (folder / "data-0").symlink_to(tmp_path)
+    if place == "link":
+        (folder / "data-0").symlink_to(tmp_path)
+    else:
+        (folder / "data-0").touch()
     with store.locked(folder):
         written(tmp_path, make_split())
     assert precious.read_text() == "of somebody else"

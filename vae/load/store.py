@@ -129,7 +129,7 @@ def write_split(folder: Path, split: Split, provenance: Provenance) -> None:
         for path in (*new.iterdir(), new):
             sync(path)
         rmtree(place, ignore_errors=True)  # of a killed preparation
-        if place.is_symlink():  # which rmtree leaves
+        if os.path.lexists(place):  # a link or a file, which rmtree leaves
             place.unlink()
         new.replace(place)
         sync(folder)
