@@ -423,7 +423,8 @@ def test_dropped_rows_are_listed_with_file_row_text_and_reason(tmp_path, flags, 
 
 
 def test_the_list_of_dropped_rows_ends_at_its_limit_and_says_so(tmp_path, flags, rows, ratings):
-    write(ratings, ["1,,5"] * 10_001 + rows)
+    # In the order of the rows, whichever column lacks its value.
+    write(ratings, ["1,,5", ",1,5"] * 5_000 + ["1,1,"] + rows)
     said = prepare(*reject_flags(tmp_path, *flags))
     rejects = tmp_path / "new/rejects.csv"
     assert (
@@ -434,8 +435,12 @@ def test_the_list_of_dropped_rows_ends_at_its_limit_and_says_so(tmp_path, flags,
 
 def test_rejects_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path, flags):
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to(os.devnull)  # which the superuser could replace
     for path, problem in {
         "folder": "is a folder; name a file",
+        "pipe": "is a device or a pipe; name a file",
+        "device": "is a device or a pipe; name a file",
         "ratings.csv/x": "cannot be",
     }.items():
         sentence = refusal(*flags, "--drop_missing", "--rejects", tmp_path / path)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from helpers import ROOT, error_of, output_of, run_prepare
+from helpers import ROOT, error_of, output_of, run_prepare, write
 from load.test_store import assert_same
 
 from vae.load import store
@@ -189,6 +189,34 @@ def test_the_settings_of_the_first_preparation_hold_and_others_are_refused(tmp_p
         "error: --threshold 5.0: mine was prepared with 3.0, which --extend keeps; leave the flag "
         "out, or prepare all ratings again.\n"
     )
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_files_without_rows_are_refused_by_name_and_those_without_interactions_add_nothing(
+    tmp_path, waits
+):
+    first, *_ = steps_of(tmp_path)
+    # Without a least number of users and items nothing has to wait.
+    base = BASE if waits else ("--heldout_users", 6, "--min_items_per_user", 1)
+    prepare(tmp_path, "mine", [first], *base, "--drop_missing")
+    assert (content(tmp_path, "mine")[2] != set()) == waits
+    where = ("--data_dir", tmp_path, "--dataset", "mine", "--extend", "--ratings")
+    empty = write(tmp_path / "empty.csv", "userId,movieId,rating\n")
+    assert error_of(run_prepare(*where, empty)).endswith(f"error: {empty}: no rows.\n")
+    for row in ("1,2,1.0", "1,,5"):
+        path = write(tmp_path / "more.csv", f"userId,movieId,rating\n{row}\n")
+        out = output_of(run_prepare(*where, path))
+        assert "1 rows read, 0 new" in out
+        assert "unchanged; the ratings add nothing" in out
+
+
+def test_lists_grow_by_lists_alone(tmp_path):
+    items = " ".join(map(str, range(12)))
+    lists = write(tmp_path / "train.txt", "".join(f"{user} {items}\n" for user in range(30)))
+    prepare(tmp_path, "lists", [lists], "--format", "lists", "--heldout_users", 3)
+    where = ("--data_dir", tmp_path, "--dataset", "lists", "--extend", "--ratings")
+    rows = write(tmp_path / "rows.csv", "userId,movieId\n40,1\n")
+    assert f"{rows}: no row is a user and items" in error_of(run_prepare(*where, rows))
 
 
 @pytest.mark.parametrize("name", ["replace", "fsync", "rmtree"])

@@ -185,7 +185,7 @@ def test_a_value_in_a_list_is_refused_with_its_line(tmp_path):
     assert f"{path}: row 2: is not valid UTF-8" in error
     write(path, "7\n8\n")
     error = error_of(prepare(tmp_path, "--ratings", path, "--format", "lists"))
-    assert f"{path}: no row has a user and items." in error
+    assert f"{path}: no row is a user and items, as --format lists of these data" in error
 
 
 def test_histories_are_lists_too_and_titles_and_filters_are_rows(tmp_path):
@@ -206,3 +206,10 @@ def test_histories_are_lists_too_and_titles_and_filters_are_rows(tmp_path):
     assert not {1, 2, 3} & set(found[found.userId == "ann"].movieId)
     assert sorted(found[found.userId == "bob"].movieId) == [0, 1, 2, 3, 6, 7, 8, 9, 10]
     assert found.title.str.startswith("Film").all()
+    users = write(tmp_path / "users.txt", "7\n8\n")
+    model = ("--data_dir", tmp_path, "--dataset", "theirs", "--log_path", tmp_path / "log")
+    output_of(run_main(
+        "--train", *model, *SMALL, "--epochs", 1, "--recommend", users,
+        "--output", tmp_path / "out.csv",
+    ))  # fmt: skip
+    assert set(pd.read_csv(tmp_path / "out.csv").userId) <= {7, 8}

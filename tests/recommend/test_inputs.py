@@ -74,6 +74,7 @@ def files_here():
             "--output cut.csv/a/b/r.csv: cannot be written (Not a directory)",
         ),
         ("--recommend --output f.csv", "--output f.csv: is a folder; name a file."),
+        ("--recommend --output p.csv", "--output p.csv: is a device or a pipe; name a file."),
         (
             f"--recommend --output {'x' * 300}.csv",
             ".csv: cannot be written (File name too long)",
@@ -109,6 +110,7 @@ def test_unusable_files_are_refused_before_training_and_nothing_is_left(tiny, fl
     for folder in ("f.csv/inner", "i.parquet", "empty", "timeline_train.json", inference):
         Path(folder).mkdir(parents=True)
     Path("link").symlink_to("empty")
+    os.mkfifo("p.csv")
     before = files_here()
     code, out, err = tiny("--train", *flags.split())
     assert code == 2

@@ -201,7 +201,7 @@ def _read(sources: list[Source], config: PrepareConfig) -> Interactions:
         log(note)
     if config.rejects is not None:
         log(write_rejects(config.rejects, interactions.rejects, interactions.rows_missing))
-    if not len(interactions.users.codes):
+    if not len(interactions.users.codes) and config.extend is None:
         rows = interactions.rows_read - interactions.rows_missing
         raise UserError(
             f"{sources[0].path}: none of {rows:,} rows has a {config.rating_col} of at least "
@@ -234,7 +234,7 @@ def _data_flags(config: PrepareConfig) -> dict[str, Any]:
         "item_col": columns.item,
         "rating_col": columns.rating or "none",
         "sep": columns.separator,
-        "heldout_users": config.split.heldout_users,
+        "heldout_users": None if config.split_dir else config.split.heldout_users,
     }
 
 
@@ -262,14 +262,14 @@ def _changes(
 ) -> Iterator[str]:
     """Yield what differs from the last preparation."""
     before = manifest.provenance
-    if before.grew_from:
-        yield "it was extended"
     # A flag that was added later had the effect of its default.
     flags = defaults(PrepareConfig) | before.flags
     for name, value in _data_flags(config).items():
         if flags[name] != value:
             yield f"--{name} changed from {flags[name]!r} to {value!r}"
-    if sources and [*sources.values()] != [*before.sources.values()]:
+    if before.grew_from:
+        yield "it was extended"
+    elif sources and [*sources.values()] != [*before.sources.values()]:
         more = f" (and {len(sources) - 1} more)" if len(sources) > 1 else ""
         yield f"{next(iter(sources))}{more} has changed since it was last prepared"
     yield from store.damage(folder, manifest)

@@ -57,10 +57,11 @@ def check_creatable(path: Path, flag: str) -> None:
 
 
 def check_file(path: Path, flag: str) -> None:
-    """Check like :func:`check_creatable`; the path must not name a folder."""
+    """Check like :func:`check_creatable`; what is there must be a file, which will be replaced."""
     check_creatable(path, flag)
-    if path.is_dir():
-        raise UserError(f"{flag} {path}: is a folder; name a file.")
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "device or a pipe"
+        raise UserError(f"{flag} {path}: is a {kind}; name a file.")
 
 
 def discard(descriptor: int) -> None:

@@ -176,7 +176,8 @@ def reading(path: Path) -> Iterator[None]:
     except FileError as error:
         raise UserError(f"{path}: {error}.") from None
     except _DAMAGE as error:
-        raise UserError(f"{path}: cannot be read ({one_line(error)}).") from None
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"{path}: cannot be read ({reason}).") from None
 
 
 def is_parquet(source: Source) -> bool:

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +123,18 @@ def read_interactions(
     tables = Tables(sources, wanted, block_rows)
     users, items = CodedIdsBuilder(columns.user), CodedIdsBuilder(columns.item)
     times, liked = bytearray(), bytearray()  # grow in place, where NumPy's arrays would be copied
-    rows = missing = 0
+    given = [one for one in sources if one.table is None] or sources
+    paths = {one.path for one in given}
+    rows = rows_given = missing = 0
     counts: dict[Path, int] = {}
     rejects: list[Reject] = []
     blocks = tables.blocks()
-    if any(one.table is None for one in sources):
+    if given[0].table is None:
         blocks = prefetch(blocks)
     with closing(blocks):
         for block in blocks:
             rows += len(block)
+            rows_given += len(block) if block.path in paths else 0
             with reading(block.path):
                 is_present = _is_present(block, columns, never_dropped, rejects)
                 is_liked = np.ones(len(block), bool)
@@ -148,9 +152,10 @@ def read_interactions(
             counts[block.path] = counts.get(block.path, 0) + int(np.count_nonzero(keep_mask))
             liked += is_liked[keep_mask].data if keep_all else b""
             advance(len(block))
-    if not rows and never_dropped is None:
-        problem = "no row has a user and items" if columns.lists else "no rows"
-        raise UserError(f"{named([source.path for source in sources])}: {problem}.")
+    if not rows_given and never_dropped is None:
+        lists = "no row is a user and items, as --format lists of these data needs"
+        problem = lists if columns.lists else "no rows"
+        raise UserError(f"{named([source.path for source in given])}: {problem}.")
     return Interactions(
         users.ids(),
         items.ids(),
@@ -277,9 +282,10 @@ def _is_present(
     """Return (rows,) bool, whether a row has a value in each column.
 
     In the column ``never_dropped``, a missing value is refused in any case. Rows that are dropped
-    are added to the rejects.
+    are added to the rejects, in their order.
     """
     is_present = np.ones(len(block), bool)
+    before, limit = len(rejects), MAX_REJECTS - len(rejects)
     for name, (codes, values) in block.columns.items():
         is_id = name in (columns.user, columns.item)
         nulls = _EMPTY if is_id and columns.keep_null_ids else _MISSING
@@ -289,7 +295,7 @@ def _is_present(
             is_missing |= np.array([text.strip().lower() in nulls for text in texts])[codes]
         is_refused = name == never_dropped or not columns.drop_missing
         positions = np.flatnonzero(is_missing if is_refused else is_missing & is_present)
-        for position in positions[: MAX_REJECTS - len(rejects) + is_refused].tolist():
+        for position in positions[: limit + is_refused].tolist():
             text = str(block.value(name, position))
             problem, fix = "the value is missing", "prepare the data with --drop_missing"
             if is_id and text.strip():
@@ -303,6 +309,7 @@ def _is_present(
             row = block.rows[position]
             rejects.append(Reject(block.path, row, name, block.text(position), problem))
         is_present &= ~is_missing
+    rejects[before:] = sorted(rejects[before:], key=attrgetter("row"))[:limit]
     return is_present
 
 

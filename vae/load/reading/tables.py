@@ -160,8 +160,12 @@ class Tables:
         wanted = self._wanted
         file = TextFile(content, wanted.columns, self._block_rows)
         if wanted.lists:
-            for rows, columns in file.blocks(wanted.columns.separator or WHITESPACE, None, 0):
-                yield Block(source.path, rows, dict(zip(wanted.names, columns, strict=True)))
+            separator, names = wanted.columns.separator or WHITESPACE, [*wanted.names]
+            positions, sample = None, file.split(separator)
+            if wanted.allow_single_column and sample and not any(row[1:] for row in sample):
+                names, positions = [wanted.allow_single_column], [0]
+            for rows, columns in file.blocks(separator, positions, 0):
+                yield Block(source.path, rows, dict(zip(names, columns, strict=True)))
             return
         separator, guess = wanted.find_separator(source, file)
         sample = file.split(separator)
