@@ -27,7 +27,7 @@ from vae.load.store import open_dataset
 from vae.metrics.user_results import Comparison, UserResults
 from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.resume import ResumePoint, find_resume_point, flags_of_checkpoint
-from vae.models.checkpoints.train_state import TrainState
+from vae.models.checkpoints.train_state import TrainState, plural
 from vae.models.inference import blend as blending
 from vae.models.inference import inference_benchmark
 from vae.models.inference.evaluate import Result, evaluate_model
@@ -52,6 +52,7 @@ from vae.report.comparison import comparison_tables
 from vae.report.environment import program
 from vae.report.plan import plan_lines
 from vae.report.results import Results, open_outputs
+from vae.utils.console import wrapped
 from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 
@@ -147,9 +148,9 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
         for sentence in inputs.descriptions:
             log.say(sentence)
         if chosen:
-            log.say(_choice(config, users))
+            log.say(wrapped(_choice(config, users)))
         if taken := _taken(known, given, config):
-            log.say(f"Taken from the checkpoint: {taken}.")
+            log.say(wrapped(f"Taken from the checkpoint: {taken}."))
         run = Run(config, workers, dataset, inputs, log, results, start, model)
         yield run
         log.log((), run.summary)
@@ -198,7 +199,7 @@ def _choice(config: Config, users: int) -> str:
     return (
         f"Preset auto: {config.presets.model}; for {users:,} users batches of "
         f"{size}, {math.ceil(users / size)} an epoch, at a rate of {training.lr:g}; at most "
-        f"{training.epochs} epochs{ends}; "
+        f"{plural(training.epochs, 'epoch')}{ends}; "
         f"{'blended with EASE, which fits into memory' if is_blended else 'no blend'}."
     )
 

@@ -215,6 +215,13 @@ def test_what_contradicts_the_blend_of_the_checkpoint_is_refused(blended, demo_d
 AUTO = ("--train", "--preset", "auto", "--epochs", 1, "--hidden_dim", 8, "--latent_dim", 4)
 
 
+def chosen_by(stdout):
+    """The sentence on what --preset auto chose, which is in lines of 100 columns at most."""
+    (sentence,) = re.findall(r"Preset auto: .*(?:\n  .*)*", stdout)
+    assert max(map(len, sentence.splitlines())) <= 100
+    return re.sub(r"\n *", " ", sentence)
+
+
 def test_the_preset_auto_chooses_by_the_data_and_its_model_needs_no_flags_afterwards(
     demo_data, tmp_path
 ):
@@ -231,7 +238,7 @@ def test_the_preset_auto_chooses_by_the_data_and_its_model_needs_no_flags_afterw
     }
     args = json.loads((tmp_path / "results/args.json").read_text())
     assert expected.items() <= args.items()
-    (line,) = re.findall("Preset auto: .*", stdout)
+    line = chosen_by(stdout)
     for part in (f"{users:,} users", f"batches of {chosen['batch_size_train']}", "0.004", "EASE"):
         assert part in line
     assert "Taken from the checkpoint" not in stdout
@@ -245,11 +252,11 @@ def test_the_preset_auto_leaves_out_a_blend_that_does_not_fit_is_refused_or_not_
 ):
     def line_of(name, *more):
         line = flags(demo_data, tmp_path / name, *AUTO, *more)
-        return re.findall("Preset auto: .*", output_of(run_main(*line)))[0]
+        return chosen_by(output_of(run_main(*line)))
 
     explained = ("--recommend", "--output", tmp_path / "o.csv", "--explain", 1)
     given = line_of("given", "--blend", "none", "--batch_size_train", 999, "--early_stop", 0)
-    assert given.endswith("at most 1 epochs; no blend.")
+    assert given.endswith("at most 1 epoch; no blend.")
     assert line_of("explained", *explained).endswith("no blend.")
     monkeypatch.setattr("vae.models.training.memory.available_bytes", lambda workers: 5_000_000)
     monkeypatch.setattr("vae.models.training.memory.check_memory", lambda *_: None)

@@ -8,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -96,6 +97,17 @@ def trimmed(line: str) -> str:
     from tqdm.utils import disp_len, disp_trim
 
     return line if disp_len(line) <= _COLUMNS else f"{disp_trim(line, _COLUMNS - 3)}..."
+
+
+def wrapped(sentence: str) -> str:
+    """Return a sentence in lines of 100 columns; no word, such as a path, is cut."""
+    return textwrap.fill(
+        sentence,
+        _COLUMNS,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 Progress = Callable[..., "tqdm[None]"]
