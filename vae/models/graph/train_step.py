@@ -29,8 +29,8 @@ class TrainingStep:
         objective: flags of the objective.
         training: flags of Adam.
         seed: of the noise.
-        workers: they share the batch, and the sums and gradients are reduced over them; or the
-            items (the model's shard), and each has all users and the gradients of its weights.
+        workers: they share the batch, and the sums and gradients are reduced over them. A worker
+            that has a shard of the model's items is alone with all users.
         max_users: maximum number of users in a shard.
         precision: of the products of dense layers, or of the whole graph.
         chunk_users: as for ``multinomial_nll``.
@@ -43,8 +43,7 @@ class TrainingStep:
             log-likelihood and the KL divergence, in nats.
         scalars: values for the epoch's log line: ``kl_weight``, if it is the same for all users,
             and ``loss_scale`` if there is one.
-        requests: (2,) float32, number of workers that requested to stop and to save; reduced
-            together with ``totals``.
+        requests: (2,) float32, number of workers that requested to stop and to save.
         update: operation that applies the step.
         end_of_epoch: operation to run after the last step of an epoch; it renews the composite
             prior.
@@ -62,8 +61,6 @@ class TrainingStep:
         precision: Precision = FLOAT32,
         chunk_users: int | None = None,
     ) -> None:
-        # Of those that share the items, each is alone with its users, sums and gradients.
-        sharing = workers.with_all_users() if vae.shard.is_divided else workers
         self._inputs = Batch(
             items=tf.placeholder(tf.int64, [None], "items"),
             counts=tf.placeholder(tf.int32, [None], "counts"),
@@ -101,14 +98,14 @@ class TrainingStep:
             squares = [tf.reduce_sum(tf.square(layer.kernel)) for layer in vae.layers]
             first, *others, last = squares
             penalty = tf.add_n([vae.shard.sum(first), *others, vae.shard.sum(last)])
-            loss += objective.lam / sharing.size * penalty
+            loss += objective.lam / workers.size * penalty
         totals = global_users * tf.stack([loss, likelihood_loss, divergence])
         sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))
-        self.totals = totals if vae.shard.is_divided else sums[:3]
-        self.requests = sums[3:]
+        self.totals = sums[:3]
+        self.requests = vae.shard.workers.allreduce_tensor(sums[3:])
 
         optimizer = tf.train.AdamOptimizer(training.lr, training.beta1, training.beta2)
-        optimizer = sharing.optimizer(optimizer)
+        optimizer = workers.optimizer(optimizer)
         if scaling:  # around Horovod's optimizer: all ranks see the same sums, and skip the same
             rewrite = tf.mixed_precision.enable_mixed_precision_graph_rewrite
             optimizer = rewrite(optimizer, scaling)

@@ -117,9 +117,8 @@ class Trainer:
         training, seed = self.training, self.execution.seed
         divided = self.workers if self.execution.divides_items else None
         self._shard = ItemShard(self.architecture.padded_items, divided)
-        self._sharing = self.workers  # they share the users
-        if self._shard.is_divided:
-            self._sharing = self.workers.with_all_users()
+        # Those that share the users of a batch.
+        self._sharing = self.workers.with_all_users() if self._shard.is_divided else self.workers
         self._batches = TrainingBatches(
             self.dataset.train,
             training.batch_size_train,
@@ -132,7 +131,7 @@ class Trainer:
             self._vae = VAE(self.architecture, seed, shard=self._shard)
             shard_users = self._batches.max_shard_users
             self._step = TrainingStep(
-                self._vae, self.objective, training, seed, self.workers, shard_users, precision
+                self._vae, self.objective, training, seed, self._sharing, shard_users, precision
             )
             k = min(MAX_CUTOFF, self.architecture.items)
             self._inference = build_inference_graph(self._vae, k, self.batch_size_validation)
