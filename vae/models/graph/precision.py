@@ -32,26 +32,20 @@ class Precision:
 
     Attributes:
         dtype: dtype of the products of dense layers in the graph as it is built.
-        description: human-readable.
         rewritten: whether TensorFlow rewrites the graph to float16, which needs loss scaling.
-        growth_interval: consecutive finite steps after which the loss scale is doubled; this is
-            TensorFlow's default.
     """
 
     dtype: tf.DType
     description: str
     rewritten: bool = False
-    growth_interval: int = 2000
 
     def loss_scale(self) -> Any:
         """Return TensorFlow's dynamic loss scale if there is one: float16 gradients may underflow.
 
         A step whose gradients overflow is skipped: weights, slots and global step are unchanged,
-        and the scale is halved.
+        and the scale is halved. It is doubled after 2,000 consecutive finite steps.
         """
-        if not self.rewritten:
-            return None
-        return tf.mixed_precision.DynamicLossScale(increment_period=self.growth_interval)
+        return tf.mixed_precision.DynamicLossScale() if self.rewritten else None
 
     def configure(self, settings: tf.ConfigProto) -> None:
         """Switch the float16 rewrite of a session's graphs on or off.

@@ -25,15 +25,11 @@ class TrainingStep:
     of the shards. The optimizer is Adam (Kingma and Ba 2015, arXiv:1412.6980).
 
     Args:
-        vae: the model.
-        objective: flags of the objective.
-        training: flags of Adam.
         seed: of the noise.
         workers: they share the batch, and the sums and gradients are reduced over them. A worker
             that has a shard of the model's items is alone with all users.
         max_users: maximum number of users in a shard.
         precision: of the products of dense layers, or of the whole graph.
-        chunk_users: as for ``multinomial_nll``.
 
     Attributes:
         global_step: int64 variable, completed steps but for those that the optimizer skipped
@@ -47,7 +43,6 @@ class TrainingStep:
         update: operation that applies the step.
         end_of_epoch: operation to run after the last step of an epoch; it renews the composite
             prior.
-        precision: of the step.
     """
 
     def __init__(
@@ -59,7 +54,6 @@ class TrainingStep:
         workers: Workers,
         max_users: int,
         precision: Precision = FLOAT32,
-        chunk_users: int | None = None,
     ) -> None:
         self._inputs = Batch(
             items=tf.placeholder(tf.int64, [None], "items"),
@@ -81,7 +75,7 @@ class TrainingStep:
 
         global_users = tf.cast(self._inputs.global_users, tf.float32)
         likelihood_loss, divergences = self._terms(
-            vae, objective.dropout, seed, global_users, max_users, chunk_users
+            vae, objective.dropout, seed, global_users, max_users
         )
         divergence = tf.reduce_sum(divergences) / global_users
         loss = likelihood_loss
@@ -121,7 +115,6 @@ class TrainingStep:
         seed: int,
         global_users: tf.Tensor,
         max_users: int,
-        chunk_users: int | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the scalar negative log-likelihood per global user, and (B,) KL divergences."""
         users = SparseBatch.of(self._inputs.items, self._inputs.counts)
@@ -137,7 +130,6 @@ class TrainingStep:
             max_users,
             dtype,
             self.scalars.get("loss_scale"),
-            chunk_users,
             vae.shard,
         )
         if vae.architecture.prior == "normal":
