@@ -112,13 +112,3 @@ def merge(prefix: str, parts: list[str], blocks: Iterable[Block]) -> None:
                 checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=False
             )
         )
-
-
-def read_block(prefix: str, name: str, place: str) -> NDArray[np.float32]:
-    """Return a part of a variable from the files of a prefix, however they divide it."""
-    with cpu_session() as session:
-        restore = tf.raw_ops.RestoreV2(
-            prefix=prefix, tensor_names=[name], shape_and_slices=[place], dtypes=[tf.float32]
-        )
-        values: NDArray[np.float32] = session.run(restore)[0]
-        return values

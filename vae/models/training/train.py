@@ -57,16 +57,11 @@ class StopOrSave(NamedTuple):
 
 @dataclass
 class Trainer:
-    """A training run, from scratch or from a checkpoint.
+    """A training run, from scratch or from a checkpoint; all workers call :meth:`run` together.
 
     Attributes:
-        dataset: training and validation users.
-        start: state to start from.
-        batch_size_validation: users per batch of a validation.
         checkpoint_dir: folder for checkpoints; None to save nothing.
         trace: file for the timeline of one step; None to write none.
-        workers: all of them must call :meth:`run` together.
-        log: log of the run.
     """
 
     dataset: Dataset
@@ -332,8 +327,11 @@ class Trainer:
         blocks = collect_blocks(self._shard, self._session) if self._shard.is_divided else None
         try:
             if self.workers.rank == 0:
-                item_ids, keep = self.dataset.item_ids, self.checkpoints.keep_checkpoints
-                self._folder.save(self._session, self._saver, self._state, item_ids, keep, blocks)
+                state, item_ids = self._state, self.dataset.item_ids
+                write = partial(
+                    checkpoint.write, self._session, self._saver, state, item_ids, blocks
+                )
+                self._folder.save(state, self.checkpoints.keep_checkpoints, write)
         finally:
             for _ in blocks or ():
                 pass
