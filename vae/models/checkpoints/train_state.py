@@ -17,8 +17,6 @@ class TrainState:
     """State of a run apart from the TensorFlow variables; the same on every rank.
 
     Attributes:
-        architecture: of the model.
-        dataset_fingerprint: fingerprint of the prepared data.
         config: flags of the run, as JSON values.
         epoch: completed epochs.
         batch: completed batches of the next epoch.

@@ -117,11 +117,8 @@ def read_warm_start(
 ) -> Result:
     """Return what a function reads from a checkpoint, or the best of a folder, to start from.
 
-    Args:
-        source: checkpoint, or folder of checkpoints.
-        architecture: of the new model.
-        item_ids: (I,) raw ids of the data set.
-        read: called again if a training removes the checkpoint meanwhile.
+    ``read`` is called again if a training removes the checkpoint meanwhile. The architecture and
+    the (I,) raw ids are those of the new model.
     """
     folder = CheckpointManager(source)
     return folder.read_again_if_pruned(lambda: read(WarmStart.of(folder, architecture, item_ids)))

@@ -43,8 +43,6 @@ class ItemShard:
         workers: those that divide the items; by default each worker holds all of them.
 
     Attributes:
-        padded_items: the same.
-        workers: the same.
         is_divided: whether there are other ranges.
         range: this worker's range.
     """

@@ -31,7 +31,6 @@ class Result:
         metrics: mean of each metric over the users with targets.
         users: number of held-out users, with targets or not.
         seconds: wall time of ranking and computing the metrics.
-        user_results: user by user.
     """
 
     metrics: dict[str, Mean]
