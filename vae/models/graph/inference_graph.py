@@ -211,13 +211,9 @@ def build_inference_graph(
 def best_items(
     scores: tf.Tensor, listed: SparseBatch, k: int | tf.Tensor, only_listed: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return ``items`` and ``scores`` as in ``InferenceGraph``.
+    """Return ``items`` and ``scores`` as in ``InferenceGraph``, without each user's listed items.
 
-    Args:
-        scores: (B, I) float32, -inf for an item that nobody gets.
-        listed: each user's items to mask out.
-        k: K.
-        only_listed: whether these are the only items to rank instead.
+    ``only_listed``: of these alone. The (B, I) float32 ``scores`` are -inf where nobody gets it.
     """
     if only_listed:
         scores = listed.only(scores)

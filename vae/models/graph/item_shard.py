@@ -57,6 +57,10 @@ class ItemShard:
         groups = shard(self.padded_items // ITEM_MULTIPLE, rank, self.workers.size)
         return slice(groups.start * ITEM_MULTIPLE, groups.stop * ITEM_MULTIPLE)
 
+    def axis(self, name: str) -> int | None:
+        """Return the axis in which a variable is divided; None if all ranks have it alike."""
+        return item_axis(name) if self.is_divided else None
+
     @property
     def max_items(self) -> int:
         """Items of the largest range, that of the last rank."""
@@ -80,9 +84,9 @@ class ItemShard:
         trainable: bool,
     ) -> tf.Variable:
         """Add this worker's part of a variable, with the initial values of the whole one."""
-        axis = item_axis(f"{tf.get_variable_scope().name}/{name}")
+        axis = self.axis(f"{tf.get_variable_scope().name}/{name}")
         whole = list(shape)
-        if axis is not None and self.is_divided:
+        if axis is not None:
             of_all, shape = initializer, self.shape(whole, axis, self.workers.rank)
 
             def initializer(_: object, dtype: tf.DType, **__: object) -> tf.Tensor:
@@ -177,9 +181,9 @@ class ItemShard:
         """
         if not self.is_divided:
             return gradients
-        own = [gradient for gradient, weight in gradients if item_axis(weight.op.name) is not None]
+        own = [gradient for gradient, weight in gradients if self.axis(weight.op.name) is not None]
         nothing = self.sum(tf.add_n([0 * tf.reduce_sum(gradient) for gradient in own]))  # or NaN
         return [
-            (gradient + nothing if item_axis(weight.op.name) is None else gradient, weight)
+            (gradient + nothing if self.axis(weight.op.name) is None else gradient, weight)
             for gradient, weight in gradients
         ]

@@ -23,12 +23,7 @@ from vae.load.dataset import Dataset
 from vae.metrics.aggregate import means_and_errors
 from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
 from vae.models.checkpoints import checkpoint
-from vae.models.checkpoints.item_blocks import (
-    collect_blocks,
-    distribute_blocks,
-    replicated,
-    whole_shape,
-)
+from vae.models.checkpoints.item_blocks import collect_blocks, distribute_blocks, whole_shape
 from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.resume import ResumePoint, reason_finished
 from vae.models.checkpoints.warm_start import read_warm_start
@@ -130,8 +125,9 @@ class Trainer:
             )
             k = min(MAX_CUTOFF, self.architecture.items)
             self._inference = build_inference_graph(self._vae, k, self.batch_size_validation)
-        self._divergence = DivergenceCheck(training.lr, tf.global_variables(), self.workers)
-        self._replicated = replicated(self._shard)
+        variables = tf.global_variables()
+        self._replicated = [v for v in variables if self._shard.axis(v.op.name) is None]
+        self._divergence = DivergenceCheck(training.lr, variables, self.workers)
         self._saver = tf.train.Saver(self._replicated, max_to_keep=None)
         self._last_save = time.monotonic()
         self._folder: CheckpointManager | None = None
