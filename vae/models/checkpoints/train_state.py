@@ -74,10 +74,6 @@ class TrainState:
             return replace(validated, best_ndcg=ndcg, best_step=self.step, validations_since_best=0)
         return replace(validated, validations_since_best=self.validations_since_best + 1)
 
-    def before_validation(self) -> TrainState:
-        """Return the state of a run whose validation was interrupted."""
-        return replace(self, validation_is_due=True)
-
     def results(self) -> dict[str, float]:
         """Return what the run's summary holds of its training."""
         best = {} if self.best_ndcg is None else {"best_ndcg@100": self.best_ndcg}

@@ -73,8 +73,8 @@ class WarmStart:
             "warm_start_new_items": len(item_ids) - common,
             "warm_start_gone_items": len(source_ids) - common,
         }
-        indices = source_indices, found[source_indices]
-        return cls(path, *indices, counts, state.dataset_fingerprint)
+        target_indices = found[source_indices]
+        return cls(path, source_indices, target_indices, counts, state.dataset_fingerprint)
 
     def load(self, session: tf.Session, variables: Iterable[tf.Variable], data: Dataset) -> str:
         """Take over the variables of the checkpoint, with Adam's slots and the global step.

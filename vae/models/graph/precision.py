@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -38,14 +37,6 @@ class Precision:
     dtype: tf.DType
     description: str
     rewritten: bool = False
-
-    def loss_scale(self) -> Any:
-        """Return TensorFlow's dynamic loss scale if there is one: float16 gradients may underflow.
-
-        A step whose gradients overflow is skipped: weights, slots and global step are unchanged,
-        and the scale is halved. It is doubled after 2,000 consecutive finite steps.
-        """
-        return tf.mixed_precision.DynamicLossScale() if self.rewritten else None
 
     def configure(self, settings: tf.ConfigProto) -> None:
         """Switch the float16 rewrite of a session's graphs on or off.

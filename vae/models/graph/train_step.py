@@ -69,7 +69,10 @@ class TrainingStep:
         self.global_step = tf.train.get_or_create_global_step()
         self.global_step_before = tf.identity(self.global_step)
         self.scalars: dict[str, tf.Tensor] = {}
-        scaling = precision.loss_scale()
+        # Float16 gradients may underflow. A step whose gradients overflow is skipped: it changes
+        # neither weights nor slots nor global step, and halves the scale. After 2,000 steps without
+        # one the scale is doubled.
+        scaling = tf.mixed_precision.DynamicLossScale() if precision.rewritten else None
         if scaling:
             self.scalars["loss_scale"] = scaling()
 

@@ -79,8 +79,9 @@ def check_memory(
 ) -> None:
     """Check that a model needs no more memory than available, and that TensorFlow can train it.
 
-    If a GPU computes, the host holds only a copy of the weights. The ``available`` bytes are for
-    all workers of this host, each of which has a model, or in training one of the ``shards``.
+    If a GPU computes, the host holds only a copy of the weights, ``loaded`` for inference. The
+    ``available`` bytes are for all workers of this host, each of which has a model, or in training
+    one of the ``shards``.
     """
     items, hidden = architecture.items, architecture.hidden_dim
     elements = architecture.padded_items * hidden // shards

@@ -267,7 +267,7 @@ class Trainer:
                 should_stop=self._should_stop,
             )
         except EvaluationInterrupted:
-            self._state = self._state.before_validation()
+            self._state = replace(self._state, validation_is_due=True)
             self._save_and_stop(StopOrSave(stop=True))
             raise
         metrics, selection = means_and_errors(result.metrics), result.metrics[SELECTION_METRIC]
