@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -66,10 +65,6 @@ class ItemShard:
         """Items of the largest range, that of the last rank."""
         return self.shape([0], 0, self.workers.size - 1)[0]
 
-    def part(self, values: Any, axis: int) -> Any:
-        """Return this worker's part of the values of all items."""
-        return values[(slice(None),) * axis + (self.range,)]
-
     def shape(self, shape: Sequence[int], axis: int, rank: int) -> list[int]:
         """Return the shape of a rank's part of a variable of this shape."""
         own = self.range_of(rank)
@@ -91,7 +86,7 @@ class ItemShard:
 
             def initializer(_: object, dtype: tf.DType, **__: object) -> tf.Tensor:
                 if len(whole) == 1:
-                    return self.part(of_all(whole, dtype), axis)
+                    return of_all(whole, dtype)[self.range]
                 return self._part_of_glorot(whole, axis, of_all.seed)  # type: ignore[attr-defined]
 
         return tf.get_variable(name, shape, dtype, initializer, trainable=trainable)

@@ -174,9 +174,9 @@ class VAE:
         So a padded item has probability 0, no gradient, and is never recommended.
         """
         kernel, bias = map(tf.convert_to_tensor, self._decoder[-1])
-        mask = np.zeros(self.architecture.padded_items, np.float32)
-        mask[self.architecture.items :] = -np.inf
-        mask = self.shard.part(mask, 0)
+        of_all = np.zeros(self.architecture.padded_items, np.float32)
+        of_all[self.architecture.items :] = -np.inf
+        mask = of_all[self.shard.range]
         return kernel, bias + mask if mask.any() else bias
 
 
