@@ -196,7 +196,6 @@ def small_step(
     max_users=BATCH,
     precision=FLOAT32,
     xla=False,
-    chunk_users=None,
 ):
     """Yield a session, a small model and its training step; ``layers`` are those of the model."""
     workers = workers or Workers()
@@ -211,7 +210,6 @@ def small_step(
                 workers,
                 max_users,
                 precision,
-                chunk_users,
             )
         session.run(tf.global_variables_initializer())
         yield session, vae, step

@@ -55,7 +55,8 @@ def test_each_item_is_left_out_once(seed, fill):
 
 
 @pytest.mark.parametrize(("max_users", "max_items"), [(1000, 10**6), (7, 10**6), (50, 20), (1, 1)])
-def test_effects_equal_recomputation_whatever_the_batches(max_users, max_items):
+def test_effects_equal_recomputation_whatever_the_batches(max_users, max_items, monkeypatch):
+    monkeypatch.setattr("vae.models.graph.inference_graph.users_per_chunk", lambda _: 6)
     rng = np.random.default_rng(0)
     histories = (rng.random((7, 61)) < 0.15).astype(np.uint8)
     histories[2] = 0  # a cold-start user has no item to name
@@ -64,9 +65,7 @@ def test_effects_equal_recomputation_whatever_the_batches(max_users, max_items):
     items[5, 2:] = -1
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(61, 6, 3), 0)
-        graph = build_inference_graph(
-            vae, 4, 1000, log_probabilities=True, parallel_chunks=2, chunk_users=6
-        )
+        graph = build_inference_graph(vae, 4, 1000, log_probabilities=True, parallel_chunks=2)
         session.run(tf.global_variables_initializer())
         for variable in vae.variables:  # larger ones, that the effects are
             variable.load(3 * session.run(variable), session)

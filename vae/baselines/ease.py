@@ -53,7 +53,6 @@ class Ease:
 
     Attributes:
         settings: lambda and the dropout, by their log keys.
-        description: the same, human-readable.
 
     Raises:
         UserError: float32 is not precise enough for so small a lambda.

@@ -43,8 +43,8 @@ def plan_lines(
         yield start.description
     if start is not None and trains:
         training = config.training
-        users = workers.with_all_users() if config.execution.divides_items else workers
-        batches = TrainingBatches(dataset.train, training.batch_size_train, 0, 0.0, 0, users.size)
+        sharing = 1 if config.execution.divides_items else workers.size  # the users of a batch
+        batches = TrainingBatches(dataset.train, training.batch_size_train, 0, 0.0, 0, sharing)
         share = batches.max_shard_users
         yield (
             f"Training: epochs {start.state.epoch + 1:,} to {training.epochs:,}, "

@@ -70,24 +70,19 @@ class Workers:
         """Overwrite every rank's variables of the session's graph with rank 0's."""
 
     def with_all_users(self) -> Workers:
-        """Return a view of these workers for what each of them does with all users."""
-        return _WithAllUsers(self)
+        """Return a view of these workers for what each of them does with all users.
+
+        It is a single process, but for the watchdog.
+        """
+        view = Workers()
+        view.report_position = self.report_position  # type: ignore[method-assign]
+        return view
 
     def report_position(self, position: str | None) -> None:
         """Tell the watchdog of a step or a batch, which has to end within ``--stall_timeout``.
 
         None: what begins may take any time.
         """
-
-
-class _WithAllUsers(Workers):
-    """A single process, but for the watchdog."""
-
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-
-    def report_position(self, position: str | None) -> None:
-        self._workers.report_position(position)
 
 
 class HorovodWorkers(Workers):

@@ -1,12 +1,14 @@
 """A small model and its state, and a way to save them."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 from vae.config import Architecture
+from vae.models.checkpoints import checkpoint
 from vae.models.checkpoints.train_state import TrainState
 from vae.models.graph.vae import VAE
 
@@ -33,7 +35,8 @@ def save(model, new):
     def save(folder, *steps, keep=2, **fields):
         for step in steps:
             state = dataclasses.replace(new, step=step, **fields)
-            folder.save(*model, state, np.arange(9), keep)
+            write = partial(checkpoint.write, *model, state, np.arange(9), None)
+            folder.save(state, keep, write)
         return state
 
     return save

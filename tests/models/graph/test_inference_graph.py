@@ -75,13 +75,14 @@ def test_rankings_equal_brute_force_and_hold_nothing_seen_filtered_or_padded(
     if blended == "largest":
         monkeypatch.setattr(inference_graph, "_CHUNK_WEIGHTS", chunk_users * kept)
         np.put_along_axis(linear, np.argsort(linear, axis=1)[:, kept:], 0, axis=1)
+    monkeypatch.setattr(inference_graph, "users_per_chunk", lambda _: chunk_users)
     with tf.Graph().as_default(), tf.Session() as session:
         vae = VAE(Architecture(ITEMS, HIDDEN, LATENT, "tanh", encoder, decoder), 0)
         blend = Blend(ITEMS, kept, 7) if blended else None
         filters = excludes or listed != "histories"
         graph = build_inference_graph(
             vae, None if filters else k, 7, blend, filters, listed == "only",
-            parallel_chunks=at_once, chunk_users=chunk_users,
+            parallel_chunks=at_once,
         )  # fmt: skip
         session.run(tf.global_variables_initializer())
         if blend:

@@ -55,9 +55,10 @@ def reference(hidden, kernel, bias, users):
 
 
 @pytest.mark.parametrize("chunk_users", [100, 7, 3, 1])
-def test_value_and_gradients_equal_float64_and_padded_items_have_none(chunk_users):
+def test_value_and_gradients_equal_float64_and_padded_items_have_none(chunk_users, monkeypatch):
+    monkeypatch.setattr("vae.models.graph.loss.users_per_chunk", lambda _: chunk_users)
     inputs = problem(1, users=7)
-    results = run(*inputs, chunk_users=chunk_users)
+    results = run(*inputs)
     for result, expected in zip(results, reference(*inputs), strict=True):
         np.testing.assert_allclose(result, expected, rtol=2e-5, atol=1e-5)
     assert not results[2][:, ITEMS:].any()

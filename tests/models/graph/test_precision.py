@@ -1,7 +1,7 @@
 """Mixed precision: bfloat16 against float64, and float16's loss scaling as a state machine."""
 
 import os
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,9 +31,10 @@ from vae.utils.distributed import Workers
 
 
 @pytest.mark.parametrize("chunk_users", [100, 4])
-def test_bfloat16_stays_near_float64(chunk_users):
+def test_bfloat16_stays_near_float64(chunk_users, monkeypatch):
+    monkeypatch.setattr("vae.models.graph.loss.users_per_chunk", lambda _: chunk_users)
     inputs = problem(1, users=9)
-    results = run(*inputs, dtype=tf.bfloat16, chunk_users=chunk_users)
+    results = run(*inputs, dtype=tf.bfloat16)
     for result, expected in zip(results, reference(*inputs), strict=True):
         assert result.dtype == np.float32
         # bfloat16 has eight bits; errors are relative to the largest element, not to each.
@@ -75,7 +76,7 @@ def test_the_loss_scale_cancels_exactly():
 
 
 @pytest.fixture
-def scaled_step():
+def scaled_step(monkeypatch):
     """A function that runs one step under loss scaling, and one that reads the whole state."""
     overflow = []
 
@@ -84,9 +85,10 @@ def scaled_step():
         factor = tf.where(overflow[0], np.inf, 1.0)
         return [(gradient * factor, weight) for gradient, weight in pairs]
 
-    precision = replace(FLOAT16_REWRITE, growth_interval=3)
+    scaling = partial(tf.mixed_precision.DynamicLossScale, increment_period=3)
+    monkeypatch.setattr(tf.mixed_precision, "DynamicLossScale", scaling)
     workers = ChangedGradients(poison)
-    with small_step(flags(), workers=workers, max_users=USERS, precision=precision) as (
+    with small_step(flags(), workers=workers, max_users=USERS, precision=FLOAT16_REWRITE) as (
         session,
         _,
         step,

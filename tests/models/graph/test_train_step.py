@@ -53,23 +53,21 @@ def test_loss_weights_and_adam_of_every_model_follow_the_float64_reference(layer
             np.testing.assert_allclose(value, expected, rtol=1e-3, atol=2e-5, err_msg=name)
 
 
-def weights_after_an_epoch(batch_size, *layers, xla=False, chunk_users=None):
+def weights_after_an_epoch(batch_size, *layers, xla=False):
     config = flags()
     batches = TrainingBatches(
         training_matrix(), batch_size, config.execution.seed, config.objective.dropout
     )
-    with small_step(config, *layers, max_users=batch_size, xla=xla, chunk_users=chunk_users) as (
-        session,
-        vae,
-        step,
-    ):
+    with small_step(config, *layers, max_users=batch_size, xla=xla) as (session, vae, step):
         for batch in batches.epoch(0):
             session.run(step.update, step.feed(batch))
         return session.run(vae.variables)
 
 
-def test_the_loss_in_chunks_trains_the_same_weights():
-    whole, in_chunks = (weights_after_an_epoch(USERS, chunk_users=users) for users in (None, 4))
+def test_the_loss_in_chunks_trains_the_same_weights(monkeypatch):
+    whole = weights_after_an_epoch(USERS)
+    monkeypatch.setattr("vae.models.graph.loss.users_per_chunk", lambda _: 4)
+    in_chunks = weights_after_an_epoch(USERS)
     for found, expected in zip(in_chunks, whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

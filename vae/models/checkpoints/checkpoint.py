@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from vae.config import Architecture
 from vae.errors import UserError, one_line
-from vae.models.checkpoints.item_blocks import Block, merge, read_block
+from vae.models.checkpoints.item_blocks import Block, merge
 from vae.models.checkpoints.train_state import TrainState
 from vae.utils.atomic import sha256, sync, write_atomically
+from vae.utils.distributed import cpu_session
 from vae.utils.sealed_json import OtherFormatError, read_sealed, seal
 
 FORMAT_VERSION = 3
@@ -58,12 +59,12 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def write(
-    checkpoint: Path,
     session: tf.Session,
     saver: tf.train.Saver,
     state: TrainState,
     item_ids: NDArray[np.generic],
-    blocks: Iterable[Block] | None = None,
+    blocks: Iterable[Block] | None,
+    checkpoint: Path,
 ) -> None:
     """Write a checkpoint, with the (I,) raw ids, to an empty folder and flush it to the disk.
 
@@ -112,8 +113,16 @@ def restore(session: tf.Session, saver: tf.train.Saver, checkpoint: Path) -> Non
 
 def read_part(checkpoint: Path, name: str, place: str) -> NDArray[np.float32]:
     """Return a part of a variable of a verified checkpoint, see ``Block``."""
-    with _reading(checkpoint / _PREFIX), _variables_in(checkpoint) as prefix:
-        return read_block(prefix, name, place)
+    with (
+        _reading(checkpoint / _PREFIX),
+        _variables_in(checkpoint) as prefix,
+        cpu_session() as session,
+    ):
+        restore = tf.raw_ops.RestoreV2(
+            prefix=prefix, tensor_names=[name], shape_and_slices=[place], dtypes=[tf.float32]
+        )
+        values: NDArray[np.float32] = session.run(restore)[0]
+        return values
 
 
 def read_weights(checkpoint: Path) -> dict[str, NDArray[np.float32]]:

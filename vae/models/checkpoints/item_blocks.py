@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from vae.models.graph.item_shard import ItemShard, item_axis
+from vae.models.graph.item_shard import ItemShard
 from vae.utils.distributed import cpu_session, raise_on_all
 
 
@@ -22,9 +22,7 @@ class Block(NamedTuple):
     """A rank's part of a variable.
 
     Attributes:
-        name: of the variable.
         place: TensorFlow's description of the part: the whole shape, first index and length.
-        values: float32.
     """
 
     name: str
@@ -32,18 +30,9 @@ class Block(NamedTuple):
     values: NDArray[np.float32]
 
 
-def replicated(shard: ItemShard) -> list[tf.Variable]:
-    """Return the graph's variables that all ranks have alike: all, unless items are divided."""
-    return [
-        variable
-        for variable in tf.global_variables()
-        if not shard.is_divided or item_axis(variable.op.name) is None
-    ]
-
-
 def whole_shape(shard: ItemShard, variable: tf.Variable) -> list[int]:
     """Return the shape of a variable of all items."""
-    shape, axis = variable.shape.as_list(), item_axis(variable.op.name)
+    shape, axis = variable.shape.as_list(), shard.axis(variable.op.name)
     return shape if axis is None else [*shape[:axis], shard.padded_items, *shape[axis + 1 :]]
 
 
@@ -82,9 +71,8 @@ def _blocks(
 ) -> Iterator[tuple[tf.Variable, int, str, list[int]]]:
     """Yield each variable of divided items with each rank, its place and its shape."""
     # Not those of the default graph, which is another one while a block is written.
-    variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-    for variable in variables if shard.is_divided else ():
-        axis = item_axis(variable.op.name)
+    for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
+        axis = shard.axis(variable.op.name)
         if axis is None:
             continue
         whole = whole_shape(shard, variable)
@@ -112,13 +100,3 @@ def merge(prefix: str, parts: list[str], blocks: Iterable[Block]) -> None:
                 checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=False
             )
         )
-
-
-def read_block(prefix: str, name: str, place: str) -> NDArray[np.float32]:
-    """Return a part of a variable from the files of a prefix, however they divide it."""
-    with cpu_session() as session:
-        restore = tf.raw_ops.RestoreV2(
-            prefix=prefix, tensor_names=[name], shape_and_slices=[place], dtypes=[tf.float32]
-        )
-        values: NDArray[np.float32] = session.run(restore)[0]
-        return values

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import tensorflow.compat.v1 as tf
-from numpy.typing import NDArray
 
 from vae.errors import UserError
 from vae.models.checkpoints import checkpoint
-from vae.models.checkpoints.item_blocks import Block
 from vae.models.checkpoints.train_state import TrainState
 from vae.utils.atomic import remove_leftovers, sync, temporary_file, temporary_folder
 from vae.utils.outputs import make_folder, report_write_errors, write_error
@@ -107,32 +104,19 @@ class CheckpointManager:
                 exit_code=1,
             )
 
-    def save(
-        self,
-        session: tf.Session,
-        saver: tf.train.Saver,
-        state: TrainState,
-        item_ids: NDArray[np.generic],
-        keep: int,
-        blocks: Iterable[Block] | None = None,
-    ) -> None:
-        """Write a checkpoint atomically, then remove all but the latest ones and the best.
+    def save(self, state: TrainState, keep: int, write: Callable[[Path], None]) -> None:
+        """Write a checkpoint atomically, then remove all but the ``keep`` latest and the best.
 
-        Args:
-            session: holds the variables.
-            saver: of all variables, but for those of divided items.
-            state: of the run.
-            item_ids: (I,) raw id of each item.
-            keep: number of latest checkpoints to keep.
-            blocks: of the variables that the saver lacks, see ``checkpoint.write``.
+        ``write`` is ``checkpoint.write`` with all of its arguments but the folder.
         """
+        fix = "; earlier checkpoints are intact: fix this and rerun the same command to resume"
         target = self.at(state.step)
         try:
             if target.exists():  # saved before a validation, whose result the state now holds
                 checkpoint.replace_state(target, state)
             else:
                 with temporary_folder(target) as temporary:
-                    checkpoint.write(temporary, session, saver, state, item_ids, blocks)
+                    write(temporary)
                     temporary.rename(target)
                 sync(self.path)
             for step in self.steps()[:-keep]:
@@ -140,9 +124,12 @@ class CheckpointManager:
                     # Partly removed, it is a leftover and never taken for a whole checkpoint.
                     with temporary_file(self.at(step)) as removed:
                         self.at(step).rename(removed)
-        except (OSError, tf.errors.OpError) as error:
-            fix = "; earlier checkpoints are intact: fix this and rerun the same command to resume"
-            raise write_error(target, _cause(error), fix) from None
+        except OSError as error:
+            raise write_error(target, error, fix) from None
+        except tf.errors.OpError as error:  # the reason is at the end of one of its lines
+            lines = [line for line in error.message.splitlines() if "; " in line]
+            reason = lines[-1].rpartition("; ")[2] if lines else type(error).__name__
+            raise write_error(target, reason, fix) from None
 
     def set_aside(self, after: int) -> Path | None:
         """Move the checkpoints of later steps (-1: all) to a new subfolder ``replaced-N``.
@@ -160,11 +147,3 @@ class CheckpointManager:
         for step in reversed(later):
             self.at(step).rename(target / self.at(step).name)
         return target
-
-
-def _cause(error: OSError | tf.errors.OpError) -> str:
-    """Return why a file could not be written; TensorFlow says it at the end of one of its lines."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    lines = [line for line in error.message.splitlines() if "; " in line]
-    return lines[-1].rpartition("; ")[2] if lines else type(error).__name__

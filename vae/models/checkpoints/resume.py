@@ -44,9 +44,7 @@ class ResumePoint:
     """Where a run starts.
 
     Attributes:
-        state: state of the run.
-        checkpoint: checkpoint with the variables of that state; None for a new run.
-        description: human-readable.
+        checkpoint: checkpoint with the variables of the state; None for a new run.
         finished: why there is nothing left to train; None if there is.
     """
 
@@ -61,12 +59,8 @@ def flags_of_checkpoint(
 ) -> dict[str, Any]:
     """Return the flags of the model that a run goes on with, which need not be repeated.
 
-    A new run has the layers of the model of ``--warm_start``, and not its blend.
-
-    Args:
-        checkpoint_dir: folder of the run's checkpoints.
-        options: which of them the run goes on with.
-        takes_blend: whether ``--blend`` is one of these flags.
+    A new run has the layers of the model of ``--warm_start``, and not its blend. ``takes_blend``:
+    whether ``--blend`` is one of these flags.
     """
     own = None if options.restart else checkpoint_dir
     if options.resume not in _RESUME_MODES:
@@ -100,16 +94,7 @@ def find_resume_point(
     epochs: int,
     early_stop: int,
 ) -> ResumePoint:
-    """Find where to start.
-
-    Args:
-        new: state of a new run, with its model, its data and its flags.
-        item_ids: (I,) raw ids of the data set.
-        checkpoint_dir: folder of the run's checkpoints.
-        options: which of them to resume from, and what to start from if there is none.
-        epochs: when the run is finished, see :func:`reason_finished`.
-        early_stop: the same.
-    """
+    """Find where to start a run whose state would be ``new``, on data with these (I,) raw ids."""
     folder = None if checkpoint_dir is None else CheckpointManager(checkpoint_dir)
     found = None
     if folder is not None:

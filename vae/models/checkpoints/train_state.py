@@ -17,8 +17,6 @@ class TrainState:
     """State of a run apart from the TensorFlow variables; the same on every rank.
 
     Attributes:
-        architecture: of the model.
-        dataset_fingerprint: fingerprint of the prepared data.
         config: flags of the run, as JSON values.
         epoch: completed epochs.
         batch: completed batches of the next epoch.
@@ -75,10 +73,6 @@ class TrainState:
         if ndcg > (-math.inf if self.best_ndcg is None else self.best_ndcg):
             return replace(validated, best_ndcg=ndcg, best_step=self.step, validations_since_best=0)
         return replace(validated, validations_since_best=self.validations_since_best + 1)
-
-    def before_validation(self) -> TrainState:
-        """Return the state of a run whose validation was interrupted."""
-        return replace(self, validation_is_due=True)
 
     def results(self) -> dict[str, float]:
         """Return what the run's summary holds of its training."""

@@ -73,8 +73,8 @@ class WarmStart:
             "warm_start_new_items": len(item_ids) - common,
             "warm_start_gone_items": len(source_ids) - common,
         }
-        indices = source_indices, found[source_indices]
-        return cls(path, *indices, counts, state.dataset_fingerprint)
+        target_indices = found[source_indices]
+        return cls(path, source_indices, target_indices, counts, state.dataset_fingerprint)
 
     def load(self, session: tf.Session, variables: Iterable[tf.Variable], data: Dataset) -> str:
         """Take over the variables of the checkpoint, with Adam's slots and the global step.
@@ -117,11 +117,8 @@ def read_warm_start(
 ) -> Result:
     """Return what a function reads from a checkpoint, or the best of a folder, to start from.
 
-    Args:
-        source: checkpoint, or folder of checkpoints.
-        architecture: of the new model.
-        item_ids: (I,) raw ids of the data set.
-        read: called again if a training removes the checkpoint meanwhile.
+    ``read`` is called again if a training removes the checkpoint meanwhile. The architecture and
+    the (I,) raw ids are those of the new model.
     """
     folder = CheckpointManager(source)
     return folder.read_again_if_pruned(lambda: read(WarmStart.of(folder, architecture, item_ids)))

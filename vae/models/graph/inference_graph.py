@@ -117,8 +117,7 @@ class ItemScores:
     """Scores of all items by the mean of the latent distribution, without dropout.
 
     Args:
-        vae: the model.
-        blend: what its logits are mixed with; None for the logits themselves.
+        blend: what the model's logits are mixed with; None for the logits themselves.
         item_mask: as in ``InferenceGraph``; None to leave no item out.
     """
 
@@ -155,7 +154,6 @@ def build_inference_graph(
     only_listed: bool = False,
     log_probabilities: bool = False,
     parallel_chunks: int = 1,
-    chunk_users: int | None = None,
 ) -> InferenceGraph:
     """Add the inference graph of a model, with placeholders, to the current graph.
 
@@ -169,14 +167,13 @@ def build_inference_graph(
         only_listed: whether these are the only items to rank, instead of those to mask out.
         log_probabilities: whether to compute log-probabilities of given items too.
         parallel_chunks: chunks of users that the session may process at the same time.
-        chunk_users: users of all these chunks; None for what suits a processor.
     """
     histories = placeholders()
     listed = placeholders() if filters else histories
     fed_k = tf.placeholder(tf.int32, [], "k") if k is None else None
     wide = [vae.architecture.padded_items]
     item_mask = tf.placeholder(tf.float32, wide, "item_mask") if filters else None
-    chunk_users = (chunk_users or users_per_chunk(vae.architecture.padded_items)) // parallel_chunks
+    chunk_users = users_per_chunk(vae.architecture.padded_items) // parallel_chunks
     chunks = (max_users, chunk_users, parallel_chunks)
 
     rankable = ItemScores(vae, blend, item_mask)
@@ -214,13 +211,9 @@ def build_inference_graph(
 def best_items(
     scores: tf.Tensor, listed: SparseBatch, k: int | tf.Tensor, only_listed: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return ``items`` and ``scores`` as in ``InferenceGraph``.
+    """Return ``items`` and ``scores`` as in ``InferenceGraph``, without each user's listed items.
 
-    Args:
-        scores: (B, I) float32, -inf for an item that nobody gets.
-        listed: each user's items to mask out.
-        k: K.
-        only_listed: whether these are the only items to rank instead.
+    ``only_listed``: of these alone. The (B, I) float32 ``scores`` are -inf where nobody gets it.
     """
     if only_listed:
         scores = listed.only(scores)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -43,8 +42,6 @@ class ItemShard:
         workers: those that divide the items; by default each worker holds all of them.
 
     Attributes:
-        padded_items: the same.
-        workers: the same.
         is_divided: whether there are other ranges.
         range: this worker's range.
     """
@@ -59,14 +56,14 @@ class ItemShard:
         groups = shard(self.padded_items // ITEM_MULTIPLE, rank, self.workers.size)
         return slice(groups.start * ITEM_MULTIPLE, groups.stop * ITEM_MULTIPLE)
 
+    def axis(self, name: str) -> int | None:
+        """Return the axis in which a variable is divided; None if all ranks have it alike."""
+        return item_axis(name) if self.is_divided else None
+
     @property
     def max_items(self) -> int:
         """Items of the largest range, that of the last rank."""
         return self.shape([0], 0, self.workers.size - 1)[0]
-
-    def part(self, values: Any, axis: int) -> Any:
-        """Return this worker's part of the values of all items."""
-        return values[(slice(None),) * axis + (self.range,)]
 
     def shape(self, shape: Sequence[int], axis: int, rank: int) -> list[int]:
         """Return the shape of a rank's part of a variable of this shape."""
@@ -82,14 +79,14 @@ class ItemShard:
         trainable: bool,
     ) -> tf.Variable:
         """Add this worker's part of a variable, with the initial values of the whole one."""
-        axis = item_axis(f"{tf.get_variable_scope().name}/{name}")
+        axis = self.axis(f"{tf.get_variable_scope().name}/{name}")
         whole = list(shape)
-        if axis is not None and self.is_divided:
+        if axis is not None:
             of_all, shape = initializer, self.shape(whole, axis, self.workers.rank)
 
             def initializer(_: object, dtype: tf.DType, **__: object) -> tf.Tensor:
                 if len(whole) == 1:
-                    return self.part(of_all(whole, dtype), axis)
+                    return of_all(whole, dtype)[self.range]
                 return self._part_of_glorot(whole, axis, of_all.seed)  # type: ignore[attr-defined]
 
         return tf.get_variable(name, shape, dtype, initializer, trainable=trainable)
@@ -179,9 +176,9 @@ class ItemShard:
         """
         if not self.is_divided:
             return gradients
-        own = [gradient for gradient, weight in gradients if item_axis(weight.op.name) is not None]
+        own = [gradient for gradient, weight in gradients if self.axis(weight.op.name) is not None]
         nothing = self.sum(tf.add_n([0 * tf.reduce_sum(gradient) for gradient in own]))  # or NaN
         return [
-            (gradient + nothing if item_axis(weight.op.name) is None else gradient, weight)
+            (gradient + nothing if self.axis(weight.op.name) is None else gradient, weight)
             for gradient, weight in gradients
         ]

@@ -26,7 +26,6 @@ def multinomial_nll(
     max_users: int,
     dtype: tf.DType = tf.float32,
     loss_scale: tf.Tensor | None = None,
-    chunk_users: int | None = None,
     shard: ItemShard | None = None,
 ) -> tf.Tensor:
     """Return the negative log-likelihood of the users' items (section 2.1, equation 2).
@@ -45,7 +44,6 @@ def multinomial_nll(
         dtype: of the matmuls and the softmax; sums over users are float32.
         loss_scale: scalar float32, a power of two that the incoming gradient is multiplied by. The
             factor is applied before the matmuls instead, where it keeps float16 from underflowing.
-        chunk_users: maximum number of users per chunk; None for what suits a processor.
         shard: of the items, if kernel, bias and histories are those of a worker's own items: the
             value and the gradient by ``hidden`` are nevertheless those of all items.
 
@@ -54,7 +52,7 @@ def multinomial_nll(
         counts as that one, 87.3 nats. Differentiable once, by ``hidden``, ``kernel`` and ``bias``.
     """
     shard = shard or ItemShard(int(kernel.shape[1]))
-    chunk_users = chunk_users or users_per_chunk(shard.max_items)
+    chunk_users = users_per_chunk(shard.max_items)
 
     @tf.custom_gradient  # type: ignore[misc]
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, object]:
@@ -69,9 +67,30 @@ def multinomial_nll(
         affine = tf.concat([kernel, tf.pad(bias[tf.newaxis], padding)], axis=0)
 
         def body(part: SparseBatch, per_user: Sequence[tf.Tensor]) -> ChunkResult:
-            users = min(max_users, chunk_users)
-            tensors = per_user[0], kernel, affine, part, weight, loss_scale
-            return _nll_and_gradients(*tensors, users, shard)
+            """Sum up the value and the (A, I) gradient by ``affine``, list that by ``hidden``.
+
+            With p the softmax of the logits and a user's n items, the logits' gradient is n p - 1
+            at the items and n p elsewhere: n times (p - x), with x = 1 / n at the items. The factor
+            n is applied to the (B, H) side of the matmuls, which saves a pass over (B, I).
+            """
+            counts = tf.cast(part.lengths, tf.float32)
+            ones = tf.pad(tf.ones_like(counts)[:, tf.newaxis], padding[::-1])
+            inputs = tf.concat([per_user[0], ones], axis=1)
+            probabilities = shard.softmax(tf.matmul(tf.cast(inputs, dtype), affine))
+            likelihoods = tf.cast(part.pick(probabilities), tf.float32)
+            value = -tf.reduce_sum(tf.log(tf.maximum(likelihoods, np.finfo(np.float32).tiny)))
+            # Only then does no other operation read the probabilities, which the sum overwrites.
+            with tf.control_dependencies([value]):
+                targets = tf.cast(part.spread(-1 / counts), dtype)
+                difference = part.overwrite(probabilities, targets, min(max_users, chunk_users))
+            if loss_scale is not None:
+                difference *= loss_scale
+            factor = (weight * counts)[:, tf.newaxis]
+            by_hidden = tf.cast(tf.matmul(difference, kernel, transpose_b=True), tf.float32)
+            left = tf.cast(factor * inputs, dtype)
+            by_affine = tf.cast(tf.matmul(left, difference, transpose_a=True), tf.float32)
+            by_affine.set_shape(affine.shape)
+            return ChunkResult([weight * value, by_affine], [factor * by_hidden])
 
         (value, by_affine), (by_hidden,) = map_chunks(
             body, histories, [hidden], max_users, chunk_users
@@ -86,45 +105,3 @@ def multinomial_nll(
         return value, gradient
 
     return nll(hidden, kernel, bias)
-
-
-def _nll_and_gradients(
-    hidden: tf.Tensor,
-    kernel: tf.Tensor,
-    affine: tf.Tensor,
-    histories: SparseBatch,
-    weight: tf.Tensor,
-    loss_scale: tf.Tensor | None,
-    max_users: int,
-    shard: ItemShard,
-) -> ChunkResult:
-    """Return the value and the (scaled) gradients of one chunk of users.
-
-    With p the softmax of the logits and a user's n items, the logits' gradient is n p - 1 at the
-    items and n p elsewhere: n times (p - x), with x = 1 / n at the items. The factor n is applied
-    to the (B, H) side of the matmuls, which saves a pass over (B, I). The (A, I) ``affine`` has
-    the rows of the kernel, the bias, and zeros.
-
-    Returns:
-        Sums: the scalar value, and the (A, I) gradient by ``affine``. Rows: the (B, H) gradient
-        by ``hidden``.
-    """
-    counts = tf.cast(histories.lengths, tf.float32)
-    rows, units = int(affine.shape[0]), int(kernel.shape[0])
-    ones = tf.pad(tf.ones_like(counts)[:, tf.newaxis], [[0, 0], [0, rows - units - 1]])
-    hidden = tf.concat([hidden, ones], axis=1)
-    probabilities = shard.softmax(tf.matmul(tf.cast(hidden, affine.dtype), affine))
-    likelihoods = tf.cast(histories.pick(probabilities), tf.float32)
-    value = -tf.reduce_sum(tf.log(tf.maximum(likelihoods, np.finfo(np.float32).tiny)))
-    # Only then does no other operation read the probabilities, which the sum overwrites.
-    with tf.control_dependencies([value]):
-        targets = tf.cast(histories.spread(-1 / counts), kernel.dtype)
-        difference = histories.overwrite(probabilities, targets, max_users)
-    if loss_scale is not None:
-        difference *= loss_scale
-    factor = (weight * counts)[:, tf.newaxis]
-    by_hidden = factor * tf.cast(tf.matmul(difference, kernel, transpose_b=True), tf.float32)
-    left = tf.cast(factor * hidden, affine.dtype)
-    by_affine = tf.cast(tf.matmul(left, difference, transpose_a=True), tf.float32)
-    by_affine.set_shape(affine.shape)
-    return ChunkResult([weight * value, by_affine], [by_hidden])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -32,26 +31,12 @@ class Precision:
 
     Attributes:
         dtype: dtype of the products of dense layers in the graph as it is built.
-        description: human-readable.
         rewritten: whether TensorFlow rewrites the graph to float16, which needs loss scaling.
-        growth_interval: consecutive finite steps after which the loss scale is doubled; this is
-            TensorFlow's default.
     """
 
     dtype: tf.DType
     description: str
     rewritten: bool = False
-    growth_interval: int = 2000
-
-    def loss_scale(self) -> Any:
-        """Return TensorFlow's dynamic loss scale if there is one: float16 gradients may underflow.
-
-        A step whose gradients overflow is skipped: weights, slots and global step are unchanged,
-        and the scale is halved.
-        """
-        if not self.rewritten:
-            return None
-        return tf.mixed_precision.DynamicLossScale(increment_period=self.growth_interval)
 
     def configure(self, settings: tf.ConfigProto) -> None:
         """Switch the float16 rewrite of a session's graphs on or off.

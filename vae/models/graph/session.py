@@ -52,7 +52,27 @@ def new_session(
     Raises:
         UserError: the host has GPUs, but fewer than workers.
     """
-    return tf.Session(config=_settings(workers, precision, tf32, parallel_ops, fuses))
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus and workers.local_rank >= gpus:
+        raise UserError(
+            f"local rank {workers.local_rank} has no GPU: this host has {gpus}; "
+            f"start at most {gpus} workers here."
+        )
+    settings = tf.ConfigProto(allow_soft_placement=True)
+    if not gpus:
+        # Each operation runs on all cores. In training, two large matmuls at the same time compete
+        # for the caches and take a fifth longer than one after the other (docs/performance.md).
+        settings.inter_op_parallelism_threads = 1
+        if parallel_ops > 1:
+            # A separate pool: the shared one has the size that the process's first session set.
+            settings.session_inter_op_thread_pool.add(num_threads=parallel_ops)
+        if not fuses:
+            settings.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+    precision.configure(settings)
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)  # of the whole process
+    settings.gpu_options.allow_growth = True
+    settings.gpu_options.visible_device_list = str(workers.local_rank)
+    return tf.Session(config=settings)
 
 
 @contextmanager
@@ -80,10 +100,7 @@ def compiled(enabled: bool) -> AbstractContextManager[None]:
     batch: operations of length N belong in an :func:`uncompiled` scope, or they would be compiled
     anew in each step. So do random numbers, for which XLA has other generators.
     """
-    scope: AbstractContextManager[None] = (
-        tf.xla.experimental.jit_scope() if enabled else nullcontext()
-    )
-    return scope
+    return tf.xla.experimental.jit_scope() if enabled else nullcontext()
 
 
 uncompiled = partial(tf.xla.experimental.jit_scope, compile_ops=False)
@@ -106,29 +123,3 @@ def run_traced(session: tf.Session, fetches: Any, feed: dict[tf.Tensor, Any], pa
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, trace)
     return result
-
-
-def _settings(
-    workers: Workers, precision: Precision, tf32: bool, parallel_ops: int, fuses: bool
-) -> tf.ConfigProto:
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    if gpus and workers.local_rank >= gpus:
-        raise UserError(
-            f"local rank {workers.local_rank} has no GPU: this host has {gpus}; "
-            f"start at most {gpus} workers here."
-        )
-    settings = tf.ConfigProto(allow_soft_placement=True)
-    if not gpus:
-        # Each operation runs on all cores. In training, two large matmuls at the same time compete
-        # for the caches and take a fifth longer than one after the other (docs/performance.md).
-        settings.inter_op_parallelism_threads = 1
-        if parallel_ops > 1:
-            # A separate pool: the shared one has the size that the process's first session set.
-            settings.session_inter_op_thread_pool.add(num_threads=parallel_ops)
-        if not fuses:
-            settings.graph_options.rewrite_options.remapping = RewriterConfig.OFF
-    precision.configure(settings)
-    tf.config.experimental.enable_tensor_float_32_execution(tf32)  # of the whole process
-    settings.gpu_options.allow_growth = True
-    settings.gpu_options.visible_device_list = str(workers.local_rank)
-    return settings

@@ -25,15 +25,11 @@ class TrainingStep:
     of the shards. The optimizer is Adam (Kingma and Ba 2015, arXiv:1412.6980).
 
     Args:
-        vae: the model.
-        objective: flags of the objective.
-        training: flags of Adam.
         seed: of the noise.
-        workers: they share the batch, and the sums and gradients are reduced over them; or the
-            items (the model's shard), and each has all users and the gradients of its weights.
+        workers: they share the batch, and the sums and gradients are reduced over them. A worker
+            that has a shard of the model's items is alone with all users.
         max_users: maximum number of users in a shard.
         precision: of the products of dense layers, or of the whole graph.
-        chunk_users: as for ``multinomial_nll``.
 
     Attributes:
         global_step: int64 variable, completed steps but for those that the optimizer skipped
@@ -43,12 +39,10 @@ class TrainingStep:
             log-likelihood and the KL divergence, in nats.
         scalars: values for the epoch's log line: ``kl_weight``, if it is the same for all users,
             and ``loss_scale`` if there is one.
-        requests: (2,) float32, number of workers that requested to stop and to save; reduced
-            together with ``totals``.
+        requests: (2,) float32, number of workers that requested to stop and to save.
         update: operation that applies the step.
         end_of_epoch: operation to run after the last step of an epoch; it renews the composite
             prior.
-        precision: of the step.
     """
 
     def __init__(
@@ -60,10 +54,7 @@ class TrainingStep:
         workers: Workers,
         max_users: int,
         precision: Precision = FLOAT32,
-        chunk_users: int | None = None,
     ) -> None:
-        # Of those that share the items, each is alone with its users, sums and gradients.
-        sharing = workers.with_all_users() if vae.shard.is_divided else workers
         self._inputs = Batch(
             items=tf.placeholder(tf.int64, [None], "items"),
             counts=tf.placeholder(tf.int32, [None], "counts"),
@@ -78,13 +69,16 @@ class TrainingStep:
         self.global_step = tf.train.get_or_create_global_step()
         self.global_step_before = tf.identity(self.global_step)
         self.scalars: dict[str, tf.Tensor] = {}
-        scaling = precision.loss_scale()
+        # Float16 gradients may underflow. A step whose gradients overflow is skipped: it changes
+        # neither weights nor slots nor global step, and halves the scale. After 2,000 steps without
+        # one the scale is doubled.
+        scaling = tf.mixed_precision.DynamicLossScale() if precision.rewritten else None
         if scaling:
             self.scalars["loss_scale"] = scaling()
 
         global_users = tf.cast(self._inputs.global_users, tf.float32)
         likelihood_loss, divergences = self._terms(
-            vae, objective.dropout, seed, global_users, max_users, chunk_users
+            vae, objective.dropout, seed, global_users, max_users
         )
         divergence = tf.reduce_sum(divergences) / global_users
         loss = likelihood_loss
@@ -101,14 +95,14 @@ class TrainingStep:
             squares = [tf.reduce_sum(tf.square(layer.kernel)) for layer in vae.layers]
             first, *others, last = squares
             penalty = tf.add_n([vae.shard.sum(first), *others, vae.shard.sum(last)])
-            loss += objective.lam / sharing.size * penalty
+            loss += objective.lam / workers.size * penalty
         totals = global_users * tf.stack([loss, likelihood_loss, divergence])
         sums = workers.allreduce_tensor(tf.concat([totals, self._requests], axis=0))
-        self.totals = totals if vae.shard.is_divided else sums[:3]
-        self.requests = sums[3:]
+        self.totals = sums[:3]
+        self.requests = vae.shard.workers.allreduce_tensor(sums[3:])
 
         optimizer = tf.train.AdamOptimizer(training.lr, training.beta1, training.beta2)
-        optimizer = sharing.optimizer(optimizer)
+        optimizer = workers.optimizer(optimizer)
         if scaling:  # around Horovod's optimizer: all ranks see the same sums, and skip the same
             rewrite = tf.mixed_precision.enable_mixed_precision_graph_rewrite
             optimizer = rewrite(optimizer, scaling)
@@ -124,7 +118,6 @@ class TrainingStep:
         seed: int,
         global_users: tf.Tensor,
         max_users: int,
-        chunk_users: int | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the scalar negative log-likelihood per global user, and (B,) KL divergences."""
         users = SparseBatch.of(self._inputs.items, self._inputs.counts)
@@ -140,7 +133,6 @@ class TrainingStep:
             max_users,
             dtype,
             self.scalars.get("loss_scale"),
-            chunk_users,
             vae.shard,
         )
         if vae.architecture.prior == "normal":

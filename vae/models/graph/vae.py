@@ -33,12 +33,7 @@ class Layer(NamedTuple):
     bias: tf.Variable
 
     def __call__(self, inputs: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-        """Return the (B, outputs) float32 affine map of (B, inputs) float32 rows.
-
-        Args:
-            inputs: the rows.
-            dtype: of the product.
-        """
+        """Return the (B, outputs) float32 affine map of (B, inputs) float32 rows."""
         product = tf.matmul(tf.cast(inputs, dtype), tf.cast(self.kernel, dtype))
         return tf.cast(product, tf.float32) + self.bias
 
@@ -58,10 +53,8 @@ class Encoder:
     """The encoder's variables, which are added to the current graph, and its layers.
 
     Args:
-        architecture: shapes and kind.
         seed: of the initial weights of the whole model.
         shard: of the items, whose rows the first kernel has.
-        trainable: whether an optimizer changes the variables.
     """
 
     def __init__(
@@ -111,11 +104,8 @@ class Encoder:
     def _dense_hidden(self, affine: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Return the last hidden layer of RecVAE (section "Model architecture").
 
-        With the earlier hidden layers h_j, h_k = norm(swish(W_k h_{k-1} + b_k + sum of h_j)).
-
-        Args:
-            affine: (B, H) float32, the first layer before its activation.
-            dtype: of the products.
+        With the earlier hidden layers h_j, h_k = norm(swish(W_k h_{k-1} + b_k + sum of h_j)). The
+        (B, H) float32 ``affine`` is the first one before its activation.
         """
         hidden = self.norms[0].swish(affine)
         earlier = hidden
@@ -129,8 +119,6 @@ class VAE:
     """The model's variables, which are added to the current graph, and its layers.
 
     Args:
-        architecture: shapes and layers.
-        seed: of the initial weights.
         item_dtype: dtype of the last kernel, half of all weights; float32 for training.
         shard: of the items whose weights the model has; None for all of them. Its methods take and
             return what concerns all items nevertheless.
@@ -186,9 +174,9 @@ class VAE:
         So a padded item has probability 0, no gradient, and is never recommended.
         """
         kernel, bias = map(tf.convert_to_tensor, self._decoder[-1])
-        mask = np.zeros(self.architecture.padded_items, np.float32)
-        mask[self.architecture.items :] = -np.inf
-        mask = self.shard.part(mask, 0)
+        of_all = np.zeros(self.architecture.padded_items, np.float32)
+        of_all[self.architecture.items :] = -np.inf
+        mask = of_all[self.shard.range]
         return kernel, bias + mask if mask.any() else bias
 
 

@@ -28,10 +28,9 @@ class Result:
     """Metrics over all held-out users of a set.
 
     Attributes:
-        metrics: mean of each metric over the users with targets.
+        metrics: means over the users with targets.
         users: number of held-out users, with targets or not.
         seconds: wall time of ranking and computing the metrics.
-        user_results: user by user.
     """
 
     metrics: dict[str, Mean]

@@ -44,12 +44,7 @@ class DivergenceCheck:
     ) -> None:
         """Check the loss of a step, and that the optimizer does not skip all steps.
 
-        Args:
-            totals: (3,) float32, the step's sums over users, the objective first.
-            scalars: the step's scalars, with ``loss_scale`` if there is one.
-            global_step_before: global step before this step.
-            users: number of users of the global batch.
-            position: step and epoch, human-readable.
+        The (3,) ``totals`` are sums over the ``users`` of the global batch, the objective first.
 
         Raises:
             UserError: training diverged.

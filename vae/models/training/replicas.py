@@ -19,13 +19,8 @@ def check_replicas(
     """Check that all ranks hold the same weights and optimizer state, bit for bit.
 
     Every rank starts from rank 0's variables and applies the same sums of gradients, or the same
-    gradients, so a difference is a fault: of the memory, the network, or a library.
-
-    Args:
-        workers: all of them must call this together.
-        session: holds the variables.
-        variables: those that all ranks have.
-        where: position in the run, for the message.
+    gradients, so a difference is a fault: of the memory, the network, or a library. All workers
+    must call this together; ``where`` in the run they are is for the message.
 
     Raises:
         UserError: names the ranks that differ from the most frequent variables, or from rank 0's

@@ -23,12 +23,7 @@ from vae.load.dataset import Dataset
 from vae.metrics.aggregate import means_and_errors
 from vae.metrics.ranking import MAX_CUTOFF, SELECTION_METRIC
 from vae.models.checkpoints import checkpoint
-from vae.models.checkpoints.item_blocks import (
-    collect_blocks,
-    distribute_blocks,
-    replicated,
-    whole_shape,
-)
+from vae.models.checkpoints.item_blocks import collect_blocks, distribute_blocks, whole_shape
 from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.resume import ResumePoint, reason_finished
 from vae.models.checkpoints.warm_start import read_warm_start
@@ -57,16 +52,11 @@ class StopOrSave(NamedTuple):
 
 @dataclass
 class Trainer:
-    """A training run, from scratch or from a checkpoint.
+    """A training run, from scratch or from a checkpoint; all workers call :meth:`run` together.
 
     Attributes:
-        dataset: training and validation users.
-        start: state to start from.
-        batch_size_validation: users per batch of a validation.
         checkpoint_dir: folder for checkpoints; None to save nothing.
         trace: file for the timeline of one step; None to write none.
-        workers: all of them must call :meth:`run` together.
-        log: log of the run.
     """
 
     dataset: Dataset
@@ -117,9 +107,8 @@ class Trainer:
         training, seed = self.training, self.execution.seed
         divided = self.workers if self.execution.divides_items else None
         self._shard = ItemShard(self.architecture.padded_items, divided)
-        self._sharing = self.workers  # they share the users
-        if self._shard.is_divided:
-            self._sharing = self.workers.with_all_users()
+        # Those that share the users of a batch.
+        self._sharing = self.workers.with_all_users() if self._shard.is_divided else self.workers
         self._batches = TrainingBatches(
             self.dataset.train,
             training.batch_size_train,
@@ -132,12 +121,13 @@ class Trainer:
             self._vae = VAE(self.architecture, seed, shard=self._shard)
             shard_users = self._batches.max_shard_users
             self._step = TrainingStep(
-                self._vae, self.objective, training, seed, self.workers, shard_users, precision
+                self._vae, self.objective, training, seed, self._sharing, shard_users, precision
             )
             k = min(MAX_CUTOFF, self.architecture.items)
             self._inference = build_inference_graph(self._vae, k, self.batch_size_validation)
-        self._divergence = DivergenceCheck(training.lr, tf.global_variables(), self.workers)
-        self._replicated = replicated(self._shard)
+        variables = tf.global_variables()
+        self._replicated = [v for v in variables if self._shard.axis(v.op.name) is None]
+        self._divergence = DivergenceCheck(training.lr, variables, self.workers)
         self._saver = tf.train.Saver(self._replicated, max_to_keep=None)
         self._last_save = time.monotonic()
         self._folder: CheckpointManager | None = None
@@ -277,7 +267,7 @@ class Trainer:
                 should_stop=self._should_stop,
             )
         except EvaluationInterrupted:
-            self._state = self._state.before_validation()
+            self._state = replace(self._state, validation_is_due=True)
             self._save_and_stop(StopOrSave(stop=True))
             raise
         metrics, selection = means_and_errors(result.metrics), result.metrics[SELECTION_METRIC]
@@ -333,8 +323,11 @@ class Trainer:
         blocks = collect_blocks(self._shard, self._session) if self._shard.is_divided else None
         try:
             if self.workers.rank == 0:
-                item_ids, keep = self.dataset.item_ids, self.checkpoints.keep_checkpoints
-                self._folder.save(self._session, self._saver, self._state, item_ids, keep, blocks)
+                state, item_ids = self._state, self.dataset.item_ids
+                write = partial(
+                    checkpoint.write, self._session, self._saver, state, item_ids, blocks
+                )
+                self._folder.save(state, self.checkpoints.keep_checkpoints, write)
         finally:
             for _ in blocks or ():
                 pass
