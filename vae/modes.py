@@ -53,7 +53,14 @@ from vae.report.environment import program
 from vae.report.plan import plan_lines
 from vae.report.results import Results, open_outputs
 from vae.utils.console import wrapped
-from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
+from vae.utils.distributed import (
+    Workers,
+    check_agreement,
+    init,
+    on_rank_0,
+    raise_on_all,
+    shard,
+)
 from vae.utils.run_log import RunLog
 
 
@@ -134,7 +141,9 @@ def open_run(given: Config, argv: Sequence[str] | None) -> Iterator[Run]:
     inputs = raise_on_all(workers, lambda: _check(config, model.architecture, dataset, workers))
     new = TrainState(model.architecture, dataset.fingerprint, as_json(config))
     options, ends = config.checkpoints, (config.training.epochs, config.training.early_stop)
-    find = partial(find_resume_point, new, dataset.item_ids, folder, options, *ends)
+    find = partial(
+        find_resume_point, new, dataset.item_ids, folder, options, *ends, dataset.grew_from
+    )
     start = on_rank_0(workers, find) if config.modes.train else None
     completed = start.state.epoch if start is not None and _writes(config, start) else None
     epochs, only_check = config.training.epochs, config.modes.check
@@ -273,12 +282,13 @@ def test(run: Run) -> None:
     Rank 0 alone fits the baselines, each of which may take as much memory as the model.
     """
     users = run.dataset.test
-    result = _evaluate(run, run.model)
+    result = _evaluate(run, run.model, "the model")
     others: dict[str, UserResults] = {}
     settings: dict[str, float] = {}
     if run.model.is_blended and run.model.blend:
         settings = {f"blend_{name}": value for name, value in run.model.blend.items()}
-        others["unblended"] = _evaluate(run, run.model.unblended()).user_results
+        alone = _evaluate(run, run.model.unblended(), "the model alone")
+        others["unblended"] = alone.user_results
     baselines, chosen = on_rank_0(run.workers, lambda: _test_baselines(run))
     comparison = Comparison(
         result.user_results,
@@ -292,11 +302,13 @@ def test(run: Run) -> None:
     run.summary |= comparison.summary()
 
 
-def _evaluate(run: Run, model: TrainedModel) -> Result:
-    config = run.config
-    batch_size, execution = config.evaluation.batch_size_validation, config.execution
-    users, progress = run.dataset.test, run.log.progress
-    return evaluate_model(model, users, batch_size, execution, run.workers, progress)
+def _evaluate(run: Run, model: TrainedModel, name: str) -> Result:
+    batch_size, execution = run.config.evaluation.batch_size_validation, run.config.execution
+    mine = shard(len(run.dataset.test.user_ids), run.workers.rank, run.workers.size)
+    with run.log.progress(f"Testing {name}", mine.stop - mine.start) as bar:
+        return evaluate_model(
+            model, run.dataset.test, batch_size, execution, run.workers, bar.update
+        )
 
 
 def _test_baselines(run: Run) -> tuple[dict[str, UserResults], dict[str, float]]:

@@ -14,6 +14,7 @@ from helpers import (
     Forked,
     assert_close_weights,
     checkpoints,
+    error_of,
     mpirun,
     run_main,
     run_prepare,
@@ -168,7 +169,7 @@ def test_a_checkpoint_that_its_training_removes_meanwhile_is_followed_by_the_nex
     monkeypatch.setattr(checkpoint, reader, read_too_late)
     more = ("--warm_start", source, "--epochs", 1)
     done = train(*flags(catalogues, "new", "multvae", tmp_path, *more))
-    assert f"Warm start from {source / second.name}: " in done.stdout
+    assert f"Warm start from {source / second.name}: takes" in " ".join(done.stdout.split())
 
 
 @pytest.mark.xdist_group("mpi")
@@ -213,8 +214,15 @@ def test_a_model_of_data_that_have_grown_keeps_its_items_and_says_how_much_is_ne
     assert done.returncode == 0, done.stderr
     data = open_dataset(tmp_path, "mine")
     one_step = ("--lr", 0, "--epochs", 1, "--batch_size_train", 1000)
+    # The model of the data before does not fit any more, and the sentence says what does.
+    on_old = (*where, "--checkpoint_dir", tmp_path / "old/ckpt", "--log_path", tmp_path / "log")
+    for modes in (("--test",), ("--train", *SMALL, "--epochs", 99)):
+        error = error_of(run_main(*modes, *on_old))
+        assert re.search(r"ckpt/step-\d+: trained on the data before --extend added", error)
+        assert f"--train --warm_start {tmp_path / 'old/ckpt'}/step-" in error
     start = ("--warm_start", tmp_path / "old/ckpt")
     out = train(*flags(tmp_path, "mine", "multvae", tmp_path / "new", *start, *one_step)).stdout
+    out = " ".join(out.split())
     known, new = len(before.item_ids), data.train.nnz - before.train.nnz
     assert 0 < known < len(data.item_ids)
     assert f"all {known} items keep their indices, {len(data.item_ids) - known} new items" in out

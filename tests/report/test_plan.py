@@ -65,6 +65,11 @@ def test_a_run_that_resumes_says_where_and_one_without_training_loads_the_checkp
     out = output_of(run_main("--check", "--train", "--epochs", 6, *folder))
     assert "Nothing to do: 6 epochs completed." in out
     assert "Would write: --checkpoint_dir" not in out
+    assert "Would move" not in out
+    restarted = ("--restart", "--blend", "ease", "--warm_start", "ckpt")
+    out = output_of(run_main("--check", "--train", *restarted, *folder))
+    assert "EASE takes up to 0.01 GB more." in out  # 1,200 items x 1,200 items x 4 bytes
+    assert f"Would move {len(checkpoints(Path()))} checkpoints of the previous run to" in out
     assert "Loaded checkpoint ckpt/step-0" in output_of(run_main("--check", "--test", *folder))
     assert tree() == before
 

@@ -169,13 +169,22 @@ class Ease:
             advance(rows.stop - rows.start)
 
 
+def needed_bytes(users: int, items: int) -> tuple[int, int]:
+    """Return the size of the inverse, and what all weights of a blend take, in bytes.
+
+    The inverse of a matrix of items makes room for the weights.
+    """
+    inverse = 4 * min(users, items) ** 2
+    return inverse, 4 * items**2 + (inverse if users < items else 0)
+
+
 def check_memory(flag: str, users: int, items: int, memory: int) -> None:
     """Check that EASE of U users and I items fits into so many bytes, without a blend.
 
     Raises:
         UserError: it does not.
     """
-    needed = 4 * min(users, items) ** 2
+    needed, _ = needed_bytes(users, items)
     if needed > _USABLE * memory:
         raise _out_of_memory(flag, users, items, f"{needed / 1e9:.1f} GB of memory", memory)
 
@@ -183,14 +192,12 @@ def check_memory(flag: str, users: int, items: int, memory: int) -> None:
 def weights_per_item(users: int, items: int, memory: int) -> int:
     """Return how many weights of each item a blend has room for in so many bytes: I, or fewer.
 
-    All weights take 4 bytes each, and the inverse of a matrix of items makes room for them; a part
-    of them takes 8 bytes each, beside the inverse.
+    All weights take 4 bytes each; a part of them takes 8 bytes each, beside the inverse.
 
     Raises:
         UserError: there is no room for ``MIN_WEIGHTS``.
     """
-    inverse = 4 * min(users, items) ** 2
-    every = 4 * items**2 + (inverse if users < items else 0)
+    inverse, every = needed_bytes(users, items)
     if every <= _USABLE * memory:
         return items
     count = int(_USABLE * memory - inverse) // (8 * items)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vae.baselines import ease
 from vae.config import Architecture, Config
 from vae.load.batches import TrainingBatches
 from vae.load.dataset import Dataset
+from vae.models.checkpoints.checkpoint import steps_in
 from vae.models.checkpoints.resume import ResumePoint
+from vae.models.checkpoints.train_state import plural
 from vae.models.training.memory import checkpoint_bytes, needed_bytes, parameters
 from vae.utils.distributed import Workers
 from vae.utils.host import available_bytes
@@ -39,6 +42,10 @@ def plan_lines(
         f"Memory: the models take at least {workers.local_size * needed / _GB:.2f} GB of the "
         f"{available / _GB:.1f} GB of this host; data and batches take more."
     )
+    if config.needs_ease:
+        inverse, every = ease.needed_bytes(*dataset.train.shape)
+        most = workers.local_size * every if config.evaluation.blend == "ease" else inverse
+        yield f"EASE takes up to {most / _GB:.2f} GB more."
     if start is not None:
         yield start.description
     if start is not None and trains:
@@ -54,6 +61,11 @@ def plan_lines(
         saved, number = checkpoint_bytes(architecture), config.checkpoints.keep_checkpoints + 2
         yield f"Traffic: {sent / _MB:,.1f} MB per step and worker."
         yield f"Checkpoint: {saved / _MB:,.1f} MB each, up to {number} at a time."
+        folder = config.files.checkpoint_dir
+        steps = steps_in(folder) if folder is not None else []
+        if folder is not None and steps and steps[-1] > (last := start.last_step_in(folder)):
+            moved = sum(step > last for step in steps)
+            yield f"Would move {plural(moved, 'checkpoint')} of the previous run to replaced-N."
     outputs, folders, _ = config.paths()
     for flag, path in [*outputs, *folders]:
         if flag != "--checkpoint_dir" or trains:

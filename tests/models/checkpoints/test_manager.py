@@ -142,7 +142,7 @@ def load(folder, new):
     """Loads the latest or the best model of the folder, as ``--test`` does."""
 
     def load(which):
-        dataset = SimpleNamespace(fingerprint=new.dataset_fingerprint)
+        dataset = SimpleNamespace(fingerprint=new.dataset_fingerprint, grew_from={})
         log = SimpleNamespace(say=lambda _: None)
         return load_model(folder.path, which, new.architecture, dataset, Workers(), log)
 

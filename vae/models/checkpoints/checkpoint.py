@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,21 @@ def read_item_ids(checkpoint: Path) -> NDArray[np.generic]:
 
 
 def check_match(
-    checkpoint: Path, state: TrainState, architecture: Architecture, dataset_fingerprint: str
+    checkpoint: Path,
+    state: TrainState,
+    architecture: Architecture,
+    dataset_fingerprint: str,
+    earlier: Collection[str] = (),
 ) -> None:
-    """Check that a checkpoint is of this model and this data; a UserError names what differs."""
+    """Check that a checkpoint is of this model and this data; a UserError names what differs.
+
+    The ``earlier`` fingerprints are those of the data before they grew.
+    """
+    if state.dataset_fingerprint in earlier:
+        raise UserError(
+            f"{checkpoint}: trained on the data before --extend added to them; train it further "
+            f"with --train --warm_start {checkpoint} and another --checkpoint_dir."
+        )
     if differences := state.differences(architecture, dataset_fingerprint):
         raise UserError(
             f"{checkpoint}: trained with another model or other data ({'; '.join(differences)}); "

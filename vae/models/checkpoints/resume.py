@@ -8,6 +8,7 @@ Raises:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,12 @@ class ResumePoint:
     description: str
     finished: str | None = None
 
+    def last_step_in(self, folder: Path) -> int:
+        """Return the last step of this run in a folder, -1 if there is none: later ones go."""
+        source = self.checkpoint
+        is_there = source is not None and source.parent.samefile(folder)
+        return self.state.step if is_there else -1
+
 
 def flags_of_checkpoint(
     checkpoint_dir: Path | None, options: Checkpoints, takes_blend: bool
@@ -93,8 +100,12 @@ def find_resume_point(
     options: Checkpoints,
     epochs: int,
     early_stop: int,
+    earlier: Collection[str] = (),
 ) -> ResumePoint:
-    """Find where to start a run whose state would be ``new``, on data with these (I,) raw ids."""
+    """Find where to start a run whose state would be ``new``, on data with these (I,) raw ids.
+
+    The ``earlier`` fingerprints are those of the data before they grew.
+    """
     folder = None if checkpoint_dir is None else CheckpointManager(checkpoint_dir)
     found = None
     if folder is not None:
@@ -107,7 +118,7 @@ def find_resume_point(
             new = replace(new, summary=dict(counts))
         return ResumePoint(new, None, _NOT_SAVED if folder is None else "Training a new model.")
     path, state = found
-    checkpoint.check_match(path, state, new.architecture, new.dataset_fingerprint)
+    checkpoint.check_match(path, state, new.architecture, new.dataset_fingerprint, earlier)
     changes = _changes(path, state, new.config)
     if state.best_step not in folder.steps():  # the best checkpoint is missing
         state = replace(state, best_ndcg=None, best_step=None, validations_since_best=0)

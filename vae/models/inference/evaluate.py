@@ -19,7 +19,6 @@ from vae.metrics.user_results import UserResults
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
-from vae.utils.console import Progress
 from vae.utils.distributed import Workers, shard
 
 
@@ -88,13 +87,9 @@ def evaluate_model(
     batch_size: int,
     execution: Execution,
     workers: Workers,
-    progress: Progress,
+    advance: Callable[[int], object],
 ) -> Result:
     """Evaluate a model in a session of its own; see ``evaluate``."""
     k = min(MAX_CUTOFF, model.architecture.items)
-    mine = shard(len(held_out.user_ids), workers.rank, workers.size)
-    with (
-        progress("Testing the model", mine.stop - mine.start) as bar,
-        open_inference_session(model, execution, workers, k, batch_size) as (session, graph),
-    ):
-        return evaluate(session, graph, held_out, workers, batch_size, advance=bar.update)
+    with open_inference_session(model, execution, workers, k, batch_size) as (session, graph):
+        return evaluate(session, graph, held_out, workers, batch_size, advance=advance)

@@ -113,7 +113,7 @@ def load_model(
                 "--checkpoint_dir of an earlier run."
             )
         state = checkpoint.verify(path)
-        checkpoint.check_match(path, state, architecture, dataset.fingerprint)
+        checkpoint.check_match(path, state, architecture, dataset.fingerprint, dataset.grew_from)
         return path, state, checkpoint.read_weights(path)
 
     def read() -> TrainedModel:

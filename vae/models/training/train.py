@@ -37,6 +37,7 @@ from vae.models.inference.evaluate import EvaluationInterrupted, evaluate
 from vae.models.inference.trained_model import TrainedModel
 from vae.models.training.divergence import DivergenceCheck
 from vae.models.training.replicas import check_replicas
+from vae.utils.console import wrapped
 from vae.utils.distributed import Workers, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 from vae.utils.signals import StopSignals, exit_code
@@ -152,22 +153,20 @@ class Trainer:
     def _initialise_on_rank_0(self) -> None:
         source, warm_start = self.start.checkpoint, self.checkpoints.warm_start
         if source is None and warm_start is not None:
-            self.log.say(
-                read_warm_start(
-                    warm_start,
-                    self.architecture,
-                    self.dataset.item_ids,
-                    lambda found: found.load(self._session, tf.global_variables(), self.dataset),
-                )
+            taken_over = read_warm_start(
+                warm_start,
+                self.architecture,
+                self.dataset.item_ids,
+                lambda found: found.load(self._session, tf.global_variables(), self.dataset),
             )
+            self.log.say(wrapped(taken_over))
         if self._folder is None:
             return
         shapes = [whole_shape(self._shard, variable) for variable in tf.global_variables()]
         self._folder.prepare(sum(4 * math.prod(shape) for shape in shapes))
         if source is not None:
             checkpoint.restore(self._session, self._saver, source)
-        in_folder = source is not None and source.parent.samefile(self._folder.path)
-        replaced = self._folder.set_aside(after=self._state.step if in_folder else -1)
+        replaced = self._folder.set_aside(after=self.start.last_step_in(self._folder.path))
         if replaced is not None:
             self.log.say(f"Checkpoints of the previous run moved to {replaced}.")
 
