@@ -9,7 +9,12 @@ import tensorflow.compat.v1 as tf
 from vae.config import Architecture, Evaluation
 from vae.errors import UserError
 from vae.models.graph.vae import VAE
-from vae.models.training.memory import check_ease_memory, check_memory, needed_bytes
+from vae.models.training.memory import (
+    check_ease_memory,
+    check_host,
+    check_memory,
+    needed_bytes,
+)
 from vae.utils.distributed import Workers
 
 SMALL = Architecture(items=9, hidden_dim=3, latent_dim=2)
@@ -44,6 +49,15 @@ def test_the_composite_prior_takes_another_encoder_in_training():
     extra = [needed_bytes(recvae, train, True, False) - needed_bytes(dense, train, True, False)
              for train in (True, False)]  # fmt: skip
     assert extra == [encoder, 0]
+
+
+def test_each_worker_needs_items_of_its_own():
+    workers = Workers()
+    workers.size = 2
+    check_host(SMALL, True, False, workers, divided=True)
+    workers.size = 3
+    with pytest.raises(UserError, match="--parallel items: 9 items are too few for 3 workers"):
+        check_host(SMALL, True, False, workers, divided=True)
 
 
 @pytest.mark.parametrize("train", [False, True])
