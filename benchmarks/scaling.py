@@ -64,8 +64,9 @@ def main() -> int:
 def bytes_per_step(timeline: Path) -> float:
     """Return the bytes that a worker's graph passed to Horovod, by Horovod's timeline.
 
-    They are divided by the steps of training, of which each sums one tensor of five numbers: its
-    losses and requests. Those of the validation at the end are among them.
+    They are divided by the steps of training, of which each sums one tensor of five numbers, its
+    losses and requests, or with divided items of the two requests alone. Those of the validation at
+    the end are among them.
     """
     events = json.loads(timeline.read_text(encoding="utf-8").rstrip().rstrip(",]") + "]")
     names = {e["pid"]: e["args"].get("name") for e in events if e.get("name") == "process_name"}
@@ -77,8 +78,8 @@ def bytes_per_step(timeline: Path) -> float:
     total: int = sum(
         math.prod(shape) * (2 if dtype == "float16" else 4) for shape, dtype in tensors
     )
-    steps = [shape for shape, _ in tensors].count([5])
-    return total / steps
+    shapes = [shape for shape, _ in tensors]
+    return total / (shapes.count([5]) or shapes.count([2]))
 
 
 def table(
