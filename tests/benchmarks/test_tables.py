@@ -143,4 +143,4 @@ def test_scaling_splits_the_batch_and_compares_with_the_smallest_job(demo_data, 
     weights = 1200 * (16 + 16 + 1) + 16 + 16 * 16 + 16 + 8 * 16 + 16
     assert users == 4 * (weights + 5)
     per_user, validation = 16 + 16 + 2 * 2, 500 * (16 + 2 * 2 * 100)
-    assert items == pytest.approx(4 * (4953 / 5 * per_user + 6 + validation / 10))
+    assert items == pytest.approx(4 * (4953 / 5 * per_user + 3 + validation / 10))
