@@ -53,14 +53,7 @@ from vae.report.environment import program
 from vae.report.plan import plan_lines
 from vae.report.results import Results, open_outputs
 from vae.utils.console import wrapped
-from vae.utils.distributed import (
-    Workers,
-    check_agreement,
-    init,
-    on_rank_0,
-    raise_on_all,
-    shard,
-)
+from vae.utils.distributed import Workers, check_agreement, init, on_rank_0, raise_on_all
 from vae.utils.run_log import RunLog
 
 
@@ -304,11 +297,8 @@ def test(run: Run) -> None:
 
 def _evaluate(run: Run, model: TrainedModel, name: str) -> Result:
     batch_size, execution = run.config.evaluation.batch_size_validation, run.config.execution
-    mine = shard(len(run.dataset.test.user_ids), run.workers.rank, run.workers.size)
-    with run.log.progress(f"Testing {name}", mine.stop - mine.start) as bar:
-        return evaluate_model(
-            model, run.dataset.test, batch_size, execution, run.workers, bar.update
-        )
+    users, progress = run.dataset.test, partial(run.log.progress, f"Testing {name}")
+    return evaluate_model(model, users, batch_size, execution, run.workers, progress)
 
 
 def _test_baselines(run: Run) -> tuple[dict[str, UserResults], dict[str, float]]:

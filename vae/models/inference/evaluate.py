@@ -19,6 +19,7 @@ from vae.metrics.user_results import UserResults
 from vae.models.graph.inference_graph import InferenceGraph
 from vae.models.graph.sparse_input import feed
 from vae.models.inference.trained_model import TrainedModel, open_inference_session
+from vae.utils.console import Progress
 from vae.utils.distributed import Workers, shard
 
 
@@ -87,9 +88,16 @@ def evaluate_model(
     batch_size: int,
     execution: Execution,
     workers: Workers,
-    advance: Callable[[int], object],
+    progress: Progress,
 ) -> Result:
-    """Evaluate a model in a session of its own; see ``evaluate``."""
+    """Evaluate a model in a session of its own; see ``evaluate``.
+
+    ``progress`` returns a bar for the number of this worker's users.
+    """
     k = min(MAX_CUTOFF, model.architecture.items)
-    with open_inference_session(model, execution, workers, k, batch_size) as (session, graph):
-        return evaluate(session, graph, held_out, workers, batch_size, advance=advance)
+    mine = shard(len(held_out.user_ids), workers.rank, workers.size)
+    with (
+        progress(mine.stop - mine.start) as bar,
+        open_inference_session(model, execution, workers, k, batch_size) as (session, graph),
+    ):
+        return evaluate(session, graph, held_out, workers, batch_size, advance=bar.update)
