@@ -8,7 +8,7 @@ from vae.baselines import ease
 from vae.config import Architecture, Config
 from vae.load.batches import TrainingBatches
 from vae.load.dataset import Dataset
-from vae.models.checkpoints.checkpoint import steps_in
+from vae.models.checkpoints.manager import CheckpointManager
 from vae.models.checkpoints.resume import ResumePoint
 from vae.models.checkpoints.train_state import plural
 from vae.models.training.memory import checkpoint_bytes, needed_bytes, parameters
@@ -62,10 +62,11 @@ def plan_lines(
         yield f"Traffic: {sent / _MB:,.1f} MB per step and worker."
         yield f"Checkpoint: {saved / _MB:,.1f} MB each, up to {number} at a time."
         folder = config.files.checkpoint_dir
-        steps = steps_in(folder) if folder is not None else []
-        if folder is not None and steps and steps[-1] > (last := start.last_step_in(folder)):
-            moved = sum(step > last for step in steps)
-            yield f"Would move {plural(moved, 'checkpoint')} of the previous run to replaced-N."
+        if folder is not None:
+            later = CheckpointManager(folder).later_steps(start.last_step_in(folder))
+            if later:
+                moved = plural(len(later), "checkpoint")
+                yield f"Would move {moved} of the previous run to replaced-N."
     outputs, folders, _ = config.paths()
     for flag, path in [*outputs, *folders]:
         if flag != "--checkpoint_dir" or trains:

@@ -131,13 +131,17 @@ class CheckpointManager:
             reason = lines[-1].rpartition("; ")[2] if lines else type(error).__name__
             raise write_error(target, reason, fix) from None
 
+    def later_steps(self, after: int) -> list[int]:
+        """Return the steps of the checkpoints after a step, oldest first."""
+        return [step for step in self.steps() if step > after]
+
     def set_aside(self, after: int) -> Path | None:
         """Move the checkpoints of later steps (-1: all) to a new subfolder ``replaced-N``.
 
         A run that starts over, or resumes from an earlier checkpoint, cannot mix with the previous
         run, whose checkpoints are not lost. Returns None if there was nothing to move.
         """
-        later = [step for step in self.steps() if step > after]
+        later = self.later_steps(after)
         if not later:
             return None
         paths = (self.path / f"replaced-{n}" for n in itertools.count(1))

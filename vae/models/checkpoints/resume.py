@@ -57,7 +57,7 @@ class ResumePoint:
     def last_step_in(self, folder: Path) -> int:
         """Return the last step of this run in a folder, -1 if there is none: later ones go."""
         source = self.checkpoint
-        is_there = source is not None and source.parent.samefile(folder)
+        is_there = source is not None and folder.exists() and source.parent.samefile(folder)
         return self.state.step if is_there else -1
 
 
