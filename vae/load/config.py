@@ -328,10 +328,10 @@ class PrepareConfig:
 
     def _contradictions_of_text(self) -> Iterator[str]:
         columns, separator = self.columns, self.columns.separator
-        sources = {"dataset synthetic": self.synthetic}
-        sources |= {"download": self.download, "archive": self.archive is not None}
-        for source in filter(sources.get, sources):
-            yield from useless(self, _FORMAT, f"with --{source}, whose files have one format")
+        fetched = {"--dataset synthetic": self.synthetic, "--download": self.download}
+        for source, is_given in {**fetched, "--archive": self.archive is not None}.items():
+            if is_given:
+                yield from useless(self, _FORMAT, f"with {source}, whose files have one format")
         if columns.rating is None:
             yield from useless(self, ("threshold", "decimal"), "where every row counts")
             if self.rating_col != "none":

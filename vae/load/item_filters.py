@@ -43,7 +43,7 @@ class ItemFilter:
         return self.items[find_ids(user_ids, self.user_ids)]  # -1 is the last row
 
     def describe(self, flag: str, user_ids: NDArray[np.generic]) -> list[str]:
-        """Return sentences on what was read and, of (B,) users to recommend to, skipped."""
+        """Return sentences on what was read and skipped, for (B,) users to recommend to."""
         whose = "for all users" if self.user_ids is None else f"of {len(self.user_ids):,} users"
         parts = [f"{self.items.nnz:,} items {whose}"]
         if self.unknown_items:

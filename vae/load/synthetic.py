@@ -33,7 +33,8 @@ class Population:
     The popularity of the item of rank r is proportional to (r + offset) ** -exponent.
 
     Attributes:
-        mean_rows: ratings per user, before repeated items are dropped; so is ``min_rows``.
+        mean_rows: mean number of ratings per user, before repeated items are dropped.
+        min_rows: least number of ratings per user, before repeated items are dropped.
         favourites: number of favourite clusters per user.
         loyalty: fraction of a user's ratings that come from the favourite clusters.
         popularity_offset: a larger one makes the most popular items less exceptional.

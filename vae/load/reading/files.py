@@ -111,7 +111,10 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[str]]:
     """Return the files among the paths and, sorted by path, those in the folders among them.
 
     Hidden files, those that begin with an underscore, such as ``_SUCCESS``, and documents, such as
-    a README, are skipped; a sentence, if any, is on these documents.
+    a README, are skipped.
+
+    Returns:
+        The files, and a sentence on the documents that were skipped, if any.
     """
     sources: list[Source] = []
     skipped: list[Path] = []

@@ -66,7 +66,7 @@ class Interactions:
 
     Attributes:
         users: user per interaction; empty if the files have items alone.
-        items: the same of items; empty if the files have users alone.
+        items: item per interaction; empty if the files have users alone.
         is_liked: (interactions,) bool, whether the rating is at least the threshold; None if the
             others were dropped.
         times: (interactions,) float64, finite; None if they were not asked for.

@@ -213,7 +213,8 @@ def best_items(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return ``items`` and ``scores`` as in ``InferenceGraph``, without each user's listed items.
 
-    ``only_listed``: of these alone. The (B, I) float32 ``scores`` are -inf where nobody gets it.
+    With ``only_listed`` these are the only items to rank instead. The (B, I) float32 ``scores`` are
+    -inf for an item that nobody gets.
     """
     if only_listed:
         scores = listed.only(scores)

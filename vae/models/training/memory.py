@@ -79,9 +79,14 @@ def check_memory(
 ) -> None:
     """Check that a model needs no more memory than available, and that TensorFlow can train it.
 
-    If a GPU computes, the host holds only a copy of the weights, ``loaded`` for inference. The
-    ``available`` bytes are for all workers of this host, each of which has a model, or in training
-    one of the ``shards``.
+    Args:
+        architecture: shapes of the weights.
+        train: whether the model is trained.
+        loaded: whether weights are read from a checkpoint for inference.
+        gpu: whether a GPU computes; the host then holds only a copy of the weights.
+        available: memory for all workers of this host, in bytes.
+        workers_here: number of workers of this host, each of which holds a model, or a shard.
+        shards: number of workers that divide the items in training.
     """
     items, hidden = architecture.items, architecture.hidden_dim
     elements = architecture.padded_items * hidden // shards
